@@ -1,0 +1,1 @@
+"""The terminal: arguments in, text and exit status out."""

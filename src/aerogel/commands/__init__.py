@@ -1,0 +1,1 @@
+"""One module per command: its options, its result, what it does."""

@@ -1,0 +1,1 @@
+"""Base images composed from Debian packages."""

@@ -1,0 +1,1 @@
+"""Trees of files: tar, indexes, walking, patterns, copying, hashing, compressing."""

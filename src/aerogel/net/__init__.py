@@ -1,0 +1,1 @@
+"""The network: HTTP with retries, proxies and redaction."""

@@ -1,0 +1,1 @@
+"""Images as values: digests, references, manifests, edits and their validation. Pure."""

@@ -1,0 +1,1 @@
+"""Runs one command, or one file job, in a root file system of its own."""

@@ -1,0 +1,1 @@
+"""What aerogel keeps on disk: blobs, layers, snapshots, step results, image names."""
