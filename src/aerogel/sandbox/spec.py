@@ -1,0 +1,156 @@
+"""What is to run and in which root file system, as plain values that can be printed, compared and sent.
+
+Not how it is done: that is `helper` (inside) and `launch` (the main process's side). Names and meanings follow the
+OCI runtime specification v1.2 where it has the thing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from aerogel.errors import AerogelError
+
+__all__ = [
+    "DEFAULT_CAPABILITIES",
+    "DEFAULT_HOSTNAME",
+    "DEFAULT_PATH",
+    "Exit",
+    "Isolation",
+    "Limit",
+    "Mount",
+    "MountKind",
+    "Network",
+    "Rootfs",
+    "Rung",
+    "Sandbox",
+]
+
+Isolation = Literal["auto", "root", "subid"]
+"""Which rung is asked for; `auto` takes the best one that works."""
+
+Network = Literal["host", "none"]
+
+MountKind = Literal["bind", "tmpfs", "file"]
+
+DEFAULT_CAPABILITIES = (
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+)
+"""What Docker and BuildKit leave to the root of a container."""
+
+DEFAULT_HOSTNAME = "aerogel"
+"""Fixed, so that no step can depend on the host's name."""
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The search path when the image sets none, as Docker's."""
+
+
+class Mount(msgspec.Struct, frozen=True, kw_only=True):
+    """Something of elsewhere that is seen at `target` while the sandbox lives; it leaves nothing in the upper layer.
+
+    - `bind`: the host's file or directory `source`, with what is mounted below it;
+    - `tmpfs`: an empty directory in memory, `size_bytes` at most (0: the kernel's default, half of the memory);
+    - `file`: a file with the content `data`, in memory only.
+    `mode`, `uid` and `gid` are those of a tmpfs's root and of a file; -1 as mode means 01777 and 0644.
+    `nodev` is always set. A missing target is made; one that leads outside by symbolic links stays inside the root.
+    """
+
+    kind: MountKind
+    target: str
+    source: str = ""
+    readonly: bool = False
+    mode: int = -1
+    uid: int = 0
+    gid: int = 0
+    data: bytes = b""
+    size_bytes: int = 0
+
+
+class Rootfs(msgspec.Struct, frozen=True, kw_only=True):
+    """The root file system: directories in overlay form, the lowest layer first.
+
+    `upper` and `work` (same file system, `work` empty) receive what is written; without them what is written is
+    thrown away when the sandbox ends. `readonly` makes the root unwritable.
+    """
+
+    lowers: tuple[str, ...] = ()
+    upper: str | None = None
+    work: str | None = None
+    readonly: bool = False
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """A resource limit: `name` as in setrlimit(2) without `RLIMIT_`, lower case; -1 is unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
+    """One command to run.
+
+    `argv[0]` is looked up in the PATH of `env` inside the root. `user` is Docker's form: `name`, `uid`, `name:group`,
+    `uid:gid`, or empty for root; names are looked up in the root's own passwd and group files. HOME is set from
+    there unless `env` has it. `cwd` is made when it is missing and `create_cwd` is set. `hosts` are (name, address)
+    pairs for /etc/hosts. `window` is (rows, columns) of the terminal. `insecure` gives all capabilities of the rung,
+    no system call filter and no masked paths.
+    """
+
+    argv: tuple[str, ...]
+    root: Rootfs
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = "/"
+    user: str = ""
+    mounts: tuple[Mount, ...] = ()
+    network: Network = "host"
+    hostname: str = DEFAULT_HOSTNAME
+    hosts: tuple[tuple[str, str], ...] = ()
+    tty: bool = False
+    window: tuple[int, int] = (24, 80)
+    insecure: bool = False
+    no_new_privileges: bool = False
+    capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
+    limits: tuple[Limit, ...] = ()
+    shm_size_bytes: int = 64 << 20
+    create_cwd: bool = False
+
+
+class Exit(NamedTuple):
+    """How the command ended.
+
+    `code` is what a shell would give: 0 to 255, 128+n after signal n (`signal`, else 0), 126 and 127 when it could
+    not be started; then `fault` says why. `oom` says that the kernel ran out of memory meanwhile and killed it.
+    """
+
+    code: int
+    signal: int = 0
+    oom: bool = False
+    fault: AerogelError | None = None
+
+
+class Rung(NamedTuple):
+    """The kind of isolation that was found to work.
+
+    `name` is `root` (real root, namespaces) or `subid` (user namespace with subordinate ids). `map_id` names the
+    mapping of owners on disk: trees written under one cannot be used under another. `overlay` is the extended
+    attribute name space of overlay directories, None where no overlay can be mounted on the state directory.
+    """
+
+    name: str
+    map_id: str
+    overlay: Literal["trusted", "user"] | None
