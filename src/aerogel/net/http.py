@@ -1,0 +1,411 @@
+"""The one HTTP client: pooled connections, retries, proxies, resumed downloads, errors without secrets.
+
+For: archive mirrors and registries. Not for: authentication schemes (a caller passes headers) or caching. Nothing
+else in aerogel opens a network socket. urllib3 and TLS are imported by the first request, not before.
+Spec: RFC 9110 (10.2.3 Retry-After, 13.1.5 If-Range, 14 ranges), RFC 9112.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urljoin, urlsplit, urlunsplit
+
+import msgspec
+
+from aerogel.errors import EXIT_USAGE, AerogelError
+from aerogel.net.fault import HttpError, translated
+from aerogel.net.proxy import proxy_for, redact
+from aerogel.net.transfer import Transfer
+
+if TYPE_CHECKING:
+    import ssl
+
+    from urllib3 import BaseHTTPResponse, PoolManager
+
+__all__ = ["BODY_LIMIT", "Http", "HttpError", "Response", "redact"]
+
+BODY_LIMIT = 64 << 20
+"""Most bytes that `request` takes into memory unless told otherwise."""
+
+ATTEMPTS = 4
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 30.0
+LONGEST_WAIT_S = 60.0
+"""A server that asks to wait longer than this gets no second try."""
+SLOWEST_BYTES_S = 256
+"""A transfer below this rate over one read timeout counts as stuck."""
+
+_CHUNK = 1 << 17
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
+
+Body = bytes | Callable[[], Iterable[bytes]] | None
+"""A request body; a callable makes it anew for each try."""
+
+
+class Response(msgspec.Struct, frozen=True):
+    """An answer. Header names are lower-case; `url` is where it came from after redirects, not redacted."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+
+class Http:
+    """A client to be shared by all threads of a run; `close` drops its connections.
+
+    `proxies` maps `http`, `https`, `all` to proxy URLs and `no` to the list of exceptions, as the environment
+    variables do. `ca` is `auto` (the system's trust store, SSL_CERT_FILE) or a file or folder of certificates.
+    """
+
+    def __init__(
+        self,
+        *,
+        proxies: Mapping[str, str] | None = None,
+        ca: str = "auto",
+        user_agent: str = "aerogel",
+        attempts: int = ATTEMPTS,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._proxies = dict(proxies or {})
+        self._ca = ca
+        self._user_agent = user_agent
+        self._attempts = max(1, attempts)
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._sleep = sleep
+        self._managers: dict[str, PoolManager] = {}
+        self._context: ssl.SSLContext | None = None
+
+    def close(self) -> None:
+        """Closes idle connections; the client may be used again."""
+        for manager in list(self._managers.values()):
+            manager.clear()
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body = None,
+        expect: Container[int] = (200,),
+        limit: int = BODY_LIMIT,
+        redirect: bool = True,
+    ) -> Response:
+        """Sends a request and returns the whole answer, at most `limit` bytes of body.
+
+        A status in `expect` is returned, any other is an error; faults that may pass (connection, 429, 5xx) are
+        tried again. POST and PATCH are sent once only.
+
+        Raises:
+            HttpError: `net.*`.
+        """
+
+        def run() -> Response:
+            with self._exchange(method, url, headers, body, expect, redirect=redirect) as (answer, final):
+                pieces: list[bytes] = []
+                self._pump(answer, method, url, pieces.append, limit)
+                return Response(answer.status, _lowered(answer.headers), b"".join(pieces), final)
+
+        return self._retried(run, once=method in ("POST", "PATCH"))
+
+    def download(
+        self,
+        url: str,
+        file: BinaryIO,
+        *,
+        headers: Mapping[str, str] | None = None,
+        size: int | None = None,
+        limit: int | None = None,
+        resume: bool = False,
+        on_bytes: Callable[[int], object] | None = None,
+    ) -> Response:
+        """Writes what a URL serves into a seekable file, and continues where a connection broke.
+
+        `size` is the exact number of bytes expected, `limit` the most that are taken. With `resume` the file's
+        present content is kept as a first part (the caller checks the digest of the whole). `on_bytes` gets the
+        number of bytes that arrived, negative when a part is thrown away. The answer's body is empty.
+
+        Raises:
+            HttpError: `net.*`; `net.size-mismatch` when the server has another number of bytes than `size`.
+        """
+        transfer = Transfer(
+            url, file, headers=dict(headers or {}), size=size, limit=limit, on_bytes=on_bytes or _ignore
+        )
+        transfer.start(keep=resume)
+
+        def run() -> Response:
+            at = transfer.at
+            if size is not None and at == size:
+                return Response(200, {}, b"", url)
+            try:
+                with self._exchange("GET", url, transfer.request_headers(), None, (200, 206, 416)) as (answer, final):
+                    transfer.accept(answer)
+                    self._pump(answer, "GET", url, transfer.write, transfer.allowed())
+                    transfer.finish()
+                    return Response(answer.status, _lowered(answer.headers), b"", final)
+            except HttpError as error:
+                if error.temporary and transfer.at > at and transfer.may_continue():
+                    raise _Progressed(error) from None
+                raise
+
+        return self._retried(run, once=False)
+
+    def _retried(self, run: Callable[[], Response], *, once: bool) -> Response:
+        failures = 0
+        while True:
+            try:
+                return run()
+            except _Progressed as progress:
+                failures, error = 0, progress.error
+            except HttpError as fault:
+                failures, error = failures + 1, fault
+            if once or not error.temporary or failures >= self._attempts:
+                raise error
+            wait = error.retry_after_s
+            if wait is None:
+                wait = min(20.0, 0.5 * 2 ** max(0, failures - 1)) * random.uniform(0.8, 1.2)
+            elif wait > LONGEST_WAIT_S:
+                raise error
+            self._sleep(wait)
+
+    @contextlib.contextmanager
+    def _exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None,
+        body: Body,
+        expect: Container[int],
+        *,
+        redirect: bool = True,
+    ) -> Iterator[tuple[BaseHTTPResponse, str]]:
+        """One request with its redirects; the answer's body is not read yet and is dropped at the end."""
+        answer, final = self._send(method, url, dict(headers or {}), body, redirect=redirect)
+        try:
+            if answer.status not in expect:
+                raise self._status_error(method, url, answer)
+            yield answer, final
+        except BaseException:
+            answer.close()  # unread bytes make the connection useless
+            raise
+        answer.release_conn()
+
+    def _send(
+        self, method: str, url: str, headers: dict[str, str], body: Body, *, redirect: bool
+    ) -> tuple[BaseHTTPResponse, str]:
+        first = url
+        headers.setdefault("User-Agent", self._user_agent)
+        headers.setdefault("Accept-Encoding", "identity")
+        for _ in range(10):
+            target, credentials = _split_credentials(url)
+            if credentials and "Authorization" not in headers:
+                headers["Authorization"] = credentials
+            answer = self._once(method, target, first, headers, body)
+            location = answer.headers.get("Location")
+            if not redirect or answer.status not in _REDIRECTS or not location:
+                return answer, target
+            answer.close()
+            url = urljoin(target, location)
+            old, new = urlsplit(target), urlsplit(url)
+            if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme == "http"):
+                raise HttpError(
+                    f"it redirects to `{redact(url)}`, which is not followed from {old.scheme}",
+                    code="net.redirect",
+                    method=method,
+                    url=first,
+                    status=answer.status,
+                )
+            if (old.scheme, old.hostname, old.port) != (new.scheme, new.hostname, new.port):
+                headers = {name: value for name, value in headers.items() if name.lower() not in _SECRET_HEADERS}
+            if answer.status == 303 or (answer.status in (301, 302) and method == "POST"):
+                method, body = ("HEAD" if method == "HEAD" else "GET"), None
+        raise HttpError("it redirects more than 10 times", code="net.redirect", method=method, url=first)
+
+    def _once(self, method: str, url: str, first: str, headers: dict[str, str], body: Body) -> BaseHTTPResponse:
+        import urllib3
+
+        with translated(method, first, url):
+            return self._manager(url).request(
+                method,
+                url,
+                body=body() if callable(body) else body,
+                headers=headers,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                decode_content=False,
+                timeout=urllib3.Timeout(connect=self._connect_timeout_s, read=self._read_timeout_s),
+            )
+
+    def _manager(self, url: str) -> PoolManager:
+        """The pool for a URL: one for direct connections, one per proxy."""
+        import urllib3
+
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise AerogelError(
+                f"`{redact(url)}` is not an address that can be fetched",
+                code="net.url",
+                hints=["an address begins with `http://` or `https://` and names a host"],
+                exit_status=EXIT_USAGE,
+            )
+        proxy = proxy_for(url, self._proxies)
+        found = self._managers.get(proxy)
+        if found is not None:
+            return found
+        context = self._tls() if parts.scheme == "https" or proxy.startswith("https:") else None
+        if not proxy:
+            key = f"direct {parts.scheme}"
+            found = self._managers.get(key)
+            if found is None:
+                found = urllib3.PoolManager(maxsize=16, ssl_context=context)
+                self._managers[key] = found
+            return found
+        address, credentials = _split_credentials(proxy)
+        if urlsplit(address).scheme not in ("http", "https"):
+            raise AerogelError(
+                f"the proxy `{redact(proxy)}` is of a kind that is not supported",
+                code="net.proxy",
+                hints=["name a proxy as `http://host:port`"],
+                exit_status=EXIT_USAGE,
+            )
+        found = urllib3.ProxyManager(
+            address,
+            maxsize=16,
+            ssl_context=self._tls(),
+            proxy_ssl_context=self._tls(),
+            proxy_headers={"Proxy-Authorization": credentials} if credentials else None,
+        )
+        self._managers[proxy] = found
+        return found
+
+    def _tls(self) -> ssl.SSLContext:
+        if self._context is None:
+            import ssl
+
+            context = ssl.create_default_context()
+            if self._ca not in ("auto", "none", ""):
+                try:
+                    if os.path.isdir(self._ca):
+                        context.load_verify_locations(capath=self._ca)
+                    else:
+                        context.load_verify_locations(cafile=self._ca)
+                except (OSError, ssl.SSLError) as error:
+                    raise AerogelError(
+                        f"cannot read certificates from `{self._ca}`: {error.strerror or error}",
+                        code="net.ca",
+                        exit_status=EXIT_USAGE,
+                    ) from None
+            self._context = context
+        return self._context
+
+    def _pump(
+        self, answer: BaseHTTPResponse, method: str, url: str, write: Callable[[bytes], object], limit: int | None
+    ) -> None:
+        """Passes the body on as it arrives; too many bytes, too few and a trickle are errors."""
+        total = 0
+        mark_s, mark_bytes = time.monotonic(), 0
+        while True:
+            with translated(method, url, url):
+                chunk = answer.read1(_CHUNK)
+            if not chunk:
+                break
+            total += len(chunk)
+            if limit is not None and total > limit:
+                raise HttpError(
+                    f"the answer is larger than the {limit} bytes allowed",
+                    code="net.too-large",
+                    method=method,
+                    url=url,
+                    status=answer.status,
+                )
+            write(chunk)
+            now = time.monotonic()
+            if now - mark_s > self._read_timeout_s:
+                if total - mark_bytes < SLOWEST_BYTES_S * self._read_timeout_s:
+                    raise HttpError(
+                        "the server sends almost nothing", code="net.timeout", method=method, url=url, temporary=True
+                    )
+                mark_s, mark_bytes = now, total
+        announced = answer.headers.get("Content-Length", "")
+        if method != "HEAD" and announced.isdigit() and answer.status not in (204, 304) and total < int(announced):
+            raise HttpError(
+                f"the connection was cut after {total} of {announced} bytes",
+                code="net.cut",
+                method=method,
+                url=url,
+                temporary=True,
+            )
+
+    def _status_error(self, method: str, url: str, answer: BaseHTTPResponse) -> HttpError:
+        pieces: list[bytes] = []
+        with contextlib.suppress(HttpError):  # the status says enough when its body does not arrive
+            self._pump(answer, method, url, pieces.append, 1 << 16)
+        wait = _retry_after(answer.headers.get("Retry-After", ""))
+        return HttpError(
+            f"{answer.status} {answer.reason or ''}".rstrip(),
+            code="net.status",
+            method=method,
+            url=url,
+            status=answer.status,
+            headers=_lowered(answer.headers),
+            body=b"".join(pieces),
+            temporary=answer.status in _RETRIED,
+            retry_after_s=wait,
+            hints=[f"the server asks to wait {wait:.0f} seconds"] if wait and wait > LONGEST_WAIT_S else [],
+        )
+
+
+class _Progressed(Exception):
+    """A download failed, but not before some bytes had arrived: the count of failures starts anew."""
+
+    def __init__(self, error: HttpError) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _ignore(count: int) -> None:
+    del count
+
+
+def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _split_credentials(url: str) -> tuple[str, str]:
+    """A URL without `user:password@`, and those as a Basic authorization header value (or empty)."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url, ""
+    import base64
+    from urllib.parse import unquote_to_bytes
+
+    userinfo, _, host = parts.netloc.rpartition("@")
+    user, _, password = userinfo.partition(":")
+    pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
+    return urlunsplit(parts._replace(netloc=host)), "Basic " + base64.b64encode(pair).decode("ascii")
+
+
+def _retry_after(value: str) -> float | None:
+    """Seconds to wait, from seconds or from an HTTP date."""
+    if value.strip().isdigit():
+        return float(value)
+    if not value:
+        return None
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
