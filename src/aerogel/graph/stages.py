@@ -1,0 +1,258 @@
+"""Which stages a build needs, what each one starts from, and what its instructions read from elsewhere.
+
+Pure. Names are resolved as BuildKit does: `FROM` sees earlier stages only, `COPY --from` and `RUN --mount=from=`
+see every stage by name and earlier ones by number; a named context wins over a stage of that name and over an
+image reference, and `scratch` is neither.
+
+Spec: notes of the Dockerfile reference, FROM and COPY --from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from aerogel.dockerfile import ast
+from aerogel.errors import AerogelError, nearest
+from aerogel.graph.scope import Scope
+
+__all__ = ["ContextRef", "ImageRef", "Plan", "PlannedStage", "Request", "ScratchRef", "SourceRef", "StageRef", "plan"]
+
+
+class StageRef(msgspec.Struct, frozen=True):
+    """Another stage of the same Dockerfile, by index."""
+
+    index: int
+
+
+class ContextRef(msgspec.Struct, frozen=True):
+    """A named context (`--build-context`), by name."""
+
+    name: str
+
+
+class ImageRef(msgspec.Struct, frozen=True):
+    """An image reference as written, after expansion."""
+
+    name: str
+
+
+class ScratchRef(msgspec.Struct, frozen=True):
+    """The empty root file system."""
+
+
+SourceRef = StageRef | ContextRef | ImageRef | ScratchRef
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What the user asked of the Dockerfile. `target` is a stage name, empty for the last stage.
+
+    `platform` is the target's platform, `build_platform` the one that runs the build, both as `os/arch[/variant]`.
+    `contexts` are the names given with `--build-context`.
+    """
+
+    target: str = ""
+    build_args: Mapping[str, str] = msgspec.field(default_factory=dict)
+    platform: str = "linux/amd64"
+    build_platform: str = "linux/amd64"
+    contexts: frozenset[str] = frozenset()
+
+
+class PlannedStage(msgspec.Struct, frozen=True):
+    """A reachable stage: what it starts from and, for a platform given with `FROM --platform`, which."""
+
+    index: int
+    stage: ast.Stage
+    base: SourceRef
+    platform: str
+
+    @property
+    def name(self) -> str:
+        return self.stage.name or f"stage-{self.index}"
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """The reachable stages, dependencies first, and the variables of the part before the first FROM."""
+
+    stages: tuple[PlannedStage, ...]
+    target: PlannedStage
+    globals: Scope
+    names: Mapping[str, int]
+    request: Request
+
+    def images(self) -> list[tuple[str, str]]:
+        """Every image reference with its platform that the plan starts from or reads, each once, in order."""
+        found: dict[tuple[str, str], None] = {}
+        for planned in self.stages:
+            if isinstance(planned.base, ImageRef):
+                found[planned.base.name, planned.platform] = None
+            for word in _sources(planned.stage.instructions):
+                ref = self.source(word, planned)
+                if isinstance(ref, ImageRef):
+                    found[ref.name, planned.platform] = None
+        return list(found)
+
+    def source(self, word: ast.Word, planned: PlannedStage) -> SourceRef:
+        """What the value of `COPY --from` or `from=` of a mount names."""
+        return _source(word, planned.index, self.names, self.request.contexts)
+
+
+def plan(dockerfile: ast.Dockerfile, request: Request) -> Plan:
+    """Resolves the target and everything it needs.
+
+    Raises AerogelError `graph.no-such-stage`, `graph.cycle`, `graph.blank-base`, `graph.bad-platform`.
+    """
+    names = {stage.name: index for index, stage in enumerate(dockerfile.stages) if stage.name}
+    target = _target(dockerfile, request.target, names)
+    scope = Scope.globals(request, dockerfile, dockerfile.stages[target].name or "default")
+    planned: dict[int, PlannedStage] = {}
+    needs: dict[int, list[tuple[int, ast.Word]]] = {}
+    todo = [target]
+    while todo:
+        index = todo.pop()
+        if index in planned:
+            continue
+        stage = dockerfile.stages[index]
+        planned[index] = PlannedStage(
+            index=index,
+            stage=stage,
+            base=_base(dockerfile, index, scope, request.contexts),
+            platform=_platform(stage, scope, request),
+        )
+        needs[index] = list(_needs(planned[index], names, request.contexts))
+        todo += [other for other, _ in needs[index]]
+    order = _order(target, needs, dockerfile)
+    return Plan(
+        stages=tuple(planned[index] for index in order),
+        target=planned[target],
+        globals=scope,
+        names=names,
+        request=request,
+    )
+
+
+def _target(dockerfile: ast.Dockerfile, target: str, names: Mapping[str, int]) -> int:
+    if not target:
+        return len(dockerfile.stages) - 1
+    if target.lower() in names:
+        return names[target.lower()]
+    guess = nearest(target, names)
+    known = ", ".join(f"`{name}`" for name in names) or "none has a name"
+    raise AerogelError(
+        f"no stage is named `{target}`",
+        code="graph.no-such-stage",
+        hints=[f"did you mean `{guess}`?" if guess else f"stages of `{dockerfile.source.name}`: {known}"],
+    )
+
+
+def _base(dockerfile: ast.Dockerfile, index: int, scope: Scope, contexts: frozenset[str]) -> SourceRef:
+    stage = dockerfile.stages[index]
+    name = scope.expand(stage.base)
+    if not name:
+        raise AerogelError(
+            f"the base of this stage is empty: `{stage.base.text}` expands to nothing",
+            code="graph.blank-base",
+            span=stage.base.span,
+            hints=["give the ARG a default before the first FROM, or set it with `--build-arg`"],
+        )
+    if name == "scratch":
+        return ScratchRef()
+    if stage.name in contexts:
+        return ContextRef(stage.name)
+    for earlier in range(index - 1, -1, -1):
+        if dockerfile.stages[earlier].name == name.lower():
+            return StageRef(earlier)
+    context = _context(name, contexts)
+    return ContextRef(context) if context else ImageRef(name)
+
+
+def _context(name: str, contexts: frozenset[str]) -> str:
+    """The named context that stands for an image reference: by its name, or with the tag `latest` spelt out."""
+    for candidate in (name, name.removesuffix(":latest"), f"{name}:latest"):
+        if candidate in contexts:
+            return candidate
+    return ""
+
+
+def _platform(stage: ast.Stage, scope: Scope, request: Request) -> str:
+    if stage.platform is None:
+        return request.platform
+    value = scope.expand(stage.platform)
+    if not value:
+        raise AerogelError(
+            f"the platform of this stage is empty: `{stage.platform.text}` expands to nothing",
+            code="graph.bad-platform",
+            span=stage.platform.span,
+            hints=["write `os/architecture`, such as `linux/amd64`, or a variable such as `$BUILDPLATFORM`"],
+        )
+    return value
+
+
+def _sources(instructions: tuple[ast.Instruction, ...]) -> Iterator[ast.Word]:
+    """The `--from` and `from=` words of a stage."""
+    for instruction in instructions:
+        if isinstance(instruction, ast.Copy) and instruction.from_ is not None:
+            yield instruction.from_
+        elif isinstance(instruction, ast.Run):
+            for mount in instruction.mounts:
+                for option in mount.options:
+                    if option.key == "from" and option.value is not None:
+                        yield option.value
+
+
+def _source(word: ast.Word, index: int, names: Mapping[str, int], contexts: frozenset[str]) -> SourceRef:
+    name = word.text
+    lower = name.lower()
+    if lower in names:
+        return ContextRef(lower) if lower in contexts else StageRef(names[lower])
+    if name.isdecimal() and int(name) < index:
+        return StageRef(int(name))
+    if name.isdecimal():
+        raise AerogelError(
+            f"there is no stage number {name} before this one",
+            code="graph.no-such-stage",
+            span=word.span,
+            hints=[f"earlier stages are numbered 0 to {index - 1}" if index else "this is the first stage"],
+        )
+    if lower == "scratch":
+        return ScratchRef()
+    context = _context(name, contexts)
+    return ContextRef(context) if context else ImageRef(name)
+
+
+def _needs(planned: PlannedStage, names: Mapping[str, int], contexts: frozenset[str]) -> Iterator[tuple[int, ast.Word]]:
+    if isinstance(planned.base, StageRef):
+        yield planned.base.index, planned.stage.base
+    for word in _sources(planned.stage.instructions):
+        ref = _source(word, planned.index, names, contexts)
+        if isinstance(ref, StageRef):
+            yield ref.index, word
+
+
+def _order(target: int, needs: Mapping[int, list[tuple[int, ast.Word]]], dockerfile: ast.Dockerfile) -> list[int]:
+    """Dependencies first; raises `graph.cycle` at the word that closes a circle. Iterative: stages may be many."""
+    order: list[int] = []
+    state: dict[int, int] = {target: 1}
+    path: list[tuple[int, Iterator[tuple[int, ast.Word]]]] = [(target, iter(needs[target]))]
+    while path:
+        index, rest = path[-1]
+        for other, word in rest:
+            if state.get(other) == 1:
+                circle = [i for i, _ in path][[i for i, _ in path].index(other) :]
+                names = [dockerfile.stages[i].name or f"stage {i}" for i in [*circle, other]]
+                raise AerogelError(
+                    "stages need each other in a circle: " + " -> ".join(f"`{name}`" for name in names),
+                    code="graph.cycle",
+                    span=word.span,
+                    hints=["move what both need into a stage of its own"],
+                )
+            if other not in state:
+                state[other] = 1
+                path.append((other, iter(needs[other])))
+                break
+        else:
+            state[index] = 2
+            order.append(index)
+            path.pop()
+    return order
