@@ -19,8 +19,10 @@ from typing import BinaryIO, Protocol, cast
 import msgspec
 
 from aerogel.errors import AerogelError
+from aerogel.files.entry import DIR, KIND_NAMES, LNK, REG, SYM, Entry, parents, shown
+from aerogel.files.tar import Content, read_entries
 
-__all__ = ["CONTROL_LIMIT", "Deb", "clean_path", "open_deb"]
+__all__ = ["CONTROL_LIMIT", "Deb", "open_deb"]
 
 CONTROL_LIMIT = 64 << 20
 """Most bytes that a control tar may unpack to."""
@@ -99,24 +101,26 @@ class Deb:
             return raw
         raise _fault(self.name, f"its member `{member.name}` is compressed in a way that is not gz, xz or zst")
 
-    def _read_control(self, member: Member) -> dict[str, bytes]:
-        import tarfile
+    def entries(self) -> Iterator[tuple[Entry, Content]]:
+        """The data entries with their content, each to be read before the next is asked for, in the package's order.
 
+        Paths are canonical. An entry that could touch anything outside the tree is refused: other kinds than files,
+        links and directories, a hard link to what the package has not brought itself, a path through a link.
+
+        Raises:
+            AerogelError: `debian.deb-unsafe`, `debian.deb-damaged`.
+        """
+        return _checked(self.name, self.data())
+
+    def _read_control(self, member: Member) -> dict[str, bytes]:
         stream = _Limited(self.name, self._uncompressed(member), CONTROL_LIMIT)
         files: dict[str, bytes] = {}
-        try:
-            with tarfile.open(fileobj=cast("BinaryIO", stream), mode="r|") as tar:
-                for entry in tar:
-                    path = clean_path(self.name, os.fsencode(entry.name))
-                    if entry.isdir():
-                        continue
-                    if not entry.isreg() or b"/" in path or not path:
-                        raise unsafe(self.name, path, "is not a plain file of the control tar")
-                    content = tar.extractfile(entry)
-                    assert content is not None  # a regular file has content
-                    files[os.fsdecode(path)] = content.read()
-        except tarfile.TarError as error:
-            raise _fault(self.name, f"its control tar is damaged: {error}") from None
+        for entry, content in _checked(self.name, stream):
+            if entry.kind == DIR:
+                continue
+            if entry.kind != REG or b"/" in entry.path:
+                raise _unsafe(self.name, entry.path, "is not a plain file of the control tar")
+            files[os.fsdecode(entry.path)] = content.read()
         return files
 
 
@@ -125,32 +129,45 @@ def open_deb(path: str | os.PathLike[str]) -> Iterator[Deb]:
     """Opens a .deb file and reads its control tar; closes the file at the end.
 
     Raises:
-        AerogelError: `debian.deb-damaged` (not a .deb, truncated), `debian.deb-unsafe` (a name that leaves the root).
+        AerogelError: `debian.deb-damaged` (not a .deb, truncated), `debian.deb-unsafe`.
     """
     with open(path, "rb") as file:
         yield Deb(os.path.basename(os.fspath(path)), file)
 
 
-def clean_path(deb: str, raw: bytes) -> bytes:
-    """A name of a tar as a path below the root: no leading `./`, no end slash; the root itself is empty.
+def _checked(deb: str, stream: Reader) -> Iterator[tuple[Entry, Content]]:
+    kinds: dict[bytes, int] = {}
+    try:
+        for entry, content in read_entries(stream):
+            path, kind = entry.path, entry.kind
+            if kind not in (REG, LNK, SYM, DIR):
+                raise _unsafe(deb, path, f"is a {KIND_NAMES.get(kind, 'thing of unknown kind')}")
+            if path in kinds and not (kind == DIR and kinds[path] == DIR):
+                raise _unsafe(deb, path, "occurs twice")
+            if kind == LNK and kinds.get(entry.link) != REG:
+                raise _unsafe(deb, path, f"is a hard link to `{shown(entry.link)}`, no file before it in the package")
+            if kind == SYM and (not entry.link or b"\0" in entry.link):
+                raise _unsafe(deb, path, "is a symbolic link to nothing")
+            for parent in parents(path):
+                if kinds.get(parent, DIR) != DIR:
+                    raise _unsafe(deb, path, f"lies below `{shown(parent)}`, which is no directory")
+            kinds[path] = REG if kind == LNK else kind
+            yield entry, content
+    except AerogelError as error:
+        if error.code == "tar.path":
+            raise _unsafe_text(deb, error.message) from None
+        if error.code.startswith("tar."):
+            raise _fault(deb, error.message) from None
+        raise
 
-    Raises:
-        AerogelError: `debian.deb-unsafe` for absolute names, `..` and NUL.
-    """
-    if raw.startswith(b"/"):
-        raise unsafe(deb, raw, "is absolute")
-    parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
-    if b".." in parts:
-        raise unsafe(deb, raw, "leaves the root with `..`")
-    if b"\0" in raw:
-        raise unsafe(deb, raw, "holds a NUL byte")
-    return b"/".join(parts)
+
+def _unsafe(deb: str, path: bytes, what: str) -> AerogelError:
+    return _unsafe_text(deb, f"its entry `{shown(path)}` {what}")
 
 
-def unsafe(deb: str, path: bytes, what: str) -> AerogelError:
-    """The error for an entry that no honest package has."""
+def _unsafe_text(deb: str, what: str) -> AerogelError:
     return AerogelError(
-        f"`{deb}` is refused: its entry `{path.decode('utf-8', 'replace')}` {what}",
+        f"`{deb}` is refused: {what}",
         code="debian.deb-unsafe",
         hints=["no package of the Debian archive does this: the file comes from somewhere else"],
     )
