@@ -1,44 +1,508 @@
 """The main process's side of the sandbox: starts the helper, sends it commands and file jobs, rebuilds its errors.
 
-The only module that starts processes. Nothing here forks Python: the helper is executed anew.
+The only module that starts processes. Nothing here forks Python: the helper is executed anew (`helper` draws the
+processes). The state directory holds one directory per helper, locked while its main process lives:
+
+    STATE/session-XXXXXXXX/mnt/            private mounts of the helper, always empty on the host
+                          /run-N/{upper,work}   what a throw-away root writes
+
+Leftovers of a main process that was killed are removed by the next helper on the same state directory.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
 from collections.abc import Sequence
+from signal import SIGKILL, SIGTERM
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal, Self
 
-from aerogel.sandbox.spec import Exit, Isolation, Rung, Sandbox
+import msgspec
 
-__all__ = ["Helper", "Process"]
+from aerogel.errors import EXIT_HOST, AerogelError
+from aerogel.sandbox import wire
+from aerogel.sandbox.ids import map_id, subordinate_ids
+from aerogel.sandbox.network import network_mounts
+from aerogel.sandbox.spec import DEFAULT_PATH, Exit, Finding, Isolation, Mount, Rung, Sandbox
+
+__all__ = ["Helper", "HelperBug", "Process", "try_rungs"]
+
+_RUNGS = ("root", "subid")
+_START_TIMEOUT_S = 60.0
+_CLOSE_TIMEOUT_S = 5.0
+"""After that the socket is closed, which makes the helper kill process 1 itself."""
+_DISCARD = "aerogel.sandbox.discard"
 
 
-class Process(Protocol):
-    """A running command; made by `Helper.run`."""
-
-    pid: int
-    tty: int | None
-
-    def signal(self, number: int) -> None: ...
-    def wait(self, timeout_s: float | None = None) -> Exit: ...
-    def kill(self) -> None: ...
-    def close(self) -> None: ...
+class HelperBug(RuntimeError):
+    """A fault of aerogel's own in the helper; the text is its traceback."""
 
 
-class Helper(Protocol):
-    """One per build; thread-safe."""
+class Process:
+    """A running command. One thread waits; any thread may signal.
 
-    rung: Rung
+    `pid` is process 1 of the sandbox as the host numbers it. `tty` is the master of the terminal when one was asked
+    for; it belongs to the process and is closed with it.
+    """
+
+    def __init__(self, helper: Helper, sock: socket.socket, throw_away: str | None) -> None:
+        self.pid = 0
+        self.tty: int | None = None
+        self._helper = helper
+        self._sock = sock
+        self._throw_away = throw_away
+        self._exit: Exit | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Waits until the command is started. Raises AerogelError when the sandbox could not be set up."""
+        message, fds = self._receive()
+        if "started" not in message:
+            self._drain()
+            self._end()
+            raise _failure(message)
+        self.pid = message["started"]
+        self.tty = fds[0] if fds else None
+
+    def signal(self, number: int) -> None:
+        """Sends a signal: SIGKILL to all processes, a terminal's signals to the command's group, others to it alone."""
+        with self._lock, contextlib.suppress(OSError):
+            wire.send(self._sock, {"signal": int(number)})
+
+    def kill(self) -> None:
+        """Ends everything at once; `wait` still tells how."""
+        self.signal(SIGKILL)
+
+    def stop(self, grace_s: float = 10.0, number: int = SIGTERM) -> Exit:
+        """Signals, waits for the grace time, then kills."""
+        self.signal(number)
+        try:
+            return self.wait(grace_s)
+        except TimeoutError:
+            self.kill()
+            return self.wait()
+
+    def wait(self, timeout_s: float | None = None) -> Exit:
+        """How the command ended; then none of its processes and mounts is left. Raises TimeoutError."""
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while self._exit is None:
+            self._poll(until)
+            message, _ = self._receive()
+            if "exit" in message:
+                found = message["exit"]
+                fault = wire.error_from(found["fault"]) if found["fault"] else None
+                self._drain()
+                self._exit = Exit(found["code"], found["signal"], found["oom"], fault)
+            elif "end" in message:  # process 1 was killed from outside
+                number = os.WTERMSIG(message["end"]) if os.WIFSIGNALED(message["end"]) else SIGKILL
+                self._exit = Exit(128 + number, number)
+            else:
+                self._end()
+                raise _failure(message)
+        self._end()
+        return self._exit
+
+    def close(self) -> None:
+        """Kills what still runs and gives everything back; harmless when it was waited for."""
+        if self._exit is None and self._sock.fileno() >= 0:
+            self.kill()
+            with contextlib.suppress(AerogelError, HelperBug, TimeoutError):
+                self.wait(_CLOSE_TIMEOUT_S)
+        self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _poll(self, until: float | None) -> None:
+        if until is None:
+            return
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
+            raise TimeoutError
+
+    def _receive(self) -> tuple[dict[str, Any], list[int]]:
+        received = wire.receive(self._sock)
+        if received is None:
+            self._end()
+            raise self._helper.died()
+        return received
+
+    def _drain(self) -> None:
+        """Until the helper has reaped process 1: then its mounts are gone."""
+        while wire.receive(self._sock) is not None:
+            pass
+
+    def _end(self) -> None:
+        with self._lock:
+            self._sock.close()
+        if self.tty is not None:
+            os.close(self.tty)
+            self.tty = None
+        if self._throw_away is not None:
+            path, self._throw_away = self._throw_away, None
+            with contextlib.suppress(AerogelError):  # the next helper removes it with the session
+                self._helper.call(f"{_DISCARD}:discard", {"path": path})
+
+
+class Helper:
+    """The helper process of one build; thread-safe. Made by `start`, given back by `close`."""
+
+    def __init__(self, session: _Session, keeper: _Keeper) -> None:
+        self.rung = Rung("", "", None)
+        self.findings: tuple[Finding, ...] = ()
+        self._session = session
+        self._keeper = keeper
+        self._lock = threading.Lock()
+        self._runs = 0
 
     @classmethod
     def start(
         cls, state_dir: str, *, isolation: Isolation = "auto", preload: Sequence[str] = ("aerogel.files.jobs",)
-    ) -> Helper: ...
-    def run(self, sandbox: Sandbox, *, stdin: int | None = None, stdout: int, stderr: int) -> Process: ...
-    def call(self, job: str, args: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]: ...
-    def close(self) -> None: ...
-    def __enter__(self) -> Helper: ...
+    ) -> Helper:
+        """Starts the helper on the best rung that works, or on the one that is asked for.
+
+        `state_dir` is made when missing. `preload` names the modules whose jobs may be called. Raises AerogelError
+        `sandbox.no-namespaces` (exit status 3) when no rung works.
+        """
+        rungs = _RUNGS if isolation == "auto" else (isolation,)
+        hello, session, keeper, ids = _launch(state_dir, rungs, preload, probe=False)
+        findings = tuple(_finding(part) for part in hello["findings"])
+        if "rung" not in hello:
+            keeper.stop()
+            session.remove()
+            raise _no_rung(findings, isolation)
+        helper = cls(session, keeper)
+        helper.findings = findings
+        name = hello["rung"]
+        helper.rung = Rung(name, "root" if name == "root" else map_id(ids), hello["overlay"])
+        helper._reclaim()
+        return helper
+
+    def run(self, sandbox: Sandbox, *, stdin: int | None = None, stdout: int, stderr: int) -> Process:
+        """Starts a command; the descriptors stay the caller's. Without `stdin` it reads nothing.
+
+        Raises AerogelError for what is wrong with the sandbox: `sandbox.no-user`, `sandbox.mount-target`, ... A
+        command that is missing or cannot be executed is told by `Process.wait`.
+        """
+        request, throw_away = self._request(sandbox)
+        sock = self._open("run")
+        process = Process(self, sock, throw_away)
+        try:
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                wire.send(sock, request, (null if stdin is None else stdin, stdout, stderr))
+            finally:
+                os.close(null)
+            process.start()
+        except BrokenPipeError:
+            process.start()  # raises what the helper said before it ended
+        except BaseException:
+            process.close()
+            raise
+        return process
+
+    def call(self, job: str, args: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
+        """Runs a function of a preloaded module in a worker inside the namespaces; `fds` stay the caller's.
+
+        `job` is `function` or `module:function`. Raises the job's AerogelError; `HelperBug` for any other exception.
+        """
+        with self._open("job") as sock:
+            with contextlib.suppress(BrokenPipeError):  # then the helper said why
+                wire.send(sock, {"job": job, "args": args}, fds)
+            received = wire.receive(sock)
+            if received is None:
+                raise self.died()
+            message = received[0]
+            if "result" not in message:
+                raise _failure(message)
+            while wire.receive(sock) is not None:  # until the worker is gone
+                pass
+            result: dict[str, Any] = message["result"]
+            return result
+
+    def close(self) -> None:
+        """Ends the helper; the kernel ends whatever still runs in it."""
+        self._keeper.stop()
+        self._session.remove()
+
+    def __enter__(self) -> Self:
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()
+
+    def died(self) -> AerogelError:
+        """The error for a helper that is gone."""
+        said = self._keeper.said()
+        return AerogelError(
+            "the sandbox helper ended",
+            code="sandbox.helper-died",
+            detail=said,
+            hints=[] if said else ["it was killed, perhaps because the machine ran out of memory: see `dmesg`"],
+            exit_status=EXIT_HOST,
+        )
+
+    def _open(self, kind: Literal["run", "job"]) -> socket.socket:
+        """A socket to a new child of the helper."""
+        ours, theirs = socket.socketpair()
+        try:
+            with self._lock:
+                wire.send(self._keeper.control, {"kind": kind}, (theirs.fileno(),))
+        except OSError:
+            ours.close()
+            raise self.died() from None
+        finally:
+            theirs.close()
+        return ours
+
+    def _request(self, sandbox: Sandbox) -> tuple[dict[str, Any], str | None]:
+        mounts = [*network_mounts(sandbox), *(_checked(mount) for mount in sandbox.mounts)]
+        mounts.sort(key=lambda mount: mount.target.count("/"))  # a mount inside another comes after it
+        if not sandbox.argv:
+            raise AerogelError("there is no command to run", code="sandbox.no-command")
+        request: dict[str, Any] = msgspec.to_builtins(
+            msgspec.structs.replace(sandbox, mounts=()), builtin_types=(bytes,)
+        )
+        request["mounts"] = [_mount_part(mount) for mount in mounts]
+        root = sandbox.root
+        if root.upper or root.readonly:
+            return request, None
+        with self._lock:
+            self._runs += 1
+            throw_away = f"{self._session.path}/run-{self._runs}"
+        for name in ("upper", "work"):
+            os.makedirs(f"{throw_away}/{name}", 0o755)
+            request["root"][name] = f"{throw_away}/{name}"
+        return request, throw_away
+
+    def _reclaim(self) -> None:
+        """Removes sessions whose main process is gone; what another mapping wrote stays for that one."""
+        for path in self._session.abandoned():
+            with contextlib.suppress(AerogelError):
+                self.call(f"{_DISCARD}:discard", {"path": path})
+
+
+def try_rungs(state_dir: str) -> tuple[Finding, ...]:
+    """Tries every rung and says how it went, the best first."""
+    hello, session, keeper, _ = _launch(state_dir, _RUNGS, (), probe=True)
+    keeper.stop()
+    session.remove()
+    return tuple(_finding(part) for part in hello["findings"])
+
+
+class _Session:
+    """The helper's directory in the state directory, locked while this process lives."""
+
+    def __init__(self, state_dir: str) -> None:
+        try:
+            os.makedirs(state_dir, 0o700, exist_ok=True)
+            self.state_dir = os.path.realpath(state_dir)
+            self.path = tempfile.mkdtemp(prefix="session-", dir=self.state_dir)
+            os.mkdir(f"{self.path}/mnt")
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        except OSError as error:
+            raise AerogelError(
+                f"the state directory `{state_dir}` cannot be used: {error.strerror}",
+                code="sandbox.state-directory",
+                hints=["AEROGEL_ROOT names another one"],
+                exit_status=EXIT_HOST,
+            ) from None
+
+    def abandoned(self) -> list[str]:
+        """Sessions that nobody holds."""
+        found = []
+        for entry in os.scandir(self.state_dir):
+            if not entry.name.startswith("session-") or entry.path == self.path:
+                continue
+            with contextlib.suppress(OSError):
+                # a session that is being made is not locked yet: leave it for a minute
+                if entry.stat(follow_symlinks=False).st_mtime > time.time() - 60:
+                    continue
+                fd = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    found.append(entry.path)
+                finally:
+                    os.close(fd)
+        return found
+
+    def remove(self) -> None:
+        """Removes the directory when nothing foreign is left in it."""
+        for path in (f"{self.path}/mnt", self.path):
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class _Keeper:
+    """Starts the helper from a thread that lives as long as it: the kernel's death signal follows the thread."""
+
+    def __init__(self, arguments: list[str], control: socket.socket, theirs: socket.socket) -> None:
+        self.control = control
+        self._stderr = os.memfd_create("aerogel-helper", os.MFD_CLOEXEC)
+        self._started = threading.Event()
+        self._failed: OSError | None = None
+        self._thread = threading.Thread(target=self._keep, args=(arguments, theirs), name="aerogel-helper", daemon=True)
+        self._thread.start()
+        self._started.wait()
+        if self._failed is not None:
+            raise AerogelError(
+                f"the sandbox helper cannot be started: {self._failed.strerror}",
+                code="sandbox.helper-died",
+                exit_status=EXIT_HOST,
+            )
+
+    def _keep(self, arguments: list[str], theirs: socket.socket) -> None:
+        try:
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._stderr,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                cwd="/",
+                env={"PATH": DEFAULT_PATH, "LC_ALL": "C.UTF-8"},
+            )
+        except OSError as error:
+            self._failed = error
+            return
+        finally:
+            theirs.close()
+            self._started.set()
+        process.wait()
+
+    def said(self) -> str:
+        """The last of what the helper wrote on its standard error."""
+        if self._stderr < 0:
+            return ""
+        size = os.fstat(self._stderr).st_size
+        return os.pread(self._stderr, 8192, max(0, size - 8192)).decode("utf-8", "replace").strip()
+
+    def stop(self) -> None:
+        """Closes the socket, which ends the helper, and waits for that."""
+        self.control.close()
+        self._thread.join()
+        if self._stderr >= 0:
+            os.close(self._stderr)
+            self._stderr = -1
+
+
+def _launch(
+    state_dir: str, rungs: Sequence[str], preload: Sequence[str], *, probe: bool
+) -> tuple[dict[str, Any], _Session, _Keeper, dict[str, Any]]:
+    session = _Session(state_dir)
+    ids = subordinate_ids(_ask)
+    ours, theirs = socket.socketpair()
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    config = {
+        "parent": os.getpid(),
+        "rungs": list(rungs),
+        "ids": ids,
+        "mount_dir": f"{session.path}/mnt",
+        "scratch": session.path,
+        "preload": [*preload, _DISCARD],
+        "probe": probe,
+    }
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "helper.py")
+    options = ["-I", "-S", "-B", "-X", "utf8"]
+    keeper = _Keeper([sys.executable, *options, script, package, str(theirs.fileno())], ours, theirs)
+    ours.settimeout(_START_TIMEOUT_S)
+    try:
+        wire.send(ours, config)
+        received = wire.receive(ours)
+    except (TimeoutError, BrokenPipeError):
+        received = None
+    if received is None:
+        said = keeper.said()
+        keeper.stop()
+        session.remove()
+        raise HelperBug(said or "the sandbox helper ended while starting")
+    ours.settimeout(None)
+    return received[0], session, keeper, ids
+
+
+def _ask(arguments: list[str]) -> str:
+    """The output of a small program of the host; "" when it fails."""
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=10, env={})
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _failure(message: dict[str, Any]) -> Exception:
+    if "error" in message:
+        return wire.error_from(message["error"])
+    if "bug" in message:
+        return HelperBug(message["bug"])
+    status = message.get("end", 0)
+    how = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
+    return AerogelError(
+        f"a worker of the sandbox helper {how}",
+        code="sandbox.worker-died",
+        hints=["perhaps the machine ran out of memory: see `dmesg`"],
+        exit_status=EXIT_HOST,
+    )
+
+
+def _finding(part: dict[str, Any]) -> Finding:
+    return Finding(
+        rung=part["rung"],
+        works=part["works"],
+        problem=part["problem"],
+        message=part["message"],
+        fixes=tuple(part["fixes"]),
+        overlay=part.get("overlay"),
+    )
+
+
+def _no_rung(findings: tuple[Finding, ...], isolation: str) -> AerogelError:
+    wanted = "no kind of isolation works here" if isolation == "auto" else f"isolation `{isolation}` does not work here"
+    fixes = [fix for finding in findings for fix in finding.fixes if not finding.works]
+    return AerogelError(
+        wanted,
+        code="sandbox.no-namespaces",
+        detail="\n".join(f"{finding.rung}: {finding.message}" for finding in findings),
+        hints=[*fixes, "`aerogel doctor` tells more"],
+        exit_status=EXIT_HOST,
+    )
+
+
+def _checked(mount: Mount) -> Mount:
+    """The mount with a plain absolute target. Raises AerogelError `sandbox.mount-target`."""
+    parts = [part for part in mount.target.split("/") if part not in ("", ".")]
+    if not mount.target.startswith("/") or not parts or ".." in parts:
+        raise AerogelError(
+            f"`{mount.target}` is no place to mount something at",
+            code="sandbox.mount-target",
+            hints=["a mount target is an absolute path inside the image, without `..`, and not the root itself"],
+        )
+    return msgspec.structs.replace(mount, target="/" + "/".join(parts))
+
+
+def _mount_part(mount: Mount) -> dict[str, Any]:
+    part: dict[str, Any] = msgspec.structs.asdict(mount)
+    part["data"] = base64.b64encode(mount.data).decode("ascii")
+    return part

@@ -17,6 +17,7 @@ __all__ = [
     "DEFAULT_HOSTNAME",
     "DEFAULT_PATH",
     "Exit",
+    "Finding",
     "Isolation",
     "Limit",
     "Mount",
@@ -154,3 +155,14 @@ class Rung(NamedTuple):
     name: str
     map_id: str
     overlay: Literal["trusted", "user"] | None
+
+
+class Finding(NamedTuple):
+    """How the attempt at one rung went: `problem` is a stable word, `message` a sentence, `fixes` what to do."""
+
+    rung: str
+    works: bool
+    problem: str = ""
+    message: str = ""
+    fixes: tuple[str, ...] = ()
+    overlay: str | None = None

@@ -1,0 +1,219 @@
+"""The last step before a command: terminal, limits, filter, capabilities, ids, exec; and the words when exec fails.
+
+Runs in a forked child of the sandbox's pid 1, inside the root. Standard library only: part of the helper.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import signal
+import stat
+import struct
+import termios
+from typing import Any, NoReturn
+
+from aerogel.errors import EXIT_FAILED, EXIT_HOST, AerogelError
+from aerogel.sandbox import capabilities, seccomp, syscalls, wire
+from aerogel.sandbox.accounts import Account
+
+__all__ = ["execute"]
+
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64", 21: "ppc64le", 22: "s390x"}
+_NOT_EXECUTABLE, _NOT_FOUND = 126, 127
+
+
+class _CannotStart(Exception):
+    """Exec failed: a fault for the user and the exit code that a shell would give."""
+
+    def __init__(self, code: int, fault: AerogelError) -> None:
+        super().__init__(fault.message)
+        self.code = code
+        self.fault = fault
+
+
+def execute(
+    request: dict[str, Any], account: Account, stdio: tuple[int, ...], error_fd: int, all_capabilities: int
+) -> NoReturn:
+    """Becomes the command; on failure writes {"code", "fault"} to `error_fd` and ends."""
+    try:
+        _prepare(request, account, stdio, all_capabilities)
+        _exec(request)
+    except _CannotStart as failed:
+        answer = {"code": failed.code, "fault": wire.error_to(failed.fault)}
+    except AerogelError as error:
+        answer = {"code": _NOT_EXECUTABLE, "fault": wire.error_to(error)}
+    except OSError as error:
+        fault = AerogelError(
+            f"the command cannot be started: {error.filename or ''} {error.strerror}".replace(":  ", ": "),
+            code="sandbox.setup",
+            exit_status=EXIT_HOST,
+        )
+        answer = {"code": _NOT_EXECUTABLE, "fault": wire.error_to(fault)}
+    os.write(error_fd, json.dumps(answer).encode())
+    os._exit(_NOT_EXECUTABLE)
+
+
+def _prepare(request: dict[str, Any], account: Account, stdio: tuple[int, ...], all_capabilities: int) -> None:
+    os.setsid()
+    for target, fd in enumerate(stdio):
+        os.dup2(fd, target, inheritable=True)
+    if request["tty"]:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:  # what is ignored stays so through exec
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.umask(0o022)
+    for limit in request["limits"]:
+        _limit(limit)
+    _own_stdio(account)
+    _change_directory(request["cwd"], create=request["create_cwd"])
+    mask = all_capabilities
+    if request["no_new_privileges"]:
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    if not request["insecure"]:
+        # loaded while CAP_SYS_ADMIN is still here: no_new_privs would break sudo and su
+        seccomp.install(os.uname().machine)
+        mask &= capabilities.mask_of(request["capabilities"])
+    capabilities.drop(mask)
+    try:
+        os.setgroups(account.groups)
+        os.setresgid(account.gid, account.gid, account.gid)
+        os.setresuid(account.uid, account.uid, account.uid)
+    except OSError as error:
+        raise AerogelError(
+            f"user {account.uid}:{account.gid} does not exist in this sandbox: {error.strerror}",
+            code="sandbox.unmapped-user",
+            hints=["the range of subordinate ids in /etc/subuid and /etc/subgid is too small for it"],
+            exit_status=EXIT_HOST,
+        ) from None
+    if account.uid == 0:
+        syscalls.capset(mask)
+
+
+def _own_stdio(account: Account) -> None:
+    """Pipes and the terminal belong to the user, so that /dev/stdout can be opened again by its name."""
+    if account.uid == 0:
+        return
+    for fd in (0, 1, 2):
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and os.isatty(fd) and os.ttyname(fd).startswith("/dev/pts/")):
+            try:
+                os.fchown(fd, account.uid, -1)
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.EINVAL, errno.EROFS):
+                    raise
+
+
+def _limit(limit: dict[str, Any]) -> None:
+    number = getattr(resource, "RLIMIT_" + limit["name"].upper(), None)
+    if number is None:
+        raise AerogelError(f"there is no resource limit `{limit['name']}`", code="sandbox.unknown-limit")
+    try:
+        resource.setrlimit(number, (limit["soft"], limit["hard"]))
+    except (OSError, ValueError) as error:
+        raise AerogelError(
+            f"the limit `{limit['name']}={limit['soft']}:{limit['hard']}` cannot be set: {error}",
+            code="sandbox.limit",
+            exit_status=EXIT_HOST,
+        ) from None
+
+
+def _change_directory(path: str, *, create: bool) -> None:
+    if create:
+        os.makedirs(path, 0o755, exist_ok=True)
+    try:
+        os.chdir(path)
+    except OSError as error:
+        raise AerogelError(f"the working directory `{path}`: {error.strerror}", code="sandbox.no-directory") from None
+
+
+def _exec(request: dict[str, Any]) -> NoReturn:
+    argv, environment = request["argv"], dict(request["env"])
+    name = argv[0]
+    if "/" in name:
+        candidates = [name]
+    else:
+        path = environment.get("PATH", _DEFAULT_PATH)
+        candidates = [f"{directory or '.'}/{name}" for directory in path.split(":")] if name else []
+    denied: tuple[str, OSError] | None = None
+    for candidate in candidates:
+        try:
+            os.execve(candidate, argv, environment)  # noqa: S606 what this module is for
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if os.path.exists(candidate):
+                raise _CannotStart(_NOT_FOUND, _explain(name, candidate, error)) from None
+        except PermissionError as error:
+            denied = denied or (candidate, error)
+        except OSError as error:
+            raise _CannotStart(_NOT_EXECUTABLE, _explain(name, candidate, error)) from None
+    if denied:
+        raise _CannotStart(_NOT_EXECUTABLE, _explain(name, *denied))
+    raise _CannotStart(_NOT_FOUND, _not_found(name, environment.get("PATH", _DEFAULT_PATH)))
+
+
+def _not_found(name: str, path: str) -> AerogelError:
+    hints = [] if "/" in name else [f"PATH is `{path}`"]
+    if name in ("/bin/sh", "sh", "/bin/bash", "bash"):
+        hints = ["the image has no shell: use the exec form, or do this in an earlier stage that has one"]
+    return AerogelError(f"`{name}` is not in the image", code="sandbox.not-found", hints=hints)
+
+
+def _explain(name: str, path: str, error: OSError) -> AerogelError:
+    """Why a file that exists could not be executed."""
+    head, hints = _head(path), []
+    message, code = f"`{name}` cannot be executed: {error.strerror}", "sandbox.not-executable"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        code = "sandbox.not-found"
+        wanted = _interpreter(path, head)
+        message = f"`{name}` is in the image, but the program that runs it, `{wanted}`, is not"
+        if head[:4] == b"\x7fELF":
+            message = f"`{name}` is in the image, but its loader `{wanted}` is not"
+            hints = ["it is linked dynamically: link it statically, or take a base with its C library"]
+        elif wanted.endswith("\r"):
+            message = f"`{name}` has Windows line ends: its first line ends in a carriage return"
+    elif error.errno == errno.EACCES:
+        if os.path.isdir(path):
+            message = f"`{name}` is a directory"
+        else:
+            hints = [f"it is not marked as executable for this user: `COPY --chmod=755`, or `RUN chmod +x {path}`"]
+    elif error.errno == errno.ENOEXEC:
+        message = f"`{name}` has no format that this machine executes"
+        if head[:4] == b"\x7fELF" and len(head) >= 20:
+            (number,) = struct.unpack_from("<H" if head[5] == 1 else ">H", head, 18)
+            built = _MACHINES.get(number, f"machine {number}")
+            if built != os.uname().machine:
+                hints = [f"it is built for {built}, this machine is {os.uname().machine}"]
+        elif head[:2] != b"#!":
+            hints = ["a script needs a first line such as `#!/bin/sh`"]
+    elif error.errno == errno.E2BIG:
+        hints = ["arguments and environment together are limited to about 2 MB, one of them to 128 KiB"]
+    return AerogelError(message, code=code, hints=hints, exit_status=EXIT_FAILED)
+
+
+def _head(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4096)
+    except OSError:
+        return b""
+
+
+def _interpreter(path: str, head: bytes) -> str:
+    if head[:2] == b"#!":
+        line = head[2:].split(b"\n", 1)[0].strip(b" \t")
+        return line.split(b" ", 1)[0].decode("utf-8", "surrogateescape")
+    if head[:5] == b"\x7fELF\x02" and len(head) >= 64:
+        (table,) = struct.unpack_from("<Q", head, 32)
+        size, count = struct.unpack_from("<HH", head, 54)
+        for at in range(table, table + size * count, size or 1):
+            if at + 40 <= len(head) and struct.unpack_from("<I", head, at)[0] == 3:
+                (offset,) = struct.unpack_from("<Q", head, at + 8)
+                (length,) = struct.unpack_from("<Q", head, at + 32)
+                return head[offset : offset + length].rstrip(b"\0").decode("utf-8", "replace")
+    return os.path.basename(path)

@@ -1,0 +1,285 @@
+"""The helper process: one per build, single-threaded, inside the namespaces; forks a child per command and per job.
+
+Started as `python -I -S -B helper.py SOURCE CONTROL` with the directory of the package and the descriptor of the socket
+to the main process; the first message there is the configuration: parent (the main process's pid), rungs (names to try
+in order), ids, mount_dir, scratch, preload (modules whose functions may be called), probe (only say what works).
+
+    this process          climbs the ladder: forks a candidate per rung, maps its ids, then only waits
+      candidate           entered the rung's namespaces, then only waits
+        process 1         the helper proper: everything below it dies with it
+          process 1       of one command's own process namespace (`init`), or a job's worker
+
+Each request brings a socket of its own, which the child answers on. The helper holds a copy until the child is gone:
+its end of file tells the main process that no process and no mount of the request is left. The main process's end
+closing means: kill. Standard library only, everything imported before the first fork; modules of an image are never
+looked for. Spec: `notes/sandbox.md` sections 4.1 and 4.2 of the design.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":
+    sys.path.insert(0, sys.argv[1])
+
+import contextlib
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+from typing import Any, NamedTuple, NoReturn
+
+from aerogel.errors import EXIT_HOST, AerogelError
+from aerogel.sandbox import capabilities, init, rungs, seccomp, syscalls, wire
+
+__all__ = ["main"]
+
+_NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
+
+
+class _Task(NamedTuple):
+    sock: socket.socket
+    kind: str
+
+
+def main(control_fd: int) -> NoReturn:
+    """Climbs the ladder and serves until the main process is gone."""
+    control = socket.socket(fileno=control_fd)
+    control.set_inheritable(False)
+    received = wire.receive(control)
+    if received is None:
+        os._exit(1)
+    config = received[0]
+    _die_with(config["parent"])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    modules = [importlib.import_module(name) for name in config["preload"]]
+    syscalls.load()
+    with contextlib.suppress(KeyError):
+        seccomp.program(os.uname().machine)
+    findings: list[dict[str, Any]] = []
+    for name in config["rungs"]:
+        ours, theirs = socket.socketpair()
+        candidate = os.fork()
+        if candidate == 0:
+            ours.close()
+            _climb(name, config, (control, theirs), modules, findings)
+        theirs.close()
+        finding = _follow(name, candidate, config, ours)
+        findings.append(finding)
+        if finding["works"] and not config["probe"]:
+            control.close()
+            os.waitpid(candidate, 0)
+            os._exit(0)
+        os.waitpid(candidate, 0)
+    wire.send(control, {"findings": findings})
+    os._exit(0)
+
+
+def _die_with(parent: int) -> None:
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    # a parent in an outer process namespace shows as 0
+    if parent and os.getppid() != parent:
+        os._exit(1)
+
+
+def _follow(name: str, candidate: int, config: dict[str, Any], link: socket.socket) -> dict[str, Any]:
+    """Serves a candidate until it says whether its rung works."""
+    while True:
+        received = wire.receive(link)
+        if received is None:
+            return {"rung": name, "works": False, "problem": "died", "message": "the attempt died", "fixes": []}
+        message = received[0]
+        if "map" not in message:
+            return message
+        wire.send(link, {"refused": rungs.write_maps(candidate, config["ids"])})
+
+
+def _climb(
+    name: str,
+    config: dict[str, Any],
+    sockets: tuple[socket.socket, socket.socket],
+    modules: list[Any],
+    findings: list[dict[str, Any]],
+) -> NoReturn:
+    """In the candidate: enters the rung and becomes the parent of the helper proper. Never returns."""
+    control, link = sockets
+    try:
+        rungs.enter(name, config, link)
+        child = os.fork()
+        if child:
+            control.close()
+            link.close()
+            _die_with(0)
+            os.waitpid(child, 0)
+            os._exit(0)
+        _die_with(0)
+        overlay = rungs.examine(config, name)
+    except rungs.Refused as refused:
+        finding = {"rung": name, "works": False, "overlay": None}
+        finding |= {"problem": refused.problem, "message": refused.message, "fixes": list(refused.fixes)}
+        wire.send(link, finding)
+        os._exit(0)
+    except BaseException as error:  # noqa: BLE001 a bug on one rung must not hide the others
+        finding = {"rung": name, "works": False, "overlay": None}
+        finding |= {"problem": "bug", "message": init.frames(error), "fixes": []}
+        wire.send(link, finding)
+        os._exit(0)
+    finding = {"rung": name, "works": True, "problem": "", "message": "", "fixes": [], "overlay": overlay}
+    wire.send(link, finding)
+    link.close()
+    if config["probe"]:
+        os._exit(0)
+    session = init.Session(config["mount_dir"], overlay, name != "root", capabilities.effective())
+    wire.send(control, {"rung": name, "overlay": overlay, "findings": [*findings, finding]})
+    _serve(control, session, modules)
+
+
+def _serve(control: socket.socket, session: init.Session, modules: list[Any]) -> NoReturn:
+    """The helper's loop; ends, and with it everything else, when the main process closes its end."""
+    wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, _noticed)
+    namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    tasks: dict[int, _Task] = {}
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(wake_read, select.POLLIN)
+    gc.collect()
+    gc.freeze()
+    while True:
+        for fd, event in poll.poll():
+            if fd == control.fileno():
+                received = wire.receive(control)
+                if received is None:
+                    os._exit(0)
+                message, fds = received
+                task = _Task(socket.socket(fileno=fds[0]), message["kind"])
+                pid = _fork(task, namespace)
+                if pid == 0:
+                    for other in (control, *(t.sock for t in tasks.values())):
+                        other.close()
+                    for number in (wake_read, wake_write, namespace):
+                        os.close(number)
+                    _child(task, session, modules)
+                if pid > 0:
+                    tasks[pid] = task
+                    poll.register(task.sock, 0)  # only the other side's closing
+            elif fd == wake_read:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(wake_read, 4096)
+            elif event:
+                _kill(fd, tasks)
+                poll.unregister(fd)
+        _reap(tasks, poll)
+
+
+def _noticed(number: int, frame: object) -> None:
+    del number, frame
+
+
+def _fork(task: _Task, namespace: int) -> int:
+    """Forks a child, for a command into a new process namespace; 0 in the child, -1 when it failed."""
+    try:
+        if task.kind != "run":
+            return os.fork()
+        syscalls.unshare(syscalls.CLONE_NEWPID)
+        try:
+            pid = os.fork()
+        except OSError:
+            syscalls.setns(namespace, syscalls.CLONE_NEWPID)
+            raise
+        if pid:
+            syscalls.setns(namespace, syscalls.CLONE_NEWPID)
+        return pid
+    except OSError as error:
+        problem = AerogelError(
+            f"no process can be started: {error.strerror}",
+            code="sandbox.no-process",
+            hints=["see `ulimit -u` and /proc/sys/user/max_pid_namespaces"],
+            exit_status=EXIT_HOST,
+        )
+        with contextlib.suppress(OSError):
+            wire.send(task.sock, {"error": wire.error_to(problem)})
+        task.sock.close()
+        return -1
+
+
+def _kill(fd: int, tasks: dict[int, _Task]) -> None:
+    for pid, task in tasks.items():
+        if task.sock.fileno() == fd:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _reap(tasks: dict[int, _Task], poll: select.poll) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        task = tasks.pop(pid, None)
+        if task is not None:
+            with contextlib.suppress(KeyError):
+                poll.unregister(task.sock)
+            with contextlib.suppress(OSError):
+                wire.send(task.sock, {"end": status})
+            task.sock.close()
+
+
+def _child(task: _Task, session: init.Session, modules: list[Any]) -> NoReturn:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _die_with(0)
+    if task.kind == "run":
+        init.run(task.sock, session)
+    _work(task.sock, modules)
+    os._exit(0)
+
+
+def _work(sock: socket.socket, modules: list[Any]) -> None:
+    """Runs one job of a preloaded module and sends its result or its error."""
+    try:
+        received = wire.receive(sock)
+        if received is None:
+            return
+        message, fds = received
+        answer = {"result": _function(message["job"], modules)(message["args"], fds)}
+    except AerogelError as error:
+        answer = {"error": wire.error_to(error)}
+    except OSError as error:
+        answer = {"error": wire.error_to(_job_error(error))}
+    except BaseException as error:  # noqa: BLE001 a bug is carried to the main process, which shows it as one
+        answer = {"bug": init.frames(error)}
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        wire.send(sock, answer)
+
+
+def _function(name: str, modules: list[Any]) -> Any:
+    wanted, colon, function = name.rpartition(":")
+    for module in modules:
+        if not colon or module.__name__ == wanted:
+            found = getattr(module, function, None)
+            if found is not None and function in module.__all__:
+                return found
+    raise LookupError(f"no preloaded module has the job {name}")
+
+
+def _job_error(error: OSError) -> AerogelError:
+    where = f"`{error.filename}`: " if error.filename else ""
+    if error.errno in _NO_SPACE:
+        return AerogelError(
+            f"{where}{error.strerror}",
+            code="sandbox.no-space",
+            hints=["free some space, or point AEROGEL_ROOT at a larger disk"],
+            exit_status=EXIT_HOST,
+        )
+    return AerogelError(f"{where}{error.strerror}", code="sandbox.io", exit_status=EXIT_HOST)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[2]))

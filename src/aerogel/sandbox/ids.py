@@ -1,0 +1,94 @@
+"""The ranges of subordinate ids that this user may map, and the programs that map them.
+
+Spec: subuid(5), subgid(5), newuidmap(1).
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["MIN_COUNT", "map_id", "subordinate_ids"]
+
+MIN_COUNT = 65536
+"""Images use ids up to 65534 (`nobody`), so fewer do not serve."""
+
+_SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def subordinate_ids(ask: Callable[[list[str]], str], etc: str = "/etc") -> dict[str, Any]:
+    """What the helper needs: newuidmap, newgidmap (paths), uids, gids (lists of [start, count]).
+
+    When something is missing: problem, message, fixes instead. `etc` is where subuid and subgid are, `ask` runs a program and returns its output.
+    """
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)
+    tools = {tool: shutil.which(tool, path=_SEARCH) for tool in ("newuidmap", "newgidmap")}
+    if not all(tools.values()):
+        missing = " and ".join(f"`{tool}`" for tool, path in tools.items() if not path)
+        fixes = ["as root: `apt-get install uidmap` (Debian, Ubuntu) or `dnf install shadow-utils` (Fedora)"]
+        return _problem("no-newuidmap", f"{missing} is not installed", fixes)
+    ranges = {
+        kind: _ranges(f"{etc}/{kind}", name, uid) or _from_directory(ask, kind, name) for kind in ("subuid", "subgid")
+    }
+    for kind, found in ranges.items():
+        if not found:
+            fix = f"as root: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}`"
+            message = f"`{etc}/{kind}` has no range of ids for user `{name}`"
+            return _problem("no-range", message, [fix, "the range must be one that no other user has"])
+        count = sum(length for _, length in found)
+        if count < MIN_COUNT:
+            return _problem(
+                "small-range",
+                f"`{etc}/{kind}` gives user `{name}` {count} ids, images need {MIN_COUNT}",
+                [f"as root: make the range in `{etc}/{kind}` larger"],
+            )
+    return {**tools, "uids": ranges["subuid"], "gids": ranges["subgid"]}
+
+
+def map_id(ids: dict[str, Any]) -> str:
+    """A short name of the mapping, the same for the same owners on disk."""
+    parts = [f"u{os.getuid()}", *(f"{start}-{count}" for start, count in ids["uids"])]
+    if ids["gids"] != ids["uids"] or os.getgid() != os.getuid():
+        parts += [f"g{os.getgid()}", *(f"{start}-{count}" for start, count in ids["gids"])]
+    return ".".join(parts)
+
+
+def _problem(problem: str, message: str, fixes: list[str]) -> dict[str, Any]:
+    return {"problem": problem, "message": message, "fixes": fixes}
+
+
+def _ranges(path: str, name: str, uid: int) -> list[list[int]]:
+    """The user's ranges, by name or number; lines that make no sense are skipped."""
+    found: list[list[int]] = []
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read().split("\n")
+    except OSError:
+        lines = []
+    for line in lines:
+        parts = line.strip().split(":")
+        if len(parts) == 3 and parts[0] in (name, str(uid)) and parts[1].isdigit() and parts[2].isdigit():
+            start, count = int(parts[1]), int(parts[2])
+            if count and [start, count] not in found:
+                found.append([start, count])
+    return found
+
+
+def _from_directory(ask: Callable[[list[str]], str], kind: str, name: str) -> list[list[int]]:
+    """Ranges that are kept elsewhere (sssd, LDAP), by `getsubids` of shadow 4.9."""
+    tool = shutil.which("getsubids", path=_SEARCH)
+    if not tool:
+        return []
+    found = []
+    for line in ask([tool, *(["-g"] if kind == "subgid" else []), name]).split("\n"):
+        words = line.split()
+        if len(words) == 4 and words[2].isdigit() and words[3].isdigit():
+            found.append([int(words[2]), int(words[3])])
+    return found

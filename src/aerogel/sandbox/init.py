@@ -1,0 +1,240 @@
+"""Process 1 of a sandbox: builds its root, starts the command, reaps, relays signals, says how it ended.
+
+Forked by the helper into a new process namespace: when this process ends the kernel ends all others in it.
+Standard library only: part of the helper.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from typing import Any, NamedTuple, NoReturn
+
+from aerogel.errors import EXIT_HOST, AerogelError
+from aerogel.sandbox import accounts, capabilities, command, inroot, mounts, rootfs, syscalls, wire
+
+__all__ = ["Session", "frames", "run"]
+
+_GROUP_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT)
+
+
+class Session(NamedTuple):
+    """What the helper found out when it started."""
+
+    mount_dir: str
+    overlay: str | None
+    in_userns: bool
+    capabilities: int
+
+
+class _Prepared(NamedTuple):
+    account: accounts.Account
+    stdio: tuple[int, ...]
+    master: int
+    host_pid: int
+
+
+def run(sock: socket.socket, session: Session) -> NoReturn:
+    """Serves one run: a request comes in, `started`, then `exit` go out. Never returns."""
+    try:
+        received = wire.receive(sock)
+        if received is not None:
+            _run(sock, session, received[0], received[1])
+    except AerogelError as error:
+        _answer(sock, {"error": wire.error_to(error)})
+    except OSError as error:
+        _answer(sock, {"error": wire.error_to(_setup_error(error))})
+    except BaseException as error:  # noqa: BLE001 a bug is carried to the main process, which shows it as one
+        _answer(sock, {"bug": frames(error)})
+    os._exit(0)
+
+
+def frames(error: BaseException) -> str:
+    """A traceback without source lines: reading them would open files by names that an image may hold."""
+    lines = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        lines.append(f'  File "{code.co_filename}", line {trace.tb_lineno}, in {code.co_name}')
+        trace = trace.tb_next
+    return "\n".join([*lines, f"{type(error).__name__}: {error}"])
+
+
+def _answer(sock: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        wire.send(sock, message, fds)
+
+
+def _setup_error(error: OSError) -> AerogelError:
+    hints = []
+    if error.errno == errno.ENOSPC and error.filename == "unshare":
+        hints = ["the quota of namespaces is used up: see /proc/sys/user/max_*_namespaces"]
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hints = ["the disk that holds the state directory is full"]
+    return AerogelError(
+        f"the sandbox cannot be set up: {error.filename or 'a system call'}: {error.strerror}",
+        code="sandbox.setup",
+        hints=hints,
+        exit_status=EXIT_HOST,
+    )
+
+
+def _run(sock: socket.socket, session: Session, request: dict[str, Any], fds: list[int]) -> None:
+    if session.overlay is None:
+        raise AerogelError(
+            "no overlay file system can be mounted on the state directory",
+            code="sandbox.overlay",
+            hints=["point AEROGEL_ROOT at a local disk or a volume, not at a container's own root"],
+            exit_status=EXIT_HOST,
+        )
+    host_pid = int(os.readlink("/proc/self"))
+    flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+    syscalls.unshare(flags | (syscalls.CLONE_NEWNET if request["network"] == "none" else 0))
+    if request["network"] == "none":
+        _loopback_up()
+    socket.sethostname(request["hostname"])
+    asked = request["mounts"]
+    base = session.mount_dir
+    root_fd = rootfs.build(base, request["root"], mounts.places_of(asked), session.overlay)
+    mounts.mount_system(root_fd, request, in_userns=session.in_userns)
+    mounts.mount_asked(root_fd, base, asked, insecure=request["insecure"])
+    passwd, group = (inroot.read_file(root_fd, name) for name in ("/etc/passwd", "/etc/group"))
+    account = accounts.find_account(request["user"], passwd, group)
+    request["env"] = _environment(request, account)
+    master = -1
+    if request["tty"]:
+        master, slave = mounts.open_terminal(root_fd, (request["window"][0], request["window"][1]))
+        mounts.set_console(root_fd, slave)
+        for fd in fds:
+            os.close(fd)
+        fds = [slave, slave, slave]
+    prepared = _Prepared(account, tuple(fds), master, host_pid)
+    # from here on the image can be seen: nothing may be imported any more
+    sys.path[:] = []
+    sys.meta_path[:] = []
+    sys.path_hooks[:] = []
+    mounts.enter(f"{base}/root")
+    os.close(root_fd)
+    _serve(sock, session, request, prepared)
+
+
+def _environment(request: dict[str, Any], account: accounts.Account) -> list[list[str]]:
+    environment: list[list[str]] = request["env"]
+    if any(name == "HOME" for name, _ in environment):
+        return environment
+    return [*environment, ["HOME", account.home]]
+
+
+def _loopback_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, 0x8914, struct.pack("16sH14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS: up, running
+
+
+def _oom_kills() -> int:
+    """How many processes this machine has killed for want of memory."""
+    try:
+        with open("/proc/vmstat", "rb") as file:
+            for line in file:
+                if line.startswith(b"oom_kill "):
+                    return int(line.split()[1])
+    except OSError:
+        return 0
+    return 0
+
+
+def _serve(sock: socket.socket, session: Session, request: dict[str, Any], prepared: _Prepared) -> None:
+    stdio, master = prepared.stdio, prepared.master
+    oom_before = _oom_kills()
+    wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(wake_write)
+    signal.signal(signal.SIGCHLD, _noticed)
+    error_read, error_write = os.pipe2(os.O_CLOEXEC)
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the command is root too: it must not trace this process
+    child = os.fork()
+    if child == 0:
+        command.execute(request, prepared.account, stdio, error_write, session.capabilities)
+    os.close(error_write)
+    for fd in set(stdio):
+        os.close(fd)
+    _answer(sock, {"started": prepared.host_pid}, (master,) if master >= 0 else ())
+    if master >= 0:
+        os.close(master)
+    kill_only = capabilities.mask_of(["KILL"])
+    capabilities.drop(kill_only)
+    syscalls.capset(kill_only & session.capabilities)
+    failed = b""
+    while part := os.read(error_read, 65536):
+        failed += part
+    status = _wait(sock, child, wake_read)
+    _end_others()
+    code, number = _code_of(status)
+    result: dict[str, Any] = {"code": code, "signal": number, "fault": None}
+    result["oom"] = code == 128 + signal.SIGKILL and _oom_kills() > oom_before
+    if failed:
+        result.update(json.loads(failed), signal=0)
+    _answer(sock, {"exit": result})
+
+
+def _noticed(number: int, frame: object) -> None:
+    del number, frame
+
+
+def _code_of(status: int) -> tuple[int, int]:
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status), os.WTERMSIG(status)
+    return os.WEXITSTATUS(status), 0
+
+
+def _wait(sock: socket.socket, child: int, wake: int) -> int:
+    """Reaps until the command itself has ended, relaying the main process's signals to it."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.register(wake, select.POLLIN)
+    while True:
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == child:
+                return status
+            if pid == 0:
+                break
+        for fd, _ in poll.poll():
+            if fd == wake:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(wake, 4096)
+            else:
+                received = wire.receive(sock)
+                if received is None:  # the main process is gone or wants no more
+                    os.kill(-1, signal.SIGKILL)
+                    poll.unregister(sock)
+                else:
+                    _relay(child, int(received[0]["signal"]))
+
+
+def _relay(child: int, number: int) -> None:
+    """SIGKILL ends everything; what a terminal's keys send goes to the command's group, the rest to the command."""
+    with contextlib.suppress(ProcessLookupError):
+        if number == signal.SIGKILL:
+            os.kill(-1, number)
+        elif number in _GROUP_SIGNALS:
+            os.killpg(child, number)
+        else:
+            os.kill(child, number)
+
+
+def _end_others() -> None:
+    """Kills what the command left behind, and waits for it: afterwards nobody writes to the upper layer."""
+    while True:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return

@@ -1,0 +1,206 @@
+"""The isolation ladder, seen from inside: how each rung is entered, and why one could not be.
+
+A rung is chosen by trying it in a forked child, never by guessing. Standard library only: part of the helper.
+Here: `root` (real root, namespaces) and `subid` (user namespace with subordinate ids).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from typing import Any
+
+from aerogel.sandbox import rootfs, syscalls, wire
+
+__all__ = ["Refused", "enter", "examine", "write_maps"]
+
+_SYSCTL_CLONE = "/proc/sys/kernel/unprivileged_userns_clone"
+_SYSCTL_MAX = "/proc/sys/user/max_user_namespaces"
+_SYSCTL_APPARMOR = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
+_TOOLS_HINT = "install the programs: `apt-get install uidmap` (Debian, Ubuntu), `dnf install shadow-utils` (Fedora)"
+
+
+class Refused(Exception):
+    """This rung does not work here: a stable word, what happened, what to do."""
+
+    def __init__(self, problem: str, message: str, *fixes: str) -> None:
+        super().__init__(message)
+        self.problem = problem
+        self.message = message
+        self.fixes = fixes
+
+
+def enter(name: str, config: dict[str, Any], link: socket.socket) -> None:
+    """Moves this process onto a rung; its next child is process 1 of a new process namespace. Raises Refused."""
+    if name == "root":
+        _enter_root()
+    else:
+        _enter_subid(config, link)
+    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+
+
+def _enter_root() -> None:
+    if os.geteuid() != 0:
+        raise Refused("not-root", "this user is not root")
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)
+    except OSError as error:
+        raise Refused(
+            "no-admin",
+            f"root may not make namespaces here ({error.strerror}): this is a container without CAP_SYS_ADMIN",
+            "start the outer container with `--cap-add SYS_ADMIN`, or with `--security-opt seccomp=unconfined`",
+        ) from None
+
+
+def _enter_subid(config: dict[str, Any], link: socket.socket) -> None:
+    ids = config["ids"]
+    if "problem" in ids:
+        raise Refused(ids["problem"], ids["message"], *ids["fixes"])
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWUSER)
+    except OSError as error:
+        raise _no_userns(error) from None
+    wire.send(link, {"map": True})
+    received = wire.receive(link)
+    if received is None or received[0].get("refused"):
+        message = received[0]["refused"] if received else "the helper ended"
+        raise Refused(
+            "map-refused",
+            f"the subordinate ids cannot be mapped: {message}",
+            "newuidmap must be setuid root or have file capabilities, and keep them inside an outer container",
+        )
+    try:
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)
+    except OSError as error:
+        raise _confined(error) from None
+
+
+def _no_userns(error: OSError) -> Refused:
+    if _read(_SYSCTL_CLONE) == "0":
+        return Refused(
+            "userns-sysctl",
+            "user namespaces are switched off for ordinary users",
+            "as root: `sysctl -w kernel.unprivileged_userns_clone=1`",
+        )
+    if error.errno == errno.ENOSPC:
+        limit = _read(_SYSCTL_MAX)
+        if limit == "0":
+            return Refused(
+                "userns-quota",
+                "the host allows no user namespaces (user.max_user_namespaces is 0)",
+                "as root: `sysctl -w user.max_user_namespaces=15000`",
+            )
+        return Refused("userns-quota", f"the quota of user namespaces ({limit or 'unknown'}) is used up")
+    return Refused(
+        "userns-refused",
+        f"the kernel makes no user namespace here ({error.strerror}): a seccomp filter of an outer container, or a chroot",
+        "start the outer container with `--security-opt seccomp=unconfined`",
+    )
+
+
+def _confined(error: OSError) -> Refused:
+    if _read(_SYSCTL_APPARMOR) == "1":
+        return Refused(
+            "apparmor",
+            "AppArmor takes all rights from user namespaces of ordinary users",
+            "as root: `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`",
+            "or start aerogel with `buildah unshare` or `podman unshare`, or with sudo",
+        )
+    return Refused("confined", f"the new user namespace has no rights: {error.strerror}")
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def write_maps(pid: int, ids: dict[str, Any]) -> str:
+    """Maps the ids of a process in a new user namespace by newuidmap and newgidmap; "" or what they complained of."""
+    for tool, own, ranges in (
+        (ids["newuidmap"], os.getuid(), ids["uids"]),
+        (ids["newgidmap"], os.getgid(), ids["gids"]),
+    ):
+        arguments = [tool, str(pid), "0", str(own), "1"]
+        inside = 1
+        for start, count in ranges:
+            arguments += [str(inside), str(start), str(count)]
+            inside += count
+        complaint = _execute(arguments)
+        if complaint:
+            return complaint
+    return ""
+
+
+def _execute(arguments: list[str]) -> str:
+    read, write = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(write, 2, inheritable=True)
+            os.execve(arguments[0], arguments, {})  # noqa: S606 newuidmap, newgidmap by full path
+        finally:
+            os._exit(127)
+    os.close(write)
+    with open(read, "rb") as file:
+        said = file.read(4096).decode("utf-8", "replace").strip()
+    _, status = os.waitpid(child, 0)
+    return "" if status == 0 else said or f"`{arguments[0]}` failed with wait status {status}"
+
+
+def examine(config: dict[str, Any], name: str) -> str | None:
+    """In process 1 of the new rung: checks that the kernel's file systems mount, and finds the kind of overlay.
+
+    Returns `trusted`, `user`, or None when an overlay cannot be written on the state directory. Raises Refused.
+    """
+    base, scratch = config["mount_dir"], config["scratch"]
+    try:
+        syscalls.mount("aerogel", base, "tmpfs", 0, "mode=700")
+    except OSError as error:
+        raise _confined(error) from None
+    try:
+        for part in ("l", "root", "lower", "lower/d", "proc"):
+            os.mkdir(f"{base}/{part}")
+        try:
+            syscalls.mount("proc", f"{base}/proc", "proc")
+        except OSError as error:
+            raise Refused(
+                "proc-masked",
+                f"a new /proc cannot be mounted ({error.strerror}): an outer container masks parts of its own",
+                "start the outer container with `--security-opt systempaths=unconfined`",
+            ) from None
+        syscalls.umount(f"{base}/proc")
+        kind = "user" if name == "subid" else "trusted"
+        return kind if _overlay_works(base, scratch, kind) else None
+    finally:
+        syscalls.umount(base)
+
+
+def _overlay_works(base: str, scratch: str, kind: str) -> bool:
+    """Whether an upper directory on the state directory takes whiteouts and opaque marks."""
+    upper, work = f"{scratch}/probe-upper", f"{scratch}/probe-work"
+    try:
+        os.mkdir(upper)
+        os.mkdir(work)
+        rootfs.mount_overlay(base, [f"{base}/lower"], upper, work, kind)
+        try:
+            os.rmdir(f"{base}/root/d")  # a whiteout
+            os.mkdir(f"{base}/root/d")  # an opaque directory
+            names = os.listxattr(f"{upper}/d")
+        finally:
+            syscalls.umount(f"{base}/root")
+    except Exception:  # noqa: BLE001 whatever it is, the answer is no, and the copy backend does not need it
+        return False
+    else:
+        return f"{kind}.overlay.opaque" in names
+    finally:
+        for path in (upper, work):
+            with contextlib.suppress(OSError):
+                rootfs.remove(path)
