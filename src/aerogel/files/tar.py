@@ -360,10 +360,11 @@ def _pax_integer(key: bytes, value: bytes, offset: int) -> int:
 class Content:
     """The content of the entry just read; what is not taken is skipped."""
 
-    __slots__ = ("_input", "left", "size")
+    __slots__ = ("_input", "left", "offset", "size")
 
     def __init__(self, source: _Input, size: int) -> None:
         self._input = source
+        self.offset = source.offset
         self.size = size
         self.left = size
 

@@ -1,0 +1,108 @@
+"""The list of a layer's entries with where their content lies in the tar: what is asked of a layer without opening it.
+
+Saved beside each layer as columns in `marshal` form (fifty thousand entries load in 30 ms). The account files are
+held whole, so that `--chown=name` and `USER name` need no blob. Only for files that this program wrote: `marshal`
+is not a format for what others send. Standard library only.
+"""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from aerogel.errors import AerogelError
+from aerogel.files.entry import REG, Entry
+from aerogel.files.tar import CHUNK, Readable, read_entries
+
+__all__ = ["SMALL_FILES", "LayerIndex", "build_index"]
+
+SMALL_FILES = frozenset({b"etc/passwd", b"etc/group"})
+"""Paths whose content an index holds."""
+
+_MAX_SMALL = 4 << 20
+_FORMAT = 1
+# Form 2 has no references between objects, which depend on who else holds them: equal lists give equal bytes.
+_MARSHAL = 2
+
+
+class LayerIndex:
+    """The entries of one layer in the order of its tar, whiteouts included."""
+
+    __slots__ = ("entries", "offsets", "small")
+
+    def __init__(self, entries: list[Entry], offsets: list[int], small: dict[bytes, bytes] | None = None) -> None:
+        self.entries = entries
+        self.offsets = offsets
+        """Of each entry's content in the uncompressed tar, in bytes."""
+        self.small = small or {}
+        """Content of those of `SMALL_FILES` that are regular files here."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LayerIndex):
+            return NotImplemented
+        return (self.entries, self.offsets, self.small) == (other.entries, other.offsets, other.small)
+
+    __hash__ = None  # type: ignore[assignment] # mutable lists inside
+
+    def dumps(self) -> bytes:
+        """The saved form: equal indexes give equal bytes."""
+        columns = list(zip(*self.entries, strict=True))
+        return marshal.dumps((_FORMAT, columns, self.offsets, sorted(self.small.items())), _MARSHAL)
+
+    @classmethod
+    def loads(cls, data: bytes) -> LayerIndex:
+        """Raises AerogelError `index.damaged` for what `dumps` of this version did not write."""
+        try:
+            version, columns, offsets, small = marshal.loads(data)  # noqa: S302 - own file, checked by the store
+            if version != _FORMAT:
+                raise ValueError(version)
+            entries = list(map(Entry._make, zip(*columns, strict=True)))
+            if len(entries) != len(offsets):
+                raise ValueError(len(offsets))
+            return cls(entries, offsets, dict(small))
+        except (ValueError, TypeError, EOFError) as error:
+            raise AerogelError("the index of a layer is damaged or of another version", code="index.damaged") from error
+
+
+class _Tee:
+    """Reads a stream to the end and hands every byte on."""
+
+    __slots__ = ("_copy", "_stream")
+
+    def __init__(self, stream: Readable, copy: Callable[[bytes], Any]) -> None:
+        self._stream = stream
+        self._copy = copy
+
+    def read(self, size: int, /) -> bytes:
+        data = self._stream.read(size)
+        if data:
+            self._copy(data)
+        return data
+
+
+def build_index(
+    stream: Readable,
+    tee: Callable[[bytes], Any] | None = None,
+    *,
+    keep: Iterable[bytes] = SMALL_FILES,
+) -> LayerIndex:
+    """The index of a tar stream, which is read to its very end; `tee` gets every byte (a `LayerWriter.write`, say).
+
+    `keep` are the paths whose content is held in `small`. Raises AerogelError `tar.*`.
+    """
+    source = _Tee(stream, tee) if tee is not None else stream
+    wanted = frozenset(keep)
+    entries: list[Entry] = []
+    offsets: list[int] = []
+    small: dict[bytes, bytes] = {}
+    for entry, content in read_entries(source):
+        entries.append(entry)
+        offsets.append(content.offset)
+        if entry.path in wanted:
+            small.pop(entry.path, None)
+            if entry.kind == REG and entry.size <= _MAX_SMALL:
+                small[entry.path] = content.read()
+    while source.read(CHUNK):
+        pass
+    return LayerIndex(entries, offsets, small)
