@@ -1,0 +1,204 @@
+"""The few ways in which the store touches the disk: whole files or nothing, and errors of the disk in words.
+
+Not for content (`store.blobs`). Every write goes to a temporary name on the same file system and is renamed, so
+that a reader sees the old file, the new file or none, whenever the writer is killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from aerogel.errors import EXIT_HOST, AerogelError
+
+__all__ = ["boot_id", "disk_errors", "human_size", "once", "read_file", "remove_tree", "sync_filesystem", "unlink"]
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+def human_size(size_bytes: int) -> str:
+    """A size as people write it: `512 B`, `1.5 KB`, `12 MB` (powers of 1000)."""
+    value = float(size_bytes)
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if value < 999.5 or unit == "TB":
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError
+
+
+@contextmanager
+def disk_errors(path: str) -> Iterator[None]:
+    """Turns errors of the operating system into `store.full`, `store.denied` or `store.io`, exit status 3.
+
+    `path` is a directory on the file system in question.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
+def disk_error(path: str, error: OSError) -> AerogelError:
+    place = error.filename if isinstance(error.filename, str) else path
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in _FULL:
+        return AerogelError(
+            f"the disk that holds `{path}` is full: {_free(path)}",
+            code="store.full",
+            hints=[
+                "free some space: `aerogel prune` removes what no image needs",
+                "or put the store elsewhere with `AEROGEL_ROOT`",
+            ],
+            exit_status=EXIT_HOST,
+        )
+    if error.errno in _DENIED:
+        return AerogelError(
+            f"cannot write `{place}`: {reason}",
+            code="store.denied",
+            hints=["the store must be writable; `AEROGEL_ROOT` puts it elsewhere"],
+            exit_status=EXIT_HOST,
+        )
+    return AerogelError(f"cannot use `{place}`: {reason}", code="store.io", exit_status=EXIT_HOST)
+
+
+def _free(path: str) -> str:
+    try:
+        state = os.statvfs(path)
+    except OSError:
+        return "no space left"
+    text = f"{human_size(state.f_bavail * state.f_frsize)} free"
+    if state.f_files and not state.f_favail:
+        text += ", no inode left"
+    return text
+
+
+def read_file(path: str) -> bytes | None:
+    """The whole file, or None when there is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise disk_error(os.path.dirname(path), error) from error
+    try:
+        size = os.fstat(fd).st_size
+        data = os.read(fd, size + 1)
+        while len(data) != size:
+            more = os.read(fd, 1 << 20)
+            if not more:
+                break
+            data += more
+        return data
+    except OSError as error:
+        raise disk_error(os.path.dirname(path), error) from error
+    finally:
+        os.close(fd)
+
+
+def unlink(path: str) -> bool:
+    """Removes a file; False when it was not there. Raises `store.*`."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise disk_error(os.path.dirname(path), error) from error
+    return True
+
+
+def remove_tree(path: str) -> bool:
+    """Removes a directory and all in it, directories without permissions too; False when something stays
+    (files of mapped owners, which only the sandbox helper can remove).
+    """
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
+    if os.path.lexists(path):
+        # Directories that their owner made unreadable or read-only, which images contain.
+        _open_up(path)
+        for directory, names, _ in os.walk(path):
+            for name in names:
+                _open_up(f"{directory}/{name}")
+        shutil.rmtree(path, ignore_errors=True)
+    return not os.path.lexists(path)
+
+
+def _open_up(path: str) -> None:
+    try:
+        if not os.path.islink(path):
+            os.chmod(path, 0o700)
+    except OSError:
+        return  # another owner's: reported by what stays
+
+
+def sync_filesystem(path: str) -> None:
+    """Waits until the file system that holds `path` has everything on its medium: syncfs(2)."""
+    try:
+        import ctypes
+
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if ctypes.CDLL(None, use_errno=True).syncfs(fd) == 0:
+                return
+        finally:
+            os.close(fd)
+    except (ImportError, OSError, AttributeError):
+        pass
+    os.sync()
+
+
+def boot_id() -> str:
+    """Names this run of the kernel; what was written in another one may have been lost half-way."""
+    data = read_file("/proc/sys/kernel/random/boot_id")
+    return data.decode("ascii", "replace").strip() if data else "unknown"
+
+
+@contextmanager
+def once(directory: str, key: str, on_wait: Callable[[], object] | None = None) -> Iterator[bool]:
+    """Holds the lock named `key`, among threads and processes; yields whether it had to wait for another holder.
+
+    `on_wait` is called before waiting. The lock ends with the process, however it ends. After waiting, look first
+    whether the other holder has done the work already.
+    """
+    name = key.replace("/", "-").replace(":", "-")[:200]
+    path = f"{directory}/{name}"
+    waited = False
+    while True:
+        with disk_errors(directory):
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                os.makedirs(directory, mode=0o700, exist_ok=True)
+                continue
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if on_wait is not None and not waited:
+                    on_wait()
+                waited = True
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            if not is_same_file(fd, path):
+                # The holder before us took the file away when it had done.
+                continue
+            try:
+                yield waited
+            finally:
+                unlink(path)
+            return
+        finally:
+            os.close(fd)
+
+
+def is_same_file(fd: int, path: str) -> bool:
+    """Whether `path` still names the open file."""
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    here = os.fstat(fd)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)

@@ -1,0 +1,197 @@
+"""Temporary files and directories that never outlive their process by long.
+
+::
+
+    <root>/scratch/
+        s-<pid>-<random>/       one process (a session), made when it first needs something
+            lock                held with flock(2) as long as the process lives
+            f-<n>, d-<n>/       what it works on
+
+Lock protocol: the owner makes the directory, opens `lock` and locks it; when the directory is gone by then (another
+process took it for a leftover) it makes another one. Whoever gets the lock of a session without waiting owns a
+leftover: its process is dead. It removes what it may; what belongs to mapped owners stays for `reclaim` with a remover.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+
+from aerogel.store.disk import disk_errors, is_same_file, remove_tree
+
+__all__ = ["Scratch"]
+
+
+class Scratch:
+    """Scratch space on one file system; threads may share it."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.directory_path = f"{root}/scratch"
+        self._lock = threading.Lock()
+        self._session: str | None = None
+        self._fd = -1
+        self._number = 0
+
+    def name(self, kind: str = "f") -> str:
+        """A fresh path in this process's session; nothing is there yet. Raises `store.*`."""
+        with self._lock:
+            if self._session is None:
+                with disk_errors(self.root):
+                    self._session = self._start()
+            self._number += 1
+            return f"{self._session}/{kind}-{self._number}"
+
+    def directory(self) -> str:
+        """A fresh empty directory, mode 0700. Raises `store.*`."""
+        path = self.name("d")
+        with disk_errors(self.root):
+            os.mkdir(path, 0o700)
+        return path
+
+    def file(self) -> tuple[int, str]:
+        """A fresh file, open for reading and writing; the caller closes the descriptor. Raises `store.*`."""
+        path = self.name()
+        with disk_errors(self.root):
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
+
+    def write_file(self, target: str, data: bytes) -> None:
+        """Puts a whole file in place of `target` (same file system), making its directory. Raises `store.*`."""
+        fd, path = self.file()
+        try:
+            with disk_errors(self.root):
+                try:
+                    view = memoryview(data)
+                    while view:
+                        view = view[os.write(fd, view) :]
+                finally:
+                    os.close(fd)
+                try:
+                    os.rename(path, target)
+                except FileNotFoundError:
+                    os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+                    os.rename(path, target)
+        except BaseException:
+            _forget(path)
+            raise
+
+    def discard(self, path: str, remove: Callable[[str], object] | None = None) -> bool:
+        """Removes a file or tree at once from its place, then from the disk (what mapped owners have by `remove`).
+
+        False when something stays in the scratch space.
+        """
+        if not path.startswith(f"{self._session}/"):
+            aside = self.name("t")
+            with disk_errors(self.root):
+                try:
+                    os.rename(path, aside)
+                except FileNotFoundError:
+                    return True
+            path = aside
+        return _remove(path, remove)
+
+    def reclaim(self, remove: Callable[[str], object] | None = None) -> list[str]:
+        """Removes what dead processes left; `remove(path)` is asked for trees that this process may not remove.
+
+        Returns the paths that stay.
+        """
+        try:
+            names = os.listdir(self.directory_path)
+        except FileNotFoundError:
+            return []
+        kept = []
+        mine = os.path.basename(self._session) if self._session else None
+        for name in names:
+            path = f"{self.directory_path}/{name}"
+            if name != mine and not self._reclaim_one(path, remove):
+                kept.append(path)
+        return kept
+
+    def _reclaim_one(self, path: str, remove: Callable[[str], object] | None) -> bool:
+        """True when it is gone or belongs to a living process."""
+        try:
+            fd = os.open(f"{path}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except NotADirectoryError:
+            _forget(path)
+            return True
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            if not is_same_file(fd, f"{path}/lock"):
+                return True
+            return _remove_session(path, remove)
+        finally:
+            os.close(fd)
+
+    def _start(self) -> str:
+        self.reclaim()
+        os.makedirs(self.directory_path, mode=0o700, exist_ok=True)
+        while True:
+            path = f"{self.directory_path}/s-{os.getpid()}-{os.urandom(6).hex()}"
+            os.mkdir(path, 0o700)
+            try:
+                fd = os.open(f"{path}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                continue
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if is_same_file(fd, f"{path}/lock"):
+                self._fd = fd
+                return path
+            os.close(fd)
+
+    def close(self) -> None:
+        """Ends the session and removes what is left in it; a new one begins when it is used again."""
+        with self._lock:
+            session, self._session = self._session, None
+            fd, self._fd = self._fd, -1
+        if session is not None:
+            _remove_session(session, None)
+            os.close(fd)
+
+
+def _remove_session(path: str, remove: Callable[[str], object] | None) -> bool:
+    """Removes a session, its lock last, so that it can be found again if this process is killed here."""
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError:
+        return True
+    gone = [_remove(f"{path}/{name}", remove) for name in names if name != "lock"]
+    if not all(gone):
+        return False
+    _forget(f"{path}/lock")
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        return error.errno == errno.ENOENT
+    return True
+
+
+def _remove(path: str, remove: Callable[[str], object] | None) -> bool:
+    try:
+        os.unlink(path)
+        return True
+    except FileNotFoundError:
+        return True
+    except (IsADirectoryError, PermissionError):
+        pass
+    if remove_tree(path):
+        return True
+    if remove is not None:
+        remove(path)
+    return not os.path.lexists(path)
+
+
+def _forget(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return
