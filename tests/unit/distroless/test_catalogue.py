@@ -1,0 +1,92 @@
+"""Names of built-in images."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from aerogel.distroless.catalogue import FAMILY, VARIANTS, find, lookup, suggestion
+from aerogel.errors import AerogelError
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [
+        ("debian", "debian:trixie"),
+        ("debian:latest", "debian:trixie"),
+        ("docker.io/library/debian:bookworm", "debian:bookworm"),
+        ("library/debian:12-slim", "debian:bookworm-slim"),
+        ("debian:trixie-slim", "debian:trixie-slim"),
+        ("debian:stable-slim", "debian:trixie-slim"),
+        ("gcr.io/distroless/static", "gcr.io/distroless/static-debian13:latest"),
+        ("gcr.io/distroless/static:nonroot", "gcr.io/distroless/static-debian13:nonroot"),
+        ("gcr.io/distroless/base-nossl-debian12", "gcr.io/distroless/base-nossl-debian12:latest"),
+        ("gcr.io/distroless/python3-debian12:debug-nonroot", "gcr.io/distroless/python3-debian12:debug-nonroot"),
+    ],
+)
+def test_found(reference, name):
+    recipe = find(reference)
+    assert recipe is not None
+    assert recipe.name == name
+    assert find(recipe.name) == recipe
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "debian:sid",
+        "debian@sha256:" + "0" * 64,
+        "gcr.io/distroless/static@sha256:" + "0" * 64,
+        "gcr.io/distroless/static:v1",
+        "gcr.io/distroless/static-debian",
+        "gcr.io/distroless/static-debian11",
+        "gcr.io/distroless/java17",
+        "example.org/debian",
+        "ubuntu",
+        "scratch",
+    ],
+)
+def test_not_built_in(reference):
+    assert find(reference) is None
+
+
+@pytest.mark.parametrize(
+    ("reference", "near"),
+    [
+        ("gcr.io/distroless/pyhton3", "gcr.io/distroless/python3"),
+        ("gcr.io/distroless/statik-debian12:nonroot", "gcr.io/distroless/static-debian12:nonroot"),
+        ("gcr.io/distroless/static:nonrot", "gcr.io/distroless/static:nonroot"),
+        ("debain:bookworm", "debian:bookworm"),
+        ("debian:bokworm", "debian:bookworm"),
+        ("python4", "gcr.io/distroless/python3"),
+        ("quay.io/some/thing", None),
+    ],
+)
+def test_did_you_mean(reference, near):
+    assert suggestion(reference) == near
+    with pytest.raises(AerogelError) as caught:
+        lookup(reference)
+    assert caught.value.code == "distroless.unknown-image"
+    assert caught.value.hints[0] == (f"did you mean `{near}`?" if near else caught.value.hints[0])
+
+
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants(name, variant):
+    recipe = lookup(f"gcr.io/distroless/{name}:{variant}")
+    assert recipe.user == ("65532" if "nonroot" in variant else "0")
+    assert recipe.workdir == ("/home/nonroot" if "nonroot" in variant else "/")
+    assert recipe.busybox == ("debug" in variant)
+    assert "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt" in recipe.env
+    if variant in ("latest", "nonroot"):
+        assert recipe.entrypoint == (("/usr/bin/python3.13",) if name == "python3" else ())
+        assert recipe.env[0] == "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    else:
+        assert recipe.entrypoint == ("/busybox/sh",)
+        assert recipe.env[0].endswith(":/bin:/busybox")
+
+
+def test_each_is_based_on_the_one_before():
+    packages = [set(lookup(f"gcr.io/distroless/{name}").packages) for name in FAMILY]
+    assert all(small < large for small, large in itertools.pairwise(packages))
