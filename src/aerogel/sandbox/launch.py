@@ -62,7 +62,7 @@ class Process:
         self._sock = sock
         self._throw_away = throw_away
         self._exit: Exit | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come while this thread holds it
 
     def start(self) -> None:
         """Waits until the command is started. Raises AerogelError when the sandbox could not be set up."""

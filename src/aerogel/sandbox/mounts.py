@@ -134,7 +134,7 @@ def _mount_sys(root_fd: int, *, readonly: bool, fresh: bool) -> None:
 
 def _mount_dev(root_fd: int, request: dict[str, Any]) -> None:
     # mode 755: in a sticky world-writable directory, opening a node with O_CREAT fails (fs.protected_regular)
-    fd = _mount_new(root_fd, "/dev", "tmpfs", MS_NOSUID, "mode=755,size=64m")
+    fd = _mount_new(root_fd, "/dev", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=64m")
     here = f"/proc/self/fd/{fd}"
     for name in _NODES:
         os.close(os.open(f"{here}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))

@@ -1,0 +1,229 @@
+"""Runs an image: what its config says, changed by the options of `aerogel run`, in a sandbox that leaves nothing.
+
+The words and defaults are Docker's. What the command writes is thrown away. Spec: `docker run` reference,
+OCI image-spec v1.1 config.md (Entrypoint, Cmd, Env, User, WorkingDir, StopSignal).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from aerogel.errors import EXIT_USAGE, AerogelError
+from aerogel.oci.types import ContainerConfig
+from aerogel.runtime import terminal
+from aerogel.sandbox.capabilities import mask_of
+from aerogel.sandbox.launch import Helper, Process
+from aerogel.sandbox.spec import (
+    DEFAULT_CAPABILITIES,
+    DEFAULT_HOSTNAME,
+    DEFAULT_PATH,
+    Exit,
+    Limit,
+    Mount,
+    Network,
+    Rootfs,
+    Sandbox,
+)
+
+__all__ = ["ContainerOptions", "parse_env", "parse_volume", "run", "sandbox_for"]
+
+_RELAYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run changes of the image's config; names as `docker run`'s.
+
+    `arguments` replace CMD. `entrypoint` replaces ENTRYPOINT and drops CMD; the empty string only drops both.
+    `volumes` are `/host/path:/in/image[:ro]`. `grace_s` seconds after Ctrl-C or SIGTERM everything is killed.
+    """
+
+    arguments: tuple[str, ...] = ()
+    entrypoint: str | None = None
+    env: tuple[tuple[str, str], ...] = ()
+    workdir: str = ""
+    user: str | None = None
+    volumes: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    network: Network = "host"
+    hostname: str = DEFAULT_HOSTNAME
+    hosts: tuple[tuple[str, str], ...] = ()
+    tty: bool = False
+    interactive: bool = False
+    readonly: bool = False
+    no_new_privileges: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    shm_size_bytes: int = 64 << 20
+    grace_s: float = 10.0
+
+
+def sandbox_for(layers: Sequence[str], config: ContainerConfig, options: ContainerOptions) -> Sandbox:
+    """The sandbox of a run. `layers` are overlay directories, the lowest first.
+
+    Raises AerogelError `run.no-command`, `run.volume`; makes the host's directory of a volume when it is missing.
+    """
+    if options.entrypoint is None:
+        argv = (*config.entrypoint, *(options.arguments or config.cmd))
+    else:
+        argv = (*((options.entrypoint,) if options.entrypoint else ()), *options.arguments)
+    if not argv:
+        raise AerogelError(
+            "the image names no command, and none was given",
+            code="run.no-command",
+            hints=["put the command after the image's name"],
+            exit_status=EXIT_USAGE,
+        )
+    env = {"PATH": DEFAULT_PATH, "HOSTNAME": options.hostname}
+    if options.tty:
+        env["TERM"] = "xterm"
+    env.update(_pair(text) for text in config.env)
+    env.update(options.env)
+    return Sandbox(
+        argv=argv,
+        root=Rootfs(lowers=tuple(layers), readonly=options.readonly),
+        env=tuple(env.items()),
+        cwd=options.workdir or config.working_dir or "/",
+        user=config.user if options.user is None else options.user,
+        mounts=(*(_make_source(parse_volume(text)) for text in options.volumes), *options.mounts),
+        network=options.network,
+        hostname=options.hostname,
+        hosts=options.hosts,
+        tty=options.tty,
+        no_new_privileges=options.no_new_privileges,
+        capabilities=_capabilities(options.cap_add, options.cap_drop),
+        limits=options.limits,
+        shm_size_bytes=options.shm_size_bytes,
+        create_cwd=not options.readonly,
+    )
+
+
+def run(
+    helper: Helper,
+    layers: Sequence[str],
+    config: ContainerConfig,
+    options: ContainerOptions,
+    *,
+    stdio: tuple[int, int, int] = (0, 1, 2),
+) -> Exit:
+    """Runs the image's command to its end, joined with `stdio` (the caller's descriptors).
+
+    Signals that this process gets are relayed while it runs; called outside the main thread, none are. The exit's
+    `fault` says why a command could not be started. Raises AerogelError for everything that is wrong before that.
+    """
+    stdin, stdout, stderr = stdio
+    sandbox = sandbox_for(layers, config, options)
+    if options.tty:
+        sandbox = msgspec.structs.replace(sandbox, window=terminal.window_of(stdout))
+    given = stdin if options.interactive else None
+    with helper.run(sandbox, stdin=given, stdout=stdout, stderr=stderr) as process:
+        if process.tty is None:
+            with _relaying(process, options.grace_s):
+                return process.wait()
+        master = process.tty
+
+        def resized() -> None:
+            terminal.copy_size(stdout, master)
+
+        raw = terminal.raw(stdin) if options.interactive else contextlib.nullcontext()
+        with _relaying(process, options.grace_s, resized), raw:
+            terminal.join(given, stdout, master)
+            return process.wait()
+
+
+def parse_volume(text: str) -> Mount:
+    """`/host/path:/in/image[:ro|rw]` as a mount. Raises AerogelError `run.volume`."""
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not parts[0] or not parts[1]:
+        raise _volume_error(text, "it is not `/host/path:/path/in/the/image`, with `:ro` after it if wanted")
+    source, target, *flags = parts
+    if not source.startswith("/"):
+        raise _volume_error(text, f"`{source}` is not an absolute path; volumes with names are not supported")
+    if not target.startswith("/"):
+        raise _volume_error(text, f"`{target}` is not an absolute path")
+    words = flags[0].split(",") if flags else []
+    # z and Z relabel for SELinux: nothing to do without its labels
+    unknown = [word for word in words if word not in ("ro", "rw", "z", "Z")]
+    if unknown:
+        raise _volume_error(text, f"`{unknown[0]}` is not `ro` or `rw`")
+    return Mount(kind="bind", source=source, target=target, readonly="ro" in words)
+
+
+def parse_env(text: str, lookup: Callable[[str], str | None]) -> tuple[str, str] | None:
+    """`NAME=value`, or `NAME` with the value that `lookup` knows (None: it is left out, as Docker does)."""
+    name, equals, value = text.partition("=")
+    if not name:
+        raise AerogelError(
+            f"`{text}` does not name a variable",
+            code="run.env",
+            hints=["write `NAME=value`"],
+            exit_status=EXIT_USAGE,
+        )
+    if equals:
+        return name, value
+    found = lookup(name)
+    return None if found is None else (name, found)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
+
+
+def _volume_error(text: str, why: str) -> AerogelError:
+    return AerogelError(f"volume `{text}`: {why}", code="run.volume", exit_status=EXIT_USAGE)
+
+
+def _make_source(mount: Mount) -> Mount:
+    if not os.path.lexists(mount.source):
+        try:
+            os.makedirs(mount.source, 0o755)
+        except OSError as error:
+            raise _volume_error(f"{mount.source}:{mount.target}", f"it cannot be made: {error.strerror}") from None
+    return mount
+
+
+def _capabilities(add: Sequence[str], drop: Sequence[str]) -> tuple[str, ...]:
+    def names(given: Sequence[str]) -> set[str]:
+        return {name.upper().removeprefix("CAP_") for name in given}
+
+    kept = set() if "ALL" in names(drop) else set(DEFAULT_CAPABILITIES) - names(drop)
+    wanted = tuple(sorted(kept | names(add)))
+    mask_of(wanted)  # an unknown name is told now
+    return wanted
+
+
+@contextlib.contextmanager
+def _relaying(process: Process, grace_s: float, resized: Callable[[], None] | None = None) -> Iterator[None]:
+    """Passes this process's signals on; after one that asks to end, everything is killed when the grace is over."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    timers: list[threading.Timer] = []
+
+    def relay(number: int, frame: object) -> None:
+        del frame
+        process.signal(number)
+        if number in _ENDING and not timers:
+            timer = threading.Timer(grace_s, process.kill)
+            timer.daemon = True
+            timers.append(timer)
+            timer.start()
+
+    before = {number: signal.signal(number, relay) for number in _RELAYED}
+    if resized is not None:
+        before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, lambda _number, _frame: resized())
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for timer in timers:
+            timer.cancel()
