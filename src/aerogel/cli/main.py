@@ -1,0 +1,284 @@
+"""The entry point: from the words of the command line to an exit status.
+
+`--version` imports nothing; a command's help and run import that command only. Here and nowhere else a run ends:
+errors become text and a status (`errors.EXIT_*`), an interrupt ends the sandbox first, a bug shows its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from aerogel import __version__
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from aerogel.cli.console import Console
+    from aerogel.cli.parse import Parsed, Specification
+    from aerogel.errors import AerogelError
+    from aerogel.settings import Settings
+
+__all__ = ["main"]
+
+_BROKEN_PIPE_STATUS = 141
+"""What a shell reports for a program that SIGPIPE ended."""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns the exit status. Prints; never raises for what a user can cause."""
+    words = sys.argv[1:] if words is None else words
+    if len(words) == 1 and words[0] in ("--version", "-v"):
+        sys.stdout.write(f"aerogel version {__version__}\n")
+        return 0
+    run = _Run()
+    try:
+        status = run.command(list(words))
+        sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001 - the one place where everything ends
+        return run.failed(error)
+    return status
+
+
+class _Terminated(BaseException):
+    """SIGTERM or SIGHUP came; unwinds like an interrupt."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class _Run:
+    """One run of a command, and how errors are shown in it: known better the further the run has come."""
+
+    def __init__(self) -> None:
+        self._color = False
+        self._json = False
+        self._debug = False
+        self._redact: Callable[[str], str] = _plain_redact
+
+    def command(self, words: list[str]) -> int:
+        from aerogel.commands.table import find_command
+
+        words = _drop_global_flags(words)
+        if not words or words[0] in ("--help", "-h", "help"):
+            return self._help(words[1:])
+        from aerogel.settings import load_settings
+
+        settings = load_settings()
+        self._show_errors(settings)
+        found = find_command(words)
+        if found is None:
+            raise _unknown_command(words[0])
+        from aerogel.cli.parse import help_text, parse, specification
+
+        command, rest = found
+        spec = specification(command)
+        parsed = parse(spec, rest, settings)
+        if parsed is None:
+            from aerogel.cli.render import write_output
+
+            write_output(help_text(spec))
+            return 0
+        self._show_errors(parsed.settings)
+        return self._run(spec, parsed)
+
+    def _run(self, spec: Specification, parsed: Parsed) -> int:
+        from aerogel.cli.console import make_console
+        from aerogel.cli.render import write_json, write_output
+        from aerogel.commands.world import World
+        from aerogel.redact import Redactor
+
+        _catch_signals()
+        redactor = Redactor()
+        self._redact = redactor.text
+        form = "quiet" if getattr(parsed.options, "quiet", False) else parsed.settings.progress
+        self._json = form == "json"
+        console: Console = make_console(form, sys.stderr, parsed.settings, redactor)
+        try:
+            with World(parsed.settings, sink=console, redactor=redactor) as world:
+                result = spec.module.run(parsed.options, world)
+        finally:
+            console.close()
+        if parsed.common.json:
+            write_json(result)
+        elif hasattr(spec.module, "text"):
+            write_output(spec.module.text(parsed.options, result))
+        status: int = result.exit_status()
+        return status
+
+    def _show_errors(self, settings: Settings) -> None:
+        self._color = settings.wants_color(is_terminal=sys.stderr.isatty())
+        self._debug = settings.debug
+        self._json = settings.progress == "json"
+
+    def _help(self, words: list[str]) -> int:
+        from aerogel.cli.render import write_output
+        from aerogel.commands.table import find_command
+
+        if not words:
+            write_output(_overview())
+            return 0
+        found = find_command(words)
+        if found is None:
+            raise _unknown_command(words[0])
+        from aerogel.cli.parse import help_text, specification
+
+        write_output(help_text(specification(found[0])))
+        return 0
+
+    def failed(self, error: BaseException) -> int:
+        """Reports what ended the run; the exit status."""
+        from aerogel.errors import EXIT_INTERRUPTED, AerogelError
+
+        if isinstance(error, BrokenPipeError):
+            _drop_stdout()
+            return _BROKEN_PIPE_STATUS
+        if isinstance(error, KeyboardInterrupt):
+            self._print("canceled")
+            return EXIT_INTERRUPTED
+        if isinstance(error, _Terminated):
+            self._print("terminated")
+            return 128 + error.number
+        if isinstance(error, SystemExit):
+            return error.code if isinstance(error.code, int) else 1
+        known = error if isinstance(error, AerogelError) else _host_error(error)
+        if known is None:
+            return self._bug(error)
+        if self._debug:
+            self._traceback(error)
+        from aerogel.cli.render import render_error
+
+        self._print(render_error(known, color=self._color, as_json=self._json))
+        try:
+            sys.stdout.flush()
+        except OSError:  # what could not be written a moment ago cannot be written at exit either
+            _drop_stdout()
+        return known.exit_status
+
+    def _bug(self, error: BaseException) -> int:
+        self._traceback(error)
+        python = ".".join(map(str, sys.version_info[:3]))
+        self._print(
+            f"error: this is a bug in aerogel {__version__} (Python {python})\n"
+            "hint: please report it with the lines above and the command that led to it"
+        )
+        return 1
+
+    def _traceback(self, error: BaseException) -> None:
+        from traceback import format_exception
+
+        self._print("".join(format_exception(error)).rstrip("\n"))
+
+    def _print(self, text: str) -> None:
+        try:
+            sys.stderr.write(self._redact(text) + "\n")
+            sys.stderr.flush()
+        except OSError:  # nobody reads standard error: the exit status still tells
+            pass
+
+
+def _plain_redact(text: str) -> str:
+    from aerogel.redact import redact
+
+    return redact(text)
+
+
+def _drop_global_flags(words: list[str]) -> list[str]:
+    """Flags that docker allows before the command, moved behind it: `docker -D build` is `build -D`."""
+    at = 0
+    while at < len(words) and words[at] in ("-D", "--debug"):
+        at += 1
+    return [*words[at : at + 1], *words[at + 1 :], *words[:1]] if at and at < len(words) else words
+
+
+def _overview() -> str:
+    """The help of aerogel itself: the commands by group."""
+    from aerogel.commands.table import COMMANDS
+
+    lines = [
+        "usage: aerogel COMMAND [OPTIONS] [WORDS]",
+        "",
+        "The smallest, safest container image that provably runs, from a Dockerfile.",
+    ]
+    width = max(len(command.name) for command in COMMANDS)
+    for group in dict.fromkeys(command.group for command in COMMANDS):
+        lines += ["", f"{group}:"]
+        lines += [f"  {one.name.ljust(width)}  {one.help}" for one in COMMANDS if one.group == group]
+    lines += ["", "`aerogel COMMAND --help` tells what a command takes; `aerogel --version` prints the version."]
+    return "\n".join(lines)
+
+
+def _unknown_command(word: str) -> AerogelError:
+    from aerogel.commands.table import COMMANDS
+    from aerogel.errors import EXIT_USAGE, AerogelError, nearest
+
+    if word.startswith("-"):
+        guess = nearest(word, ("--help", "--version", "--debug"))
+        message, code = f"aerogel has no flag `{word}`", "cli.unknown-flag"
+    else:
+        guess = nearest(word, [name for command in COMMANDS for name in (command.name, *command.aliases)])
+        message, code = f"aerogel has no command `{word}`", "cli.unknown-command"
+    hint = f"did you mean `{guess}`?" if guess else "`aerogel --help` lists the commands"
+    return AerogelError(message, code=code, hints=[hint], exit_status=EXIT_USAGE)
+
+
+def _host_error(error: BaseException) -> AerogelError | None:
+    """An error of the operating system that no code below explained but that is the host's, not a bug."""
+    import errno
+
+    from aerogel.errors import EXIT_HOST, AerogelError
+
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    hints = {
+        errno.ENOSPC: "free some space, or choose another place with `AEROGEL_ROOT`",
+        errno.EDQUOT: "the disk quota is used up; choose another place with `AEROGEL_ROOT`",
+        errno.EROFS: "choose a writable place with `AEROGEL_ROOT`",
+        errno.EACCES: "check the owner and the mode of the file and of the folders above it",
+        errno.EPERM: "check the owner and the mode of the file and of the folders above it",
+        errno.EMFILE: "raise the limit of open files with `ulimit -n`",
+        errno.ENFILE: "the host has too many files open",
+        errno.EIO: "the disk reports an error; see the kernel's log",
+        errno.ENOMEM: "the host has too little free memory",
+    }
+    if error.errno not in hints:
+        return None
+    what = f": `{_name(error.filename)}`" if error.filename else ""
+    return AerogelError(
+        f"{(error.strerror or 'the operating system refused').lower()}{what}",
+        code=f"host.{errno.errorcode[error.errno].lower()}",
+        hints=[hints[error.errno]],
+        exit_status=EXIT_HOST,
+    )
+
+
+def _name(filename: object) -> str:
+    return filename.decode("utf-8", "surrogateescape") if isinstance(filename, bytes) else str(filename)
+
+
+def _catch_signals() -> None:
+    """Makes SIGTERM and SIGHUP unwind the stack, so that clean-up runs."""
+    import signal
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        del frame
+        raise _Terminated(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, terminate)
+
+
+def _drop_stdout() -> None:
+    """Points standard output at nothing, so that Python's own flush at exit does not complain again."""
+    import os
+
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

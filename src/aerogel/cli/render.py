@@ -1,0 +1,55 @@
+"""Results and errors as text or JSON: data to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import sys
+
+from aerogel.commands.result import Result
+from aerogel.errors import AerogelError, Faults, render
+
+__all__ = ["error_json", "render_error", "write_json", "write_output"]
+
+
+def write_output(text: str) -> None:
+    """Text on standard output, as UTF-8 whatever the locale; names that are not UTF-8 come out as they were."""
+    if not text:
+        return
+    if not text.endswith("\n"):
+        text += "\n"
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+    sys.stdout.buffer.flush()
+
+
+def write_json(result: Result) -> None:
+    import msgspec
+
+    write_output(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
+
+
+def render_error(error: AerogelError, *, color: bool, as_json: bool) -> str:
+    """An error as it goes to standard error, without a line end."""
+    return error_json(error) if as_json else render(error, color=color)
+
+
+def error_json(error: AerogelError) -> str:
+    """One line of JSON for an error, of the same form as the events of `--progress=json`."""
+    import msgspec
+
+    errors = error.errors if isinstance(error, Faults) else (error,)
+    return "\n".join(msgspec.json.encode(_fields(one)).decode() for one in errors)
+
+
+def _fields(error: AerogelError) -> dict[str, object]:
+    span = error.span
+    return {
+        "event": "error",
+        "code": error.code,
+        "message": error.message,
+        "file": span.source.name if span else None,
+        "line": span.line if span else None,
+        "column": span.column if span else None,
+        "detail": error.detail,
+        "hints": list(error.hints),
+        "exit_status": error.exit_status,
+    }

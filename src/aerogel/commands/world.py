@@ -1,0 +1,99 @@
+"""The state of one run: settings, the store, the sandbox helper, the sink of events, the clock.
+
+Everything is opened on first use, so a command pays only for what it touches. Made by `cli.main` (or by a program
+that uses aerogel as a library), given to `run(options, world)`, closed at the end whatever happens.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from aerogel.events import NullSink, Sink
+from aerogel.redact import Redactor
+from aerogel.settings import Settings
+
+if TYPE_CHECKING:
+    from aerogel.sandbox.launch import Helper
+    from aerogel.store.store import Store
+
+__all__ = ["Streams", "World"]
+
+
+class Streams(NamedTuple):
+    """File descriptors of the standard streams, for commands that hand them to another program or write data."""
+
+    stdin: int = 0
+    stdout: int = 1
+    stderr: int = 2
+
+
+class World:
+    """What a command may touch. Threads may share it; `close` is called once, by whoever made it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        sink: Sink | None = None,
+        clock: Callable[[], float] = time.time,
+        redactor: Redactor | None = None,
+        streams: Streams = Streams(),  # noqa: B008 - a tuple, made once and never changed
+    ) -> None:
+        self.settings = settings
+        self.sink: Sink = NullSink() if sink is None else sink
+        self.clock = clock
+        self.redactor = Redactor() if redactor is None else redactor
+        self.streams = streams
+        self._store: Store | None = None
+        self._helper: Helper | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def store(self) -> Store:
+        """The local store, opened on first use. Raises `AerogelError` `store.*` when it cannot be."""
+        with self._lock:
+            if self._store is None:
+                from aerogel.store.store import Store
+
+                self._store = Store.open(self.settings.data, self.settings.cache)
+            return self._store
+
+    def helper(self) -> Helper:
+        """The sandbox helper of this run, started on first use; `close` ends it.
+
+        Raises `AerogelError` `sandbox.*` with exit status 3 when the host offers no isolation.
+        """
+        with self._lock:
+            if self._helper is None:
+                from aerogel.sandbox.launch import Helper
+
+                self._helper = Helper.start(str(self.settings.cache), isolation=self.settings.isolation)
+            return self._helper
+
+    @property
+    def has_helper(self) -> bool:
+        return self._helper is not None
+
+    def close(self) -> None:
+        """Ends the helper and lets go of the store. Harmless when called again."""
+        with self._lock:
+            helper, self._helper = self._helper, None
+            store, self._store = self._store, None
+        try:
+            if helper is not None:
+                helper.close()
+        finally:
+            if store is not None:
+                store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

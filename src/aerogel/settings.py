@@ -1,0 +1,289 @@
+"""What holds for every command: places, the mirror, isolation, colours. The only reader of the environment.
+
+Read once at the start, from (last wins): defaults, `$XDG_CONFIG_HOME/aerogel/aerogel.toml`, `./aerogel.toml`,
+environment variables. Flags of the command line replace fields afterwards (`Flag(setting=...)`). In the files a
+setting is a key of the top table, `[aliases]` maps references to references, and a table named after a command
+holds defaults of its options::
+
+    mirror = "http://debian.example/debian"
+    [aliases]
+    "node" = "registry.example/node:22"
+    [build]
+    progress = "plain"
+
+Specification of the places: XDG Base Directory 0.8 (a relative path in a variable is ignored).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Struct
+
+from aerogel.errors import EXIT_USAGE, AerogelError, Source, Span, nearest
+from aerogel.flag import Flag
+
+__all__ = [
+    "Bases",
+    "Color",
+    "ConfigFile",
+    "Isolation",
+    "Progress",
+    "Settings",
+    "key_span",
+    "load_settings",
+    "parse_scalar",
+]
+
+CONFIG_NAME = "aerogel.toml"
+
+Progress = Literal["auto", "tty", "plain", "json", "quiet"]
+Color = Literal["auto", "always", "never"]
+Bases = Literal["auto", "builtin", "registry"]
+Isolation = Literal["auto", "root", "subid"]
+
+
+class ConfigFile(Struct, frozen=True):
+    """One configuration file: its text for error messages and its decoded table."""
+
+    source: Source
+    table: dict[str, Any]
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Everything that is not an option of one command. Paths are absolute."""
+
+    data: Path
+    """Images, layers and snapshots: what would be missed."""
+    cache: Path
+    """What can be fetched or computed again."""
+
+    root: Annotated[str | None, Flag("One folder for data and cache", metavar="DIR")] = None
+    mirror: Annotated[
+        str | None,
+        Flag("Debian mirror; default: the host's apt sources", metavar="URL", env="AEROGEL_DEBIAN_MIRROR"),
+    ] = None
+    security_mirror: Annotated[
+        str | None,
+        Flag("Mirror of Debian's security archive", metavar="URL", env="AEROGEL_DEBIAN_SECURITY_MIRROR"),
+    ] = None
+    ca: Annotated[
+        str,
+        Flag("Certificates that steps trust beside their own: `auto` (the host's private CA), `none` or a file"),
+    ] = "auto"
+    isolation: Annotated[Isolation, Flag("How steps are isolated; `aerogel doctor` lists what works here")] = "auto"
+    bases: Annotated[Bases, Flag("Where base images come from")] = "auto"
+    jobs: Annotated[int, Flag("Steps that run at the same time; 0: one for each processor", metavar="N")] = 0
+    color: Annotated[Color, Flag("When to use colours")] = "auto"
+    progress: Annotated[Progress, Flag("How progress is shown")] = "auto"
+    source_date_epoch: Annotated[
+        int | None,
+        Flag("Time stamp of images and files, in seconds", metavar="SECONDS", env="SOURCE_DATE_EPOCH"),
+    ] = None
+    platform: Annotated[
+        str | None,
+        Flag("Platform of images; default: the host's", metavar="OS/ARCH", env="DOCKER_DEFAULT_PLATFORM"),
+    ] = None
+    debug: Annotated[bool, Flag("Show a traceback for every error")] = False
+
+    aliases: dict[str, str] = {}
+    """Reference -> reference, from `[aliases]`."""
+    files: tuple[ConfigFile, ...] = ()
+    """The configuration files that were found, weakest first."""
+    environment: Mapping[str, str] = {}
+    """The process's environment as it was at the start: for `-e NAME`, proxies, `SSL_CERT_FILE`, `PATH`."""
+    directory: Path = Path("/")
+    """The working directory at the start."""
+
+    @property
+    def docker_config(self) -> Path:
+        """The folder of docker's `config.json`, which holds credentials of registries."""
+        return Path(self.environment.get("DOCKER_CONFIG") or _home(self.environment) / ".docker")
+
+    @property
+    def is_ci(self) -> bool:
+        return self.environment.get("CI", "").lower() not in {"", "0", "false"}
+
+    @property
+    def is_dumb_terminal(self) -> bool:
+        return self.environment.get("TERM", "") in {"", "dumb"}
+
+    def wants_color(self, *, is_terminal: bool) -> bool:
+        """Whether a stream gets colours. Specification: no-color.org."""
+        if self.color != "auto":
+            return self.color == "always"
+        return is_terminal and not self.environment.get("NO_COLOR") and not self.is_dumb_terminal
+
+
+def load_settings(environ: Mapping[str, str] | None = None, directory: str | None = None) -> Settings:
+    """Reads environment and configuration files.
+
+    `environ` and `directory` replace the process's (for tests and for use as a library). Raises `AerogelError`
+    with code `settings.*` for a value or a file that cannot be used.
+    """
+    environment = dict(os.environ if environ is None else environ)
+    here = Path(os.getcwd() if directory is None else directory)
+    home = _home(environment)
+    files = _config_files(_xdg(environment, "XDG_CONFIG_HOME", home / ".config"), here)
+    known = _given()
+    kinds = {name: one.kind for name, one in known.items()}
+    values: dict[str, Any] = {}
+    for file in files:
+        for key, value in file.table.items():
+            if not isinstance(value, dict):
+                values[key.replace("-", "_")] = _checked(file, key, value, kinds)
+            elif key == "aliases":
+                values[key] = {**values.get(key, {}), **_checked(file, key, value, {key: dict[str, str]})}
+    for field, (kind, variable) in known.items():
+        if text := environment.get(variable):
+            values[field] = _from_variable(variable, text, kind)
+    if root := values.get("root"):
+        base = (here / Path(root).expanduser()).absolute()
+        data, cache = base / "data", base / "cache"
+    else:
+        data = _xdg(environment, "XDG_DATA_HOME", home / ".local/share") / "aerogel"
+        cache = _xdg(environment, "XDG_CACHE_HOME", home / ".cache") / "aerogel"
+    return Settings(data=data, cache=cache, files=files, environment=environment, directory=here, **values)
+
+
+def parse_scalar(text: str, wanted: Any) -> Any:
+    """A value of type `wanted` (`bool`, `int`, `float`, `str`, `Literal`, or a union of one with None) from text.
+
+    Raises `ValueError` with words that say what is valid.
+    """
+    members = [one for one in getattr(wanted, "__args__", ()) if one is not type(None)]
+    if getattr(wanted, "__origin__", None) is Literal:
+        if text not in wanted.__args__:
+            raise ValueError(f"must be one of {', '.join(f'`{one}`' for one in wanted.__args__)}, not `{text}`")
+        return text
+    if members:
+        return parse_scalar(text, members[0])
+    if wanted is bool:
+        known = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
+        if text.lower() not in known:
+            raise ValueError(f"must be `true` or `false`, not `{text}`")
+        return known[text.lower()]
+    if wanted in (int, float):
+        try:
+            return wanted(text)
+        except ValueError:
+            noun = "a whole number" if wanted is int else "a number"
+            raise ValueError(f"must be {noun}, not `{text}`") from None
+    return text
+
+
+class _Given(NamedTuple):
+    """One setting that users can give."""
+
+    kind: Any
+    variable: str
+
+
+def _given() -> dict[str, _Given]:
+    """Field -> type and environment variable of the settings that users can give: those with a `Flag`."""
+    return {
+        name: _Given(kind.__origin__, kind.__metadata__[0].env or f"AEROGEL_{name.upper()}")
+        for name, kind in get_type_hints(Settings, include_extras=True).items()
+        if get_origin(kind) is Annotated
+    }
+
+
+def _from_variable(variable: str, text: str, wanted: Any) -> Any:
+    try:
+        return parse_scalar(text, wanted)
+    except ValueError as error:
+        raise AerogelError(
+            f"environment variable `{variable}` {error}", code="settings.value", exit_status=EXIT_USAGE
+        ) from None
+
+
+def _checked(file: ConfigFile, key: str, value: Any, kinds: dict[str, Any]) -> Any:
+    name = key.replace("-", "_")
+    if name not in kinds:
+        guess = nearest(key, kinds)
+        raise AerogelError(
+            f"unknown setting `{key}`",
+            code="settings.unknown",
+            span=key_span(file.source, key),
+            hints=[f"did you mean `{guess}`?"] if guess else [f"settings are {', '.join(f'`{one}`' for one in kinds)}"],
+            exit_status=EXIT_USAGE,
+        )
+    try:
+        return msgspec.convert(value, type=kinds[name])
+    except msgspec.ValidationError as error:
+        raise AerogelError(
+            f"setting `{key}` has the wrong type: {_lower(str(error))}",
+            code="settings.value",
+            span=key_span(file.source, key),
+            exit_status=EXIT_USAGE,
+        ) from None
+
+
+def key_span(source: Source, key: str) -> Span | None:
+    """Where a key stands in a TOML text, as far as a search by lines can tell."""
+    import re
+
+    found = re.search(rb'(?m)^\s*"?(' + re.escape(key.encode()) + rb')"?\s*=', source.data)
+    return Span(source, found.start(1), found.end(1)) if found else None
+
+
+def _config_files(config_home: Path, directory: Path) -> tuple[ConfigFile, ...]:
+    found: list[ConfigFile] = []
+    for path in (config_home / "aerogel" / CONFIG_NAME, directory / CONFIG_NAME):
+        try:
+            data = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise AerogelError(
+                f"cannot read `{path}`: {(error.strerror or str(error)).lower()}",
+                code="settings.unreadable",
+                exit_status=EXIT_USAGE,
+            ) from None
+        found.append(_config_file(str(path), data))
+    return tuple(found)
+
+
+def _config_file(name: str, data: bytes) -> ConfigFile:
+    import tomllib
+
+    source = Source(name, data)
+    try:
+        return ConfigFile(source, tomllib.loads(data.decode("utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AerogelError(
+            f"`{name}` is not TOML: {_lower(str(error))}", code="settings.syntax", exit_status=EXIT_USAGE
+        ) from None
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    if (home := environment.get("HOME", "")).startswith("/"):
+        return Path(home)
+    import pwd
+
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return Path("/")
+
+
+def _xdg(environment: Mapping[str, str], variable: str, default: Path) -> Path:
+    given = environment.get(variable, "")
+    return Path(given) if given.startswith("/") else default

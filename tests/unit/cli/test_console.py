@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import threading
+
+import pytest
+
+from aerogel.cli.console import LineCutter, clean, make_console
+from aerogel.errors import Diagnostic
+from aerogel.events import Message, Progress, StepDone, StepLog, StepStarted, Warned
+from aerogel.redact import Redactor
+from aerogel.settings import load_settings
+
+EVENTS = [
+    Message("FROM debian -> composed"),
+    StepStarted(3, "RUN make"),
+    StepLog(3, b"one\ntw"),
+    StepLog(3, b"err\n", 2),
+    StepLog(3, b"o\n\n10%\r50%\r100%\nlast"),
+    Progress(3, "fetch", 5, 10),
+    Warned(Diagnostic("be careful", code="x.y")),
+    StepDone(3, "RAN", 1.25, "12 files"),
+    StepStarted(4, "COPY a b"),
+    StepDone(4, "CACHED", 0.0),
+    StepStarted(5, "RUN false"),
+    StepDone(5, "FAILED", 0.04),
+]
+
+
+def run(form, events=EVENTS, secrets=(), **environ):
+    stream = io.StringIO()
+    redactor = Redactor()
+    for secret in secrets:
+        redactor.add(secret)
+    console = make_console(form, stream, load_settings({"HOME": "/nowhere", **environ}, "/"), redactor)
+    for event in events:
+        console.emit(event)
+    console.close()
+    console.close()
+    return stream.getvalue()
+
+
+def test_plain():
+    assert run("plain").splitlines() == [
+        "FROM debian -> composed",
+        "#3 RUN make",
+        "#3 one",
+        "#3 err",
+        "#3 two",
+        "#3",
+        "#3 100%",
+        "warning: be careful",
+        "#3 last",
+        "#3 DONE 1.2s 12 files",
+        "#4 COPY a b",
+        "#4 CACHED",
+        "#5 RUN false",
+        "#5 ERROR 0.0s",
+    ]
+
+
+def test_auto_is_plain_where_nobody_watches():
+    assert run("auto") == run("plain")
+
+
+def test_quiet():
+    assert run("quiet") == ""
+
+
+def test_json_lines():
+    lines = [json.loads(line) for line in run("json").splitlines()]
+    assert lines[1] == {"event": "started", "step": 3, "name": "RUN make"}
+    assert {"event": "log", "step": 3, "stream": 2, "line": "err"} in lines
+    assert {"event": "log", "step": 3, "stream": 1, "line": "100%"} in lines
+    assert {"event": "progress", "step": 3, "label": "fetch", "done": 5, "total": 10, "unit": "bytes"} in lines
+    assert lines[-1] == {"event": "done", "step": 5, "status": "FAILED", "duration_s": 0.04, "note": ""}
+
+
+def test_output_without_a_line_end_comes_at_the_close():
+    assert run("plain", [StepStarted(1, "a"), StepLog(1, b"rest")]).splitlines() == ["#1 a", "#1 rest"]
+
+
+def test_secrets_are_hidden_in_every_form():
+    events = [
+        StepStarted(1, "RUN login hunter2secret"),
+        StepLog(1, b"using hunter2secret at https://me:pw@host.example/x\n"),
+    ]
+    for form in ("plain", "json", "tty"):
+        text = run(form, events, ["hunter2secret"])
+        assert "hunter2secret" not in text
+        assert "me:pw" not in text
+    assert "#1 using *** at https://***@host.example/x" in run("plain", events, ["hunter2secret"])
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        (b"\x1b[31mred\x1b[0m", "red"),
+        (b"\x1b]0;title\x07text", "text"),
+        (b"\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"),
+        (b"\x1b]52;c;aGk=", ""),
+        (b"\x1bP1$r\x1b\\x", "x"),
+        (b"\x1b(Bplain\x1b", "plain"),
+        (b"\xc2\x9b2Jx", "x"),
+        (b"bell\x07 \x08 \x00", "bell\\x07 \\x08 \\x00"),
+        (b"tab\tkept", "tab\tkept"),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+        ("right\u202eleft".encode(), "right\\u202eleft"),
+        ("äöü 漢字".encode(), "äöü 漢字"),
+    ],
+)
+def test_no_terminal_control_passes(raw, shown):
+    assert LineCutter().feed(raw + b"\n") == [shown]
+
+
+@pytest.mark.parametrize("start", range(1, 12))
+def test_no_sequence_survives_being_cut(start):
+    raw = b"\x1b]0;ti\x1b[2Jtle\x07a\x1b[31mb\n"
+    cutter = LineCutter()
+    text = "".join(cutter.feed(raw[:start]) + cutter.feed(raw[start:]))
+    assert "\x1b" not in text
+
+
+def test_a_line_that_never_ends_is_cut():
+    cutter = LineCutter()
+    assert len(cutter.feed(b"x" * 70000)) == 1
+    assert cutter.rest() == []
+
+
+def test_clean_leaves_no_escape_character():
+    assert "\x1b" not in clean("".join(map(chr, range(0x100))) + "\x1b")
+
+
+def test_threads_do_not_mix_lines():
+    stream = io.StringIO()
+    console = make_console("plain", stream, load_settings({"HOME": "/"}, "/"), Redactor())
+
+    def work(step):
+        console.emit(StepStarted(step, "s"))
+        for _ in range(200):
+            console.emit(StepLog(step, b"word" * 5))
+            console.emit(StepLog(step, b"\n"))
+        console.emit(StepDone(step, "RAN", 0.0))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 4 * 202
+    assert {line.split(" ", 1)[1] for line in lines} == {"s", "word" * 5, "DONE 0.0s"}
+
+
+def test_terminal_shows_finished_steps_and_gives_the_terminal_back():
+    main, side = pty.openpty()
+    with os.fdopen(side, "w") as stream:
+        settings = load_settings({"HOME": "/", "TERM": "xterm"}, "/")
+        console = make_console("auto", stream, settings, Redactor())
+        assert type(console).__name__ == "LiveConsole"
+        for event in EVENTS:
+            console.emit(event)
+        console.close()
+    text = b""
+    while True:
+        try:
+            data = os.read(main, 65536)
+        except OSError:
+            break
+        if not data:
+            break
+        text += data
+    os.close(main)
+    shown = text.decode()
+    assert "=> RUN make 12 files" in shown
+    assert "=> CACHED COPY a b" in shown
+    assert "=> FAILED RUN false" in shown
+    assert "warning" in shown
+    assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l")
+
+
+@pytest.mark.parametrize("environ", [{"CI": "true", "TERM": "xterm"}, {"TERM": "dumb"}, {}])
+def test_a_terminal_that_cannot_redraw_gets_lines(environ):
+    main, side = pty.openpty()
+    with os.fdopen(side, "w") as stream:
+        settings = load_settings({"HOME": "/", **environ}, "/")
+        assert type(make_console("auto", stream, settings, Redactor())).__name__ == "PlainConsole"
+    os.close(main)
+
+
+def test_no_color():
+    settings = load_settings({"HOME": "/", "TERM": "xterm", "NO_COLOR": "1"}, "/")
+    assert not settings.wants_color(is_terminal=True)
+    assert load_settings({"HOME": "/", "TERM": "xterm"}, "/").wants_color(is_terminal=True)
+    assert load_settings({"HOME": "/", "AEROGEL_COLOR": "always"}, "/").wants_color(is_terminal=False)

@@ -1,0 +1,169 @@
+"""The entry point as a process, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aerogel import __version__
+from aerogel.cli import main as entry
+from aerogel.commands import version as version_command
+from aerogel.errors import AerogelError
+
+SOURCE = Path(__file__).parents[3] / "src"
+
+
+def environ(**more):
+    return {"PATH": os.defpath, "HOME": "/nowhere", "PYTHONPATH": str(SOURCE), **more}
+
+
+def aerogel(*words, **more):
+    return subprocess.run(
+        [sys.executable, "-m", "aerogel", *words], capture_output=True, text=True, env=environ(**more), cwd="/"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _quiet_place(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in list(os.environ):
+        if name.startswith(("AEROGEL_", "XDG_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("words", [["--version"], ["-v"]])
+def test_version(words, capsys):
+    assert entry.main(words) == 0
+    assert capsys.readouterr().out == f"aerogel version {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_overview(words, capsys):
+    assert entry.main(words) == 0
+    assert "aerogel COMMAND" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["help", "version"], ["version", "--help"], ["version", "-h"]])
+def test_help(words, capsys):
+    assert entry.main(words) == 0
+    assert "usage: aerogel version" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["vresion"], "error: aerogel has no command `vresion`\nhint: did you mean `version`?\n"),
+        (["frobnicate"], "error: aerogel has no command `frobnicate`\nhint: `aerogel --help` lists the commands\n"),
+        (["--halp"], "error: aerogel has no flag `--halp`\nhint: did you mean `--help`?\n"),
+        (["help", "vresion"], "error: aerogel has no command `vresion`\nhint: did you mean `version`?\n"),
+    ],
+)
+def test_unknown_words(words, message, capsys):
+    assert entry.main(words) == 2
+    assert capsys.readouterr() == ("", message)
+
+
+def test_result_as_text_and_json(capsys):
+    assert entry.main(["version", "--format", "{{.version}} {{json .parts}}"]) == 0
+    assert capsys.readouterr().out.startswith(f'{__version__} {{"msgspec"')
+    assert entry.main(["-D", "version", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == __version__
+
+
+def run_with(error, monkeypatch, *words):
+    def run(options: version_command.Version, world: version_command.World) -> version_command.VersionResult:
+        raise error
+
+    monkeypatch.setattr(version_command, "run", run)
+    return entry.main(["version", *words])
+
+
+def test_errors_have_the_house_form(monkeypatch, capsys):
+    error = AerogelError("no `https://a:b@c.example`", code="x.y", hints=["do it"], exit_status=4)
+    assert run_with(error, monkeypatch) == 4
+    assert capsys.readouterr().err == "error: no `https://***@c.example`\nhint: do it\n"
+    assert run_with(error, monkeypatch, "--debug") == 4
+    assert "Traceback" in capsys.readouterr().err
+    assert run_with(error, monkeypatch, "--progress=json") == 4
+    assert json.loads(capsys.readouterr().err)["code"] == "x.y"
+
+
+def test_errors_of_the_host(monkeypatch, capsys):
+    assert run_with(OSError(28, "No space left on device", "/x"), monkeypatch) == 3
+    assert capsys.readouterr().err.startswith("error: no space left on device: `/x`\nhint: free some space")
+
+
+def test_bugs_ask_for_a_report(monkeypatch, capsys):
+    assert run_with(KeyError("oops"), monkeypatch) == 1
+    text = capsys.readouterr().err
+    assert "Traceback" in text
+    assert "please report it" in text
+
+
+def test_interrupt(monkeypatch, capsys):
+    assert run_with(KeyboardInterrupt(), monkeypatch) == 130
+    assert capsys.readouterr().err == "canceled\n"
+
+
+def test_broken_pipe_is_silent():
+    with subprocess.Popen(
+        [sys.executable, "-m", "aerogel", "version"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environ(),
+        cwd="/",
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+
+
+def test_full_device():
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "aerogel", "version"], stdout=full, stderr=subprocess.PIPE, env=environ(), cwd="/"
+        )
+    assert done.returncode == 3
+    assert done.stderr.startswith(b"error: no space left on device")
+
+
+def test_termination_unwinds(tmp_path):
+    program = (
+        "import sys, time\n"
+        "from aerogel.cli import main as entry\n"
+        "from aerogel.commands import version\n"
+        "from aerogel.commands.world import World\n"
+        "def run(options: version.Version, world: World) -> version.VersionResult:\n"
+        "    print('ready', flush=True)\n"
+        "    try:\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        print('cleaned', flush=True)\n"
+        "version.run = run\n"
+        "sys.exit(entry.main(['version']))\n"
+    )
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environ()) as process:
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(0.02)
+            process.send_signal(number)
+            assert process.stdout.read() == b"cleaned\n"
+            assert process.wait() == status
+
+
+def test_names_that_are_not_utf8_pass_through():
+    done = subprocess.run(
+        [sys.executable, "-m", "aerogel", "version", "--format", b"\xff{{.version}}"],
+        capture_output=True,
+        env=environ(LC_ALL="C.UTF-8"),
+        cwd="/",
+    )
+    assert done.stdout == b"\xff" + __version__.encode() + b"\n"

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aerogel.errors import AerogelError
+from aerogel.settings import load_settings
+
+
+def test_places(tmp_path):
+    found = load_settings({"HOME": "/home/x"}, str(tmp_path))
+    assert (found.data, found.cache) == (Path("/home/x/.local/share/aerogel"), Path("/home/x/.cache/aerogel"))
+    found = load_settings({"HOME": "/home/x", "XDG_DATA_HOME": "/d", "XDG_CACHE_HOME": "relative"}, str(tmp_path))
+    assert (found.data, found.cache) == (Path("/d/aerogel"), Path("/home/x/.cache/aerogel"))
+    found = load_settings({"HOME": "/home/x", "AEROGEL_ROOT": "here"}, str(tmp_path))
+    assert (found.data, found.cache) == (tmp_path / "here/data", tmp_path / "here/cache")
+
+
+def test_files_then_environment(tmp_path):
+    (tmp_path / "config/aerogel").mkdir(parents=True)
+    (tmp_path / "config/aerogel/aerogel.toml").write_text(
+        'mirror = "http://a.example"\njobs = 2\n[aliases]\na = "1"\nb = "1"'
+    )
+    (tmp_path / "aerogel.toml").write_text('jobs = 3\nsecurity-mirror = "http://s.example"\n[aliases]\nb = "2"\n')
+    environ = {
+        "HOME": "/x",
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "SOURCE_DATE_EPOCH": "0",
+        "AEROGEL_DEBUG": "1",
+    }
+    found = load_settings(environ, str(tmp_path))
+    assert (found.mirror, found.security_mirror, found.jobs) == ("http://a.example", "http://s.example", 3)
+    assert found.aliases == {"a": "1", "b": "2"}
+    assert (found.source_date_epoch, found.debug) == (0, True)
+    assert load_settings(environ | {"AEROGEL_JOBS": "9"}, str(tmp_path)).jobs == 9
+
+
+@pytest.mark.parametrize(
+    ("toml", "code", "line", "hint"),
+    [
+        ('miror = "x"', "settings.unknown", 1, "did you mean `mirror`?"),
+        ('\njobs = "many"', "settings.value", 2, None),
+        ("jobs = ", "settings.syntax", None, None),
+        ('bases = "none"', "settings.value", 1, None),
+    ],
+)
+def test_wrong_files(toml, code, line, hint, tmp_path):
+    (tmp_path / "aerogel.toml").write_text(toml)
+    with pytest.raises(AerogelError) as caught:
+        load_settings({"HOME": "/x"}, str(tmp_path))
+    error = caught.value
+    assert (error.code, error.exit_status) == (code, 2)
+    assert (error.span.line if error.span else None) == line
+    if hint:
+        assert hint in error.hints
+
+
+@pytest.mark.parametrize("name", ["AEROGEL_JOBS", "AEROGEL_BASES", "AEROGEL_DEBUG", "SOURCE_DATE_EPOCH"])
+def test_wrong_variables(name, tmp_path):
+    with pytest.raises(AerogelError, match=f"`{name}` must be") as caught:
+        load_settings({"HOME": "/x", name: "?"}, str(tmp_path))
+    assert caught.value.code == "settings.value"
+
+
+def test_ci_and_docker_config(tmp_path):
+    assert load_settings({"HOME": "/x", "CI": "true"}, str(tmp_path)).is_ci
+    assert not load_settings({"HOME": "/x", "CI": "false"}, str(tmp_path)).is_ci
+    assert load_settings({"HOME": "/x"}, str(tmp_path)).docker_config == Path("/x/.docker")
