@@ -37,6 +37,7 @@ __all__ = [
     "key_span",
     "load_settings",
     "parse_scalar",
+    "setting_type",
 ]
 
 CONFIG_NAME = "aerogel.toml"
@@ -148,6 +149,11 @@ def load_settings(environ: Mapping[str, str] | None = None, directory: str | Non
         data = _xdg(environment, "XDG_DATA_HOME", home / ".local/share") / "aerogel"
         cache = _xdg(environment, "XDG_CACHE_HOME", home / ".cache") / "aerogel"
     return Settings(data=data, cache=cache, files=files, environment=environment, directory=here, **values)
+
+
+def setting_type(name: str) -> Any:
+    """The type of a setting that users can give."""
+    return _given()[name].kind
 
 
 def parse_scalar(text: str, wanted: Any) -> Any:

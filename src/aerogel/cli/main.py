@@ -103,8 +103,9 @@ class _Run:
             console.close()
         if parsed.common.json:
             write_json(result)
-        elif hasattr(spec.module, "text"):
-            write_output(spec.module.text(parsed.options, result))
+        else:
+            show = getattr(spec.module, "text", None)
+            write_output(result.text() if show is None else show(parsed.options, result))
         status: int = result.exit_status()
         return status
 

@@ -22,7 +22,7 @@ from aerogel.commands.result import Result
 from aerogel.commands.table import Command
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 from aerogel.flag import Flag
-from aerogel.settings import Color, Progress, Settings, key_span, parse_scalar
+from aerogel.settings import Color, Progress, Settings, key_span, parse_scalar, setting_type
 
 __all__ = [
     "Common",
@@ -296,13 +296,17 @@ def parse(spec: Specification, words: Sequence[str], settings: Settings) -> Pars
 
 
 def _with_flags(settings: Settings, spec: Specification, options: Any, common: Common) -> Settings:
-    """The settings with those fields replaced for which a flag was given."""
-    changed = {
-        option.flag.setting: value
-        for struct, known in ((common, spec.common), (options, spec.options))
-        for option in known
-        if option.flag.setting and (value := getattr(struct, option.field)) is not None
-    }
+    """The settings with those fields replaced for which a flag was given, checked by the setting's own type."""
+    changed: dict[str, Any] = {}
+    for struct, known in ((common, spec.common), (options, spec.options)):
+        for option in known:
+            value = getattr(struct, option.field)
+            if not option.flag.setting or value is None:
+                continue
+            try:
+                changed[option.flag.setting] = parse_scalar(str(value), setting_type(option.flag.setting))
+            except ValueError as error:
+                raise _usage(f"flag `--{option.long}` {error}", "cli.value", _see_help(spec)) from None
     return msgspec.structs.replace(settings, **changed) if changed else settings
 
 

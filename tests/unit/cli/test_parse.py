@@ -229,3 +229,16 @@ def test_json_only_for_commands_with_data():
 
 def test_completion_parser_has_the_positional_words():
     assert {action.dest for action in parsing.command_parser(START)._actions} >= {"image", "words", "tty"}
+
+
+class Loose(Struct, frozen=True, kw_only=True):
+    bases: Annotated[str | None, Flag("Bases", setting="bases")] = None
+
+
+def run_loose(options: Loose, world: World) -> Nothing:
+    return Nothing()
+
+
+def test_a_flag_for_a_setting_is_checked_by_the_setting(tmp_path):
+    error = fault("--bases nowhere", tmp_path, spec_of("loose", run_loose))
+    assert error.message == "flag `--bases` must be one of `auto`, `builtin`, `registry`, not `nowhere`"
