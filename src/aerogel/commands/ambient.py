@@ -1,0 +1,89 @@
+"""What RUN steps see of the host beside the image: proxies, a private CA, the host's Debian mirror.
+
+None of it enters a cache key, a layer or the image config. The CA bundle and the mirror lists are mounted read-only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from glob import glob
+from pathlib import Path
+
+from aerogel.errors import EXIT_USAGE, AerogelError
+from aerogel.graph.scope import PROXY_ARGS
+from aerogel.sandbox.spec import Mount
+from aerogel.settings import Settings
+from aerogel.solve.exec import Ambient
+
+__all__ = ["CA_PATH", "CA_VARIABLES", "ambient", "ca_bundle", "proxies"]
+
+CA_PATH = "/run/aerogel/ca-certificates.crt"
+"""Where a step sees the CA bundle."""
+
+CA_VARIABLES = (
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+)
+"""The variables by which programs take a CA bundle; each is set for a step unless the step sets it."""
+
+_HOST_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+_HOST_PRIVATE = "/usr/local/share/ca-certificates/*.crt"
+
+
+def ambient(
+    settings: Settings, build_args: Mapping[str, str], mirror_mounts: Callable[[], tuple[Mount, ...]]
+) -> Ambient:
+    """What the steps of a build see; `mirror_mounts` is asked when a root has apt's mirror lists."""
+    env = {name: value for name, value in build_args.items() if name in PROXY_ARGS}
+    bundle = ca_bundle(settings)
+    fixed: tuple[Mount, ...] = ()
+    if bundle is not None:
+        fixed = (Mount(kind="bind", target=CA_PATH, source=str(bundle), readonly=True),)
+        env.update(dict.fromkeys(CA_VARIABLES, CA_PATH))
+
+    def mounts(exists: Callable[[str], bool]) -> tuple[Mount, ...]:
+        if not exists("/etc/apt/mirrors"):
+            return fixed
+        return (*fixed, *(mount for mount in mirror_mounts() if exists(mount.target)))
+
+    return Ambient(env, mounts)
+
+
+def ca_bundle(settings: Settings) -> Path | None:
+    """The CA bundle for steps: the file that was named, or the host's if the host trusts a private CA.
+
+    Raises `build.no-ca` when a named file is not there.
+    """
+    if settings.ca == "none":
+        return None
+    if settings.ca != "auto":
+        path = (settings.directory / settings.ca).absolute()
+        if not path.is_file():
+            raise AerogelError(
+                f"the CA bundle `{settings.ca}` is not a file",
+                code="build.no-ca",
+                exit_status=EXIT_USAGE,
+                hints=["give a file with PEM certificates, or `auto` or `none`"],
+            )
+        return path
+    named = settings.environment.get("SSL_CERT_FILE", "")
+    if named and Path(named).is_file():
+        return Path(named).absolute()
+    if glob(_HOST_PRIVATE) and Path(_HOST_BUNDLE).is_file():
+        return Path(_HOST_BUNDLE)
+    return None
+
+
+def proxies(settings: Settings) -> dict[str, str]:
+    """The host's proxies as `net.http` wants them; a lower-case variable wins, as with curl."""
+    found: dict[str, str] = {}
+    for kind in ("http", "https", "all", "no"):
+        name = f"{kind}_proxy"
+        value = settings.environment.get(name) or settings.environment.get(name.upper(), "")
+        if value:
+            found[kind] = value
+    return found

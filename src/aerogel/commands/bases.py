@@ -1,0 +1,156 @@
+"""Where a base image comes from: named context, local store, alias, built-in catalogue, registry, in this order.
+
+An earlier stage comes before all of these; `graph.stages` has seen to it. Each base is found once for a build, and a
+message says which one was taken. A composed base is kept as a step result until `--pull` asks for a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from typing import TYPE_CHECKING
+
+from aerogel.commands.ambient import proxies
+from aerogel.commands.world import World
+from aerogel.debian.archive import Archive
+from aerogel.debian.mirror import discover
+from aerogel.errors import AerogelError, Span
+from aerogel.events import Message
+from aerogel.graph.ops import frame
+from aerogel.graph.stages import ContextRef, ImageRef, SourceRef
+from aerogel.graph.steps import BaseImage
+from aerogel.net.http import Http
+from aerogel.oci.digest import Digest
+from aerogel.oci.image import open_image
+from aerogel.oci.platform import Platform
+from aerogel.oci.reference import Reference
+from aerogel.oci.types import ImageConfig, from_dict, to_dict
+from aerogel.solve.materials import Materials
+
+if TYPE_CHECKING:
+    from aerogel.distroless.recipe import Recipe
+
+__all__ = ["Bases"]
+
+_VERSION = b"aerogel-base-v1"
+
+
+class Bases:
+    """Finds the bases of one build. `images` are named contexts that stand for an image, by name."""
+
+    def __init__(self, world: World, materials: Materials, images: dict[str, str], *, pull: bool) -> None:
+        self._world = world
+        self._materials = materials
+        self._images = images
+        self._pull = pull
+        self._lock = threading.Lock()
+        self._found: dict[tuple[str, str], BaseImage] = {}
+        self._busy: dict[tuple[str, str], threading.Lock] = {}
+
+    def resolve(self, ref: SourceRef, platform: str, span: Span) -> BaseImage:
+        """The image of a reference. Raises `build.no-base` with the span, `debian.*`, `net.*`, `sandbox.*`."""
+        if isinstance(ref, ContextRef):
+            if ref.name not in self._images:
+                raise AerogelError(
+                    f"the context `{ref.name}` is a folder, so no stage can start from it",
+                    code="build.context-base",
+                    span=span,
+                    hints=[f"copy from it with `COPY --from={ref.name}`, or give `docker-image://NAME`"],
+                )
+            name = self._images[ref.name]
+        elif isinstance(ref, ImageRef):
+            name = ref.name
+        else:
+            raise TypeError(f"{ref!r} is no image")
+        key = (name, platform)
+        with self._lock:
+            busy = self._busy.setdefault(key, threading.Lock())
+        with busy:
+            if key not in self._found:
+                try:
+                    self._found[key] = self._find(name, platform)
+                except AerogelError as error:
+                    if error.span is None:
+                        error.span = span
+                    raise
+            return self._found[key]
+
+    def _find(self, name: str, platform: str) -> BaseImage:
+        bases = self._world.settings.bases
+        reference = Reference.parse(name)
+        found = None if self._pull else self._stored(reference, name, platform)
+        if found is not None:
+            return found
+        alias = self._world.settings.aliases.get(name)
+        if alias is not None and alias != name:
+            self._tell(name, f"alias of {alias}")
+            return self._find(alias, platform)
+        if bases in ("auto", "builtin"):
+            found = self._built_in(name, platform)
+            if found is not None:
+                return found
+        raise _missing(name, bases)
+
+    def _stored(self, reference: Reference, name: str, platform: str) -> BaseImage | None:
+        store = self._world.store
+        descriptor = store.images.resolve(reference)
+        if descriptor is None:
+            return None
+        image = open_image(store.blobs, descriptor, Platform.parse(platform))
+        for layer, diff_id in zip(image.manifest.layers, image.config.rootfs.diff_ids, strict=True):
+            self._materials.adopt(diff_id, layer)
+        self._tell(name, f"local store, {image.descriptor.digest}")
+        return BaseImage(tuple(image.config.rootfs.diff_ids), image.config)
+
+    def _built_in(self, name: str, platform: str) -> BaseImage | None:
+        from aerogel.distroless.catalogue import find
+
+        recipe = find(name)
+        if recipe is None:
+            return None
+        key = Digest("sha256:" + hashlib.sha256(frame(_VERSION, recipe.name.encode(), platform.encode())).hexdigest())
+        with self._world.store.once(key):
+            known = None if self._pull else self._world.store.actions.get(key)
+            if known is not None and all(self._materials.is_here(Digest(each)) for each in known["layers"]):
+                self._tell(name, known["summary"])
+                return BaseImage(tuple(known["layers"]), from_dict(known["config"], ImageConfig))
+            return self._compose(recipe, name, platform, key)
+
+    def _compose(self, recipe: Recipe, name: str, platform: str, key: Digest) -> BaseImage:
+        from aerogel.distroless.compose import compose_base
+
+        composed = compose_base(
+            recipe, Platform.parse(platform), self.archive(), self._world.store, self._world.helper, self._world.sink
+        )
+        config = composed.config
+        layers = [composed.layer.diff_id]
+        self._world.store.actions.put(
+            key,
+            {"base": recipe.name, "platform": platform},
+            {"layers": layers, "config": to_dict(config), "summary": composed.summary},
+        )
+        self._tell(name, composed.summary)
+        return BaseImage(tuple(layers), config)
+
+    def archive(self) -> Archive:
+        """The Debian archive of this run: the mirror of the settings, else the host's."""
+        settings = self._world.settings
+        http = Http(proxies=proxies(settings), ca="auto" if settings.ca == "none" else settings.ca)
+        sources = discover(settings.mirror, settings.security_mirror)
+        return Archive(sources, settings.cache / "debian", http, sink=self._world.sink, refresh=self._pull)
+
+    def _tell(self, name: str, what: str) -> None:
+        self._world.sink.emit(Message(f"FROM {name} -> {what}"))
+
+
+def _missing(name: str, bases: str) -> AerogelError:
+    from aerogel.distroless.catalogue import suggestion
+
+    near = suggestion(name)
+    hints = [f"did you mean `{near}`?"] if near else []
+    hints.append(
+        "built in are `debian` and `gcr.io/distroless/{static,base,cc,python3}`; `aerogel images` lists the local ones"
+    )
+    if bases == "registry":
+        hints = ["this version fetches nothing from registries: load the image with `aerogel load`"]
+    return AerogelError(f"base image `{name}` was not found", code="build.no-base", hints=hints)

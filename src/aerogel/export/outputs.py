@@ -1,0 +1,102 @@
+"""Where a build writes its image besides the local store: `-o type=oci,dest=FILE`, `-o type=docker,dest=FILE`.
+
+The words are buildx's. A file is written under another name first and renamed when it is complete.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from aerogel.errors import EXIT_USAGE, AerogelError, nearest
+from aerogel.events import Message, Sink
+from aerogel.export.image import Exported
+from aerogel.oci.image import open_image
+from aerogel.oci.reference import Reference
+from aerogel.store.disk import disk_errors
+from aerogel.store.store import Store
+
+__all__ = ["Output", "parse_output", "write_outputs"]
+
+_TYPES = ("image", "oci", "docker")
+
+
+class Output(msgspec.Struct, frozen=True):
+    """One `-o`. `dest` is a file, `-` for standard output, empty for the local store."""
+
+    type: str
+    dest: str = ""
+    name: str = ""
+
+
+def parse_output(text: str) -> Output:
+    """Reads `key=value,...`. Raises `build.bad-output` with what would be valid."""
+    fields = dict(part.partition("=")[::2] for part in next(csv.reader([text]), []))
+    kind = fields.pop("type", "")
+    dest = fields.pop("dest", "")
+    name = fields.pop("name", "")
+    if kind not in _TYPES:
+        guess = nearest(kind, _TYPES)
+        what = f"output type `{kind}` is not known" if kind else f"the output `{text}` has no type"
+        raise AerogelError(
+            what,
+            code="build.bad-output",
+            exit_status=EXIT_USAGE,
+            hints=[f"did you mean `{guess}`?" if guess else "write `type=oci,dest=FILE` or `type=docker,dest=FILE`"],
+        )
+    if fields:
+        raise AerogelError(
+            f"output `{kind}` has no key `{next(iter(fields))}`",
+            code="build.bad-output",
+            exit_status=EXIT_USAGE,
+            hints=["known keys are `type`, `dest` and `name`"],
+        )
+    if kind == "oci" and not dest:
+        raise AerogelError(
+            "output `oci` needs a file",
+            code="build.bad-output",
+            exit_status=EXIT_USAGE,
+            hints=["write `type=oci,dest=FILE`; `dest=-` is standard output"],
+        )
+    return Output(kind, dest, name)
+
+
+def write_outputs(
+    outputs: Sequence[Output], image: Exported, store: Store, references: Sequence[str], stdout: int, sink: Sink
+) -> None:
+    """Writes every output. Raises `store.full`, `store.denied`, `store.io`."""
+    for output in outputs:
+        if not output.dest:
+            continue
+        names = [Reference.parse(name) for name in ([output.name] if output.name else references)]
+        if output.dest == "-":
+            with os.fdopen(os.dup(stdout), "wb") as file:
+                _write(output.type, file, image, store, names)
+            continue
+        target = Path(output.dest).absolute()
+        made = target.with_name(f".{target.name}.{os.getpid()}")
+        with disk_errors(str(target.parent)):
+            try:
+                with made.open("wb") as file:
+                    _write(output.type, file, image, store, names)
+                    file.flush()
+                    os.fsync(file.fileno())
+                made.replace(target)
+            finally:
+                made.unlink(missing_ok=True)
+        sink.emit(Message(f"wrote {output.dest} ({output.type} archive)"))
+
+
+def _write(kind: str, file: BinaryIO, image: Exported, store: Store, names: Sequence[Reference]) -> None:
+    from aerogel.store.layout import write_docker_archive, write_oci_archive
+
+    found = open_image(store.blobs, image.descriptor)
+    if kind == "docker":
+        write_docker_archive(found, file, names)
+    else:
+        write_oci_archive(found, file, names)

@@ -1,0 +1,240 @@
+"""The bytes of the files that a COPY takes, in the order in which its layer wants them.
+
+From a context: opened below the context's descriptor. From layers: out of the blob at the offset that the index
+names, reading forward; a layer without a blob is read by the helper, which sees mapped owners, through one pipe.
+Nothing is ever opened by a path that an image controls.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from tempfile import TemporaryFile
+from typing import BinaryIO, Protocol
+
+from aerogel.errors import AerogelError
+from aerogel.files.codec import codec_named, open_at
+from aerogel.files.copy import CopyItem
+from aerogel.files.entry import REG
+from aerogel.files.tar import TarWriter
+from aerogel.files.tree import HostTree, LayerTree, Origin
+from aerogel.oci.digest import Digest
+from aerogel.solve.materials import Materials
+
+__all__ = ["ContextContent", "InlineContent", "LayerContent", "Source", "write_items"]
+
+_CHUNK = 1 << 18
+_NEAR = 4 << 20
+
+
+class Source(Protocol):
+    """Where the content of regular files comes from."""
+
+    def write(self, item: CopyItem, tar: TarWriter) -> None: ...
+    def close(self) -> None: ...
+
+
+def write_items(items: Iterable[tuple[CopyItem, Source]], tar: TarWriter) -> None:
+    """Writes the items, which are in the order of a layer, as one tar."""
+    for item, source in items:
+        if item.entry.kind == REG and item.source is not None and item.entry.size:
+            source.write(item, tar)
+        else:
+            tar.entry(item.entry)
+    tar.close()
+
+
+class ContextContent:
+    """Files of a local context."""
+
+    def __init__(self, tree: HostTree) -> None:
+        self._tree = tree
+
+    def write(self, item: CopyItem, tar: TarWriter) -> None:
+        fd = self._tree.open(item.source or b"")
+        try:
+            tar.file_fd(item.entry, fd)
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+class InlineContent:
+    """A file whose content stands in the Dockerfile."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def write(self, item: CopyItem, tar: TarWriter) -> None:
+        tar.entry(item.entry)
+        tar.content(self._content)
+        tar.pad()
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+class LayerContent:
+    """Files of the layers of an image or of another stage."""
+
+    def __init__(
+        self, materials: Materials, layers: Sequence[Digest], tree: LayerTree, items: Sequence[CopyItem]
+    ) -> None:
+        self._tree = tree
+        self._readers: dict[int, _Reader] = {}
+        wanted: dict[int, list[tuple[bytes, int, int]]] = {}
+        for item in items:
+            if item.entry.kind == REG and item.source is not None and item.entry.size:
+                at = _origin(tree, item.source)
+                wanted.setdefault(at.layer, []).append((at.entry.path, at.offset, at.entry.size))
+        for number, files in wanted.items():
+            self._readers[number] = _reader(materials, layers, number, files)
+
+    def write(self, item: CopyItem, tar: TarWriter) -> None:
+        at = _origin(self._tree, item.source or b"")
+        entry = at.entry
+        if entry.size != item.entry.size:
+            raise AssertionError(f"{entry.path!r} has two sizes")
+        tar.entry(item.entry)
+        reader = self._readers[at.layer]
+        reader.seek(entry.path, at.offset)
+        left = entry.size
+        while left:
+            data = reader.read(min(left, _CHUNK))
+            if not data:
+                raise AerogelError(
+                    f"`/{os.fsdecode(entry.path)}` ends {left} bytes early in its layer", code="store.corrupt"
+                )
+            tar.content(data)
+            left -= len(data)
+        tar.pad()
+
+    def close(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
+
+
+def _origin(tree: LayerTree, path: bytes) -> Origin:
+    found = tree.origin(path)
+    if found is None:
+        raise AssertionError(f"{path!r} has no content")
+    return found
+
+
+class _Reader(Protocol):
+    def seek(self, path: bytes, offset: int) -> None: ...
+    def read(self, size: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+def _reader(
+    materials: Materials, layers: Sequence[Digest], number: int, files: list[tuple[bytes, int, int]]
+) -> _Reader:
+    record = materials.store.layers.record(layers[number])
+    if record is None or not record.blobs:
+        return _HelperReader(materials, materials.directories([layers[number]])[0], files)
+    for name, descriptor in record.blobs.items():
+        if name == "tar" or name.startswith("gzip-"):
+            return _BlobReader(materials.store.blobs.open_fd(descriptor.digest), name)
+    return _SpoolReader(materials.open_tar(layers[number]), files)
+
+
+class _BlobReader:
+    """A blob of ours: jumps forward by members, reads on when the next file is near."""
+
+    def __init__(self, fd: int, codec: str) -> None:
+        self._fd = fd
+        self._codec = codec_named(codec)
+        self._at = -1
+        self._stream: BinaryIO | None = None
+
+    def seek(self, path: bytes, offset: int) -> None:
+        del path
+        if self._stream is None or not self._at <= offset <= self._at + _NEAR:
+            self._stream = open_at(self._fd, self._codec, offset)  # type: ignore[assignment]  # a raw reader
+            self._at = offset
+        while self._at < offset:
+            if not self.read(min(offset - self._at, _CHUNK)):
+                return
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._stream.read(size) if self._stream is not None else b""
+        self._at += len(data)
+        return data
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class _SpoolReader:
+    """A blob that cannot be entered in the middle: one pass keeps what is wanted in a nameless file."""
+
+    def __init__(self, tar: BinaryIO, files: list[tuple[bytes, int, int]]) -> None:
+        self._spool = TemporaryFile()  # noqa: SIM115 - closed by `close`
+        self._places: dict[int, int] = {}
+        at = 0
+        with tar:
+            for _, offset, size in sorted(set(files), key=lambda file: file[1]):
+                self._places[offset] = self._spool.tell()
+                while at < offset + size:
+                    data = tar.read(min(offset - at if at < offset else offset + size - at, _CHUNK))
+                    if not data:
+                        raise AerogelError("a layer ends before one of its files", code="store.corrupt")
+                    if at >= offset:
+                        self._spool.write(data)
+                    at += len(data)
+
+    def seek(self, path: bytes, offset: int) -> None:
+        del path
+        self._spool.seek(self._places[offset])
+
+    def read(self, size: int) -> bytes:
+        return self._spool.read(size)
+
+    def close(self) -> None:
+        self._spool.close()
+
+
+class _HelperReader:
+    """A layer that is only a directory: the helper sends the files one after the other, in our order."""
+
+    def __init__(self, materials: Materials, directory: str, files: list[tuple[bytes, int, int]]) -> None:
+        self._read_fd, write_fd = os.pipe()
+        self._left = 0
+        self._files = iter(files)
+        self._failures: list[BaseException] = []
+        args = {"root": directory, "paths": [os.fsdecode(path) for path, _, _ in files], "sizes": [f[2] for f in files]}
+
+        def work() -> None:
+            try:
+                materials.helper().call("read", args, [write_fd])
+            except BaseException as error:  # noqa: BLE001 - raised again by `read`
+                self._failures.append(error)
+            finally:
+                os.close(write_fd)
+
+        self._thread = threading.Thread(target=work, name="job read")
+        self._thread.start()
+
+    def seek(self, path: bytes, offset: int) -> None:
+        del offset
+        expected, _, size = next(self._files)
+        if expected != path or self._left:
+            raise AssertionError(f"{path!r} is not the next file")
+        self._left = size
+
+    def read(self, size: int) -> bytes:
+        data = os.read(self._read_fd, min(size, self._left))
+        if not data:
+            self._thread.join()
+            if self._failures:
+                raise self._failures[0]
+        self._left -= len(data)
+        return data
+
+    def close(self) -> None:
+        os.close(self._read_fd)
+        self._thread.join()

@@ -1,0 +1,58 @@
+"""Why a RUN step failed, in words, and what to do about the frequent causes."""
+
+from __future__ import annotations
+
+import signal
+
+from aerogel.errors import AerogelError
+from aerogel.graph.ops import Run
+from aerogel.sandbox.spec import Exit
+
+__all__ = ["exit_in_words", "step_failed"]
+
+_FREQUENT = (
+    ("Temporary failure resolving", "names cannot be resolved: check the host's /etc/resolv.conf and network"),
+    ("Could not resolve host", "names cannot be resolved: check the host's /etc/resolv.conf and network"),
+    ("404  Not Found", "the package index is older than the mirror: run `apt-get update` in the same RUN step"),
+    ("Unable to locate package", "run `apt-get update` in the same RUN step, and check the package's name"),
+    ("No space left on device", "the disk is full: free some space, or set `AEROGEL_ROOT` to another disk"),
+    ("CERTIFICATE_VERIFY_FAILED", "the server's certificate is not trusted: give your CA bundle with `--ca FILE`"),
+    ("exec format error", "the program is made for another kind of processor"),
+)
+
+
+def exit_in_words(ended: Exit) -> str:
+    """`exit status 2`, `signal 9 (SIGKILL), out of memory`, ..."""
+    if ended.oom:
+        return "it was killed because memory ran out"
+    if ended.signal:
+        try:
+            name = f" ({signal.Signals(ended.signal).name})"
+        except ValueError:
+            name = ""
+        return f"it was ended by signal {ended.signal}{name}"
+    if ended.code == 127:
+        return "exit status 127: a command was not found"
+    if ended.code == 126:
+        return "exit status 126: a command could not be executed"
+    return f"exit status {ended.code}"
+
+
+def step_failed(op: Run, ended: Exit, output: str) -> AerogelError:
+    """The error of a step that ended with a status other than 0; its span is added by the solver."""
+    hints: list[str] = []
+    message = f"RUN failed: {exit_in_words(ended)}"
+    if ended.fault is not None:
+        message = f"RUN could not start: {ended.fault.message}"
+        hints += ended.fault.hints
+        if ended.fault.code == "sandbox.not-found" and op.argv[:1] == ("/bin/sh",):
+            hints = [
+                (
+                    "this base has no shell: run the command in an earlier stage and `COPY --from` its result, "
+                    'or use the exec form `RUN ["/path/to/program"]`'
+                )
+            ]
+    hints += [hint for sign, hint in _FREQUENT if sign in output]
+    if ended.oom:
+        hints.append("give the machine more memory, or make the step use less (fewer parallel jobs)")
+    return AerogelError(message, code="solve.step-failed", detail=output, hints=hints)

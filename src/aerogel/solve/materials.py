@@ -1,0 +1,251 @@
+"""Layers in the form that a step needs them: as a directory to mount, as a blob to export, as bytes to copy.
+
+A layer is known by its diff id. Here it gets what it lacks: a snapshot directory from its blob (when a command runs
+on it), a blob from its snapshot directory (when an image with it is exported). Each is made once, whoever asks.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import BinaryIO
+
+from aerogel.errors import AerogelError
+from aerogel.files.codec import Codec, LayerBlob, LayerWriter, open_uncompressed
+from aerogel.files.index import LayerIndex, build_index
+from aerogel.files.tar import Readable
+from aerogel.files.tree import LayerTree
+from aerogel.oci.digest import Digest
+from aerogel.oci.types import Descriptor
+from aerogel.sandbox.launch import Helper
+from aerogel.store.store import Store
+
+__all__ = ["FS", "Materials", "save_layer", "take_tar"]
+
+FS = "fs"
+"""The directory inside a snapshot that holds the layer's files."""
+
+
+def take_tar(store: Store, stream: Readable, codec: Codec | None) -> tuple[LayerBlob, LayerIndex]:
+    """Reads a layer's tar to its end in one pass: diff id, index and, with a codec, the blob; stores them.
+
+    Raises `tar.*`, `codec.*`, `store.*`.
+    """
+    if codec is None:
+        with LayerWriter(None, None) as writer:
+            index = build_index(stream, writer.write)
+            layer = writer.finish()
+    else:
+        with store.blobs.write() as blob, LayerWriter(blob.fd, codec) as writer:
+            index = build_index(stream, writer.write)
+            layer = writer.finish()
+            blob.commit(Digest(str(layer.digest)), layer.size)
+    save_layer(store, layer, index)
+    return layer, index
+
+
+def save_layer(store: Store, layer: LayerBlob, index: LayerIndex) -> None:
+    """Makes the layer known to the store; its blob must be there already."""
+    blobs = {}
+    if layer.digest is not None and layer.size is not None and layer.codec is not None:
+        blobs[layer.codec] = Descriptor(media_type=layer.media_type or "", digest=Digest(layer.digest), size=layer.size)
+    store.layers.save(Digest(layer.diff_id), size=layer.size_uncompressed, blobs=blobs, index=index)
+
+
+class Materials:
+    """The layers of one build. `helper` starts the sandbox helper on first use."""
+
+    def __init__(self, store: Store, helper: Callable[[], Helper], epoch_s: int) -> None:
+        self.store = store
+        self.helper = helper
+        self.epoch_s = epoch_s
+        self._lock = threading.Lock()
+        self._indexes: dict[Digest, LayerIndex] = {}
+
+    def tree(self, layers: Sequence[Digest]) -> LayerTree:
+        """The merged tree of the layers, lowest first, from their indexes."""
+        return LayerTree([self.index(layer) for layer in layers])
+
+    def index(self, layer: Digest) -> LayerIndex:
+        """The entries of the layer, loaded once; made from the blob when the store has none."""
+        with self._lock:
+            found = self._indexes.get(layer)
+        if found is None:
+            record = self.store.layers.record(layer)
+            if record is not None and record.index:
+                found = self.store.layers.index(layer)
+            else:
+                with self.open_tar(layer) as stream:
+                    found = build_index(stream)
+                self.store.layers.save(layer, size=record.size if record else 0, index=found)
+            with self._lock:
+                self._indexes[layer] = found
+        return found
+
+    def size(self, layer: Digest) -> int:
+        """Bytes of the uncompressed tar; 0 for an unknown layer."""
+        record = self.store.layers.record(layer)
+        return record.size if record is not None else 0
+
+    def adopt(self, layer: Digest, blob: Descriptor) -> None:
+        """Makes a layer of an image in the store known by its diff id, which is checked. Raises `store.corrupt`."""
+        if self.is_here(layer):
+            return
+        from aerogel.oci.types import LAYER_TYPES
+
+        with self.store.blobs.open(blob.digest, blob.size) as stream, LayerWriter(None, None) as writer:
+            index = build_index(open_uncompressed(stream, blob.media_type), writer.write)
+            made = writer.finish()
+        if made.diff_id != layer:
+            raise AerogelError(
+                f"a layer is not what its image says: expected diff id `{layer}`, found `{made.diff_id}`",
+                code="store.corrupt",
+                hints=["remove the image and load it again"],
+            )
+        name = f"foreign-{LAYER_TYPES.get(blob.media_type) or 'tar'}"
+        self.store.layers.save(layer, size=made.size_uncompressed, blobs={name: blob}, index=index)
+
+    def is_here(self, layer: Digest) -> bool:
+        """Whether the layer can be used: it has a blob, or a directory under the mapping of this host."""
+        record = self.store.layers.record(layer)
+        if record is None:
+            return False
+        return bool(record.blobs) or self.directory(layer) is not None
+
+    def directory(self, layer: Digest) -> str | None:
+        """The layer's snapshot directory, if there is one."""
+        found = self.store.snapshots.dir_for(self.helper().rung.map_id, layer)
+        return f"{found}/{FS}" if found is not None else None
+
+    def directories(self, layers: Sequence[Digest]) -> list[str]:
+        """The layers as directories in overlay form, lowest first; what is only a blob is unpacked."""
+        return [self.directory(layer) or self._unpack(layer) for layer in layers]
+
+    def _unpack(self, layer: Digest) -> str:
+        helper = self.helper()
+        mapping = helper.rung.map_id
+        snapshots = self.store.snapshots
+        with self.store.once(f"unpack-{mapping}-{layer}"):
+            found = self.directory(layer)
+            if found is not None:
+                return found
+            made = snapshots.new(mapping)
+            try:
+                os.mkdir(f"{made}/{FS}", 0o755)
+                args = {"path": f"{made}/{FS}", "overlay": helper.rung.overlay}
+                with self.open_tar(layer) as stream:
+                    self._feed(stream, layer, args)
+                return f"{snapshots.commit(made, mapping, layer, self.remove)}/{FS}"
+            except BaseException:
+                snapshots.discard(made, self.remove)
+                raise
+
+    def _feed(self, stream: BinaryIO, layer: Digest, args: dict[str, object]) -> None:
+        """Runs the `extract` job on the tar, and checks the diff id of what went through."""
+        from hashlib import sha256
+
+        read_fd, write_fd = os.pipe()
+        digest = sha256()
+        failures: list[BaseException] = []
+
+        def pump() -> None:
+            try:
+                with os.fdopen(write_fd, "wb", buffering=0) as pipe:
+                    while data := stream.read(1 << 18):
+                        digest.update(data)
+                        pipe.write(data)
+            except BrokenPipeError:
+                pass  # the job failed and says why
+            except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
+                failures.append(error)
+
+        thread = threading.Thread(target=pump, name=f"unpack {layer[7:19]}")
+        thread.start()
+        try:
+            self.helper().call("extract", args, [read_fd])
+        finally:
+            os.close(read_fd)
+            thread.join()
+        if failures:
+            raise failures[0]
+        if f"sha256:{digest.hexdigest()}" != layer:
+            raise AerogelError(
+                f"a layer is not what its image says: expected diff id `{layer}`, found `sha256:{digest.hexdigest()}`",
+                code="store.corrupt",
+                hints=["remove the image and pull or build it again"],
+            )
+
+    def open_tar(self, layer: Digest) -> BinaryIO:
+        """The uncompressed tar of the layer, from a blob. Raises `store.missing` when it has none."""
+        record = self.store.layers.record(layer)
+        if record is None or not record.blobs:
+            raise AerogelError(f"layer `{layer}` has no blob in the store", code="store.missing")
+        descriptor = next(iter(record.blobs.values()))
+        stream = self.store.blobs.open(descriptor.digest, descriptor.size)
+        return open_uncompressed(stream, descriptor.media_type)  # type: ignore[return-value]  # a raw reader
+
+    def blob(self, layers: Sequence[Digest], position: int, codec: Codec, *, exact: bool = False) -> Descriptor:
+        """The compressed blob of layer `position` of a stack.
+
+        A blob that exists is taken, whatever its compression, unless `exact`; otherwise it is made, from the
+        layer's directory or from another blob.
+        """
+        layer = layers[position]
+        record = self.store.layers.record(layer)
+        if record is not None and record.blobs:
+            if codec.name in record.blobs:
+                return record.blobs[codec.name]
+            if not exact:
+                return next(iter(record.blobs.values()))
+            with self.open_tar(layer) as stream:
+                made, _ = take_tar(self.store, stream, codec)
+        else:
+            made, _ = self.diff(
+                self.directories(layers[: position + 1])[-1], self.directories(layers[:position]), codec
+            )
+        if made.diff_id != layer:
+            raise AerogelError(
+                f"layer `{layer}` gave `{made.diff_id}` when it was written again",
+                code="store.corrupt",
+                hints=["build again with `--no-cache`"],
+            )
+        return Descriptor(media_type=made.media_type or "", digest=Digest(str(made.digest)), size=made.size or 0)
+
+    def diff(self, upper: str, lowers: Sequence[str], codec: Codec | None) -> tuple[LayerBlob, LayerIndex]:
+        """The layer tar of an upper directory: stored when there is a codec, else only its diff id and index."""
+        args = {"upper": upper, "lowers": list(lowers), "epoch": self.epoch_s}
+        return self.through_pipe("diff", args, codec)
+
+    def through_pipe(self, job: str, args: dict[str, object], codec: Codec | None) -> tuple[LayerBlob, LayerIndex]:
+        """Runs a helper job that writes a layer tar, and takes what it writes."""
+        read_fd, write_fd = os.pipe()
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                self.helper().call(job, args, [write_fd])
+            except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
+                failures.append(error)
+            finally:
+                os.close(write_fd)
+
+        thread = threading.Thread(target=work, name=f"job {job}")
+        thread.start()
+        try:
+            with os.fdopen(read_fd, "rb", buffering=0) as stream:
+                result = take_tar(self.store, stream, codec)
+        except AerogelError:
+            thread.join()
+            # A job that failed half-way is the cause of a truncated tar.
+            if failures:
+                raise failures[0] from None
+            raise
+        thread.join()
+        if failures:
+            raise failures[0]
+        return result
+
+    def remove(self, path: str) -> None:
+        """Removes a tree that may belong to mapped owners."""
+        self.helper().call("remove", {"path": path})

@@ -1,0 +1,309 @@
+"""Runs a graph by demand: each node once, independent nodes at the same time, nothing that a cached result covers.
+
+A demand walks down from its node to the first one whose result is known by definition key; only what lies above is
+done, lowest first, and what those nodes read from elsewhere is demanded meanwhile. One thread for each demand; how
+many steps work at the same time is bounded by `jobs`.
+
+What is said of a step: RAN, it was executed; CACHED, its result was known by definition key; REUSED, known by
+content key although something before it ran again; SKIPPED, never looked at because a later result covers it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import NamedTuple, assert_never
+
+from aerogel.errors import AerogelError
+from aerogel.events import Sink, StepDone, StepStarted
+from aerogel.files.codec import Codec
+from aerogel.files.tree import HostTree
+from aerogel.graph.ops import Base, Copy, Local, Mkdir, Node, Run
+from aerogel.graph.steps import Step
+from aerogel.oci.digest import Digest
+from aerogel.solve import file
+from aerogel.solve.exec import Ambient, run
+from aerogel.solve.keys import Keys, content_of_node
+from aerogel.solve.materials import Materials
+
+__all__ = ["Canceled", "Options", "Outcome", "Solver"]
+
+
+class Outcome(NamedTuple):
+    """What a node gives: the layers of its root, lowest first.
+
+    `chain` has, for the node and each one below it down to the base, lowest first, the layer that it added, or an
+    empty text.
+    """
+
+    layers: tuple[Digest, ...]
+    chain: tuple[str, ...]
+
+    def added(self, node: Node) -> dict[str, str]:
+        """Node digest -> the layer it added (or an empty text), for the node of this outcome and all below it."""
+        found: dict[str, str] = {}
+        current: Node | None = node
+        for layer in reversed(self.chain):
+            if current is None:
+                raise AssertionError(f"{node!r} has fewer steps than its result")
+            found[current.digest] = layer
+            current = current.root
+        return found
+
+
+class Options(NamedTuple):
+    """How the graph is run. `exported` are the digests of the nodes whose layers the image will hold.
+
+    `no_cache` is asked for each step whether its stage ignores kept results. `jobs` is at least 1.
+    """
+
+    codec: Codec
+    exported: frozenset[str]
+    jobs: int
+    no_cache: Callable[[Step], bool]
+
+
+class Canceled(Exception):
+    """The build ends: this step is not begun any more."""
+
+
+class Solver:
+    """One run over one graph."""
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        materials: Materials,
+        keys: Keys,
+        contexts: dict[str, HostTree],
+        ambient: Ambient,
+        sink: Sink,
+        options: Options,
+    ) -> None:
+        self._materials = materials
+        self._keys = keys
+        self._contexts = contexts
+        self._ambient = ambient
+        self._sink = sink
+        self._options = options
+        self._steps: dict[str, tuple[int, Step]] = {}
+        for number, step in enumerate(steps, 1):
+            self._steps.setdefault(step.node.digest, (number, step))
+        self._lock = threading.Lock()
+        self._futures: dict[str, Future[Outcome]] = {}
+        self._threads: list[threading.Thread] = []
+        self._slots = threading.BoundedSemaphore(max(1, options.jobs))
+        self._canceled = threading.Event()
+        self._first_error: BaseException | None = None
+        self.statuses: dict[str, str] = {}
+
+    def solve(self, node: Node) -> Outcome:
+        """The result of the node. Raises the error of the first step that failed, with the span of its instruction."""
+        try:
+            future = self._demand(node)
+            while not future.done():
+                # A wait without a limit would keep Ctrl-C waiting as well.
+                self._wait(future, 0.2)
+        except BaseException:
+            self._canceled.set()
+            raise
+        finally:
+            self._join()
+        if self._first_error is not None:
+            raise self._first_error
+        self._report_skipped()
+        return future.result()
+
+    def peek(self, node: Node) -> Outcome | None:
+        """The result of a node if it is known, without doing anything."""
+        if isinstance(node.op, Base):
+            return Outcome(content_of_node(node), ())
+        future = self._futures.get(node.digest)
+        if future is not None and future.done():
+            return future.result()
+        return self._recorded(self._keys.definition(node))
+
+    @staticmethod
+    def _wait(future: Future[Outcome], seconds: float) -> None:
+        try:
+            future.exception(timeout=seconds)
+        except TimeoutError:
+            return
+
+    def _join(self) -> None:
+        while True:
+            with self._lock:
+                threads = [thread for thread in self._threads if thread.is_alive()]
+            if not threads:
+                return
+            for thread in threads:
+                thread.join(0.2)
+
+    def _report_skipped(self) -> None:
+        for digest, (number, step) in self._steps.items():
+            if digest not in self.statuses and not isinstance(step.node.op, Base):
+                self._sink.emit(StepStarted(number, step.title))
+                self._done(step.node, number, "SKIPPED", 0.0)
+
+    def _done(self, node: Node, number: int, status: str, duration_s: float) -> None:
+        self.statuses[node.digest] = status
+        self._sink.emit(StepDone(number, status, duration_s))
+
+    def _demand(self, node: Node) -> Future[Outcome]:
+        with self._lock:
+            future = self._futures.get(node.digest)
+            if future is not None:
+                return future
+            future = self._futures[node.digest] = Future()
+            thread = threading.Thread(target=self._chain, args=(node, future), name=f"step {node.digest[7:15]}")
+            self._threads.append(thread)
+        thread.start()
+        return future
+
+    def _chain(self, node: Node, future: Future[Outcome]) -> None:
+        try:
+            future.set_result(self._resolve(node))
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits for the future
+            self._fail(error)
+            future.set_exception(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            if self._first_error is None and not isinstance(error, Canceled):
+                self._first_error = error
+        self._canceled.set()
+
+    def _resolve(self, node: Node) -> Outcome:
+        """Walks down to what is known, then works upwards."""
+        todo: list[Node] = []
+        current: Node | None = node
+        outcome: Outcome | None = None
+        while current is not None and outcome is None:
+            outcome = self._known(current)
+            if outcome is None:
+                todo.append(current)
+                current = current.root
+        if outcome is None:
+            raise AssertionError(f"{node!r} has no base")
+        for each in todo:
+            for side in each.inputs[1:]:
+                if not isinstance(side.op, Local):
+                    self._demand(side)
+        while todo:
+            each = todo.pop()
+            outcome = self._make(each, outcome) if each is node else self._claimed(each, outcome)
+        return outcome
+
+    def _claimed(self, node: Node, below: Outcome) -> Outcome:
+        """A node on the way to ours: made here, unless another demand makes it already."""
+        with self._lock:
+            future = self._futures.get(node.digest)
+            mine = future is None
+            if future is None:
+                future = self._futures[node.digest] = Future()
+        if not mine:
+            return future.result()
+        try:
+            outcome = self._make(node, below)
+        except BaseException as error:
+            future.set_exception(error)
+            raise
+        future.set_result(outcome)
+        return outcome
+
+    def _known(self, node: Node) -> Outcome | None:
+        """The result without doing anything: of a base, of a node that is done, or by definition key."""
+        if isinstance(node.op, Base):
+            return Outcome(content_of_node(node), ())
+        with self._lock:
+            future = self._futures.get(node.digest)
+        if future is not None and future.done():
+            return future.result()
+        number, step = self._steps[node.digest]
+        if self._options.no_cache(step):
+            return None
+        outcome = self._recorded(self._keys.definition(node))
+        if outcome is not None:
+            self._sink.emit(StepStarted(number, step.title))
+            self._done(node, number, "CACHED", 0.0)
+        return outcome
+
+    def _recorded(self, key: Digest) -> Outcome | None:
+        """A kept result, if all its layers are still here."""
+        result = self._materials.store.actions.get(key)
+        if result is None:
+            return None
+        layers = tuple(Digest(each) for each in result["layers"])
+        if not all(self._materials.is_here(each) for each in layers):
+            return None
+        return Outcome(layers, tuple(result["chain"]))
+
+    def _make(self, node: Node, below: Outcome) -> Outcome:
+        """Does the node on top of `below`, or finds it by content key."""
+        inputs = (
+            below.layers,
+            *(() if isinstance(side.op, Local) else self._demand(side).result().layers for side in node.inputs[1:]),
+        )
+        number, step = self._steps[node.digest]
+        use_cache = not self._options.no_cache(step)
+        key = self._keys.content(node, inputs)
+        with self._slots:
+            if self._canceled.is_set():
+                raise Canceled
+            self._sink.emit(StepStarted(number, step.title))
+            began = time.monotonic()
+            try:
+                with self._materials.store.once(key) as waited:
+                    known = self._recorded(key) if use_cache or waited else None
+                    status = "RAN" if known is None else "REUSED"
+                    layer = self._execute(node, inputs, number) if known is None else Digest(known.chain[-1])
+                    stack = (*below.layers, layer) if layer else below.layers
+                    outcome = Outcome(stack, (*below.chain, layer or ""))
+                    self._record(node, key, inputs, outcome)
+            except BaseException as error:
+                canceled = self._canceled.is_set() or isinstance(error, KeyboardInterrupt)
+                self._done(node, number, "CANCELED" if canceled else "FAILED", time.monotonic() - began)
+                if self._canceled.is_set():
+                    raise Canceled from error
+                if isinstance(error, AerogelError) and error.span is None:
+                    error.span = step.span
+                raise
+            self._done(node, number, status, time.monotonic() - began)
+        return outcome
+
+    def _record(self, node: Node, key: Digest, inputs: tuple[tuple[Digest, ...], ...], outcome: Outcome) -> None:
+        import msgspec
+
+        facts = {
+            "op": msgspec.to_builtins(node.op),
+            "platform": node.platform,
+            "inputs": [list(each) for each in inputs],
+            "local": self._keys.local(node),
+        }
+        result = {"layers": list(outcome.layers), "chain": list(outcome.chain)}
+        self._materials.store.actions.put(key, facts, result)
+        self._materials.store.actions.put(self._keys.definition(node), {**facts, "content": key}, result)
+
+    def _execute(self, node: Node, inputs: tuple[tuple[Digest, ...], ...], number: int) -> Digest | None:
+        match node.op:
+            case Run():
+                return run(
+                    node.op,
+                    inputs[0],
+                    self._materials,
+                    self._ambient,
+                    codec=self._options.codec if node.digest in self._options.exported else None,
+                    sink=self._sink,
+                    step=number,
+                    canceled=self._canceled,
+                )
+            case Copy():
+                return file.copy(node, node.op, inputs, self._contexts, self._materials, self._options.codec)
+            case Mkdir():
+                return file.mkdir(node.op, inputs[0], self._materials, self._options.codec)
+            case Base() | Local():
+                raise AssertionError(f"{node!r} is not executed")
+            case _:
+                assert_never(node.op)
