@@ -49,7 +49,7 @@ class Relation(msgspec.Struct, frozen=True, gc=False):
 _RELATION = re.compile(
     r"""\s*([A-Za-z0-9][A-Za-z0-9+.-]*)          # name
         (?::([A-Za-z0-9][A-Za-z0-9-]*))?\s*      # architecture qualifier
-        (?:\(\s*(<<|<=|=|>=|>>|<|>)\s*([^\s()]+)\s*\))?\s*
+        (?:\(\s*(<<|<=|=|>=|>>|<|>)\s*([0-9A-Za-z.+:~-]+)\s*\))?\s*
         (?:\[\s*([^\]]*?)\s*\])?\s*
         (?:<[^>]*>\s*)*                          # build profiles mean nothing in a binary package
     """,

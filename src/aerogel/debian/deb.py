@@ -14,13 +14,16 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 import msgspec
 
 from aerogel.errors import AerogelError
 from aerogel.files.entry import DIR, KIND_NAMES, LNK, REG, SYM, Entry, parents, shown
 from aerogel.files.tar import Content, read_entries
+
+if TYPE_CHECKING:
+    from zstandard import ZstdDecompressionObj
 
 __all__ = ["CONTROL_LIMIT", "Deb", "open_deb"]
 
@@ -29,7 +32,7 @@ CONTROL_LIMIT = 64 << 20
 
 _MAGIC = b"!<arch>\n"
 _HEADER = 60
-_COPY = 1 << 18
+_COPY = 1 << 16
 _XZ_MEMORY = 256 << 20
 _ZSTD_WINDOW = 128 << 20
 
@@ -88,15 +91,15 @@ class Deb:
         codec = member.name.partition(".tar")[2]
         raw = self._raw(member)
         if codec == ".xz":
-            decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
-            return _Inflated(self.name, member.name, raw, cast("Decoder", decoder), lzma.LZMAError)
+            xz = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+            return _Inflated(self.name, member.name, raw, cast("Decoder", xz), lzma.LZMAError)
         if codec == ".gz":
             return _Inflated(self.name, member.name, raw, _Gunzip(), zlib.error)
         if codec == ".zst":
             import zstandard
 
-            context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-            return _Zstd(self.name, member.name, context.stream_reader(raw), zstandard.ZstdError)
+            decoder = _Unzstd(zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj())
+            return _Inflated(self.name, member.name, raw, decoder, zstandard.ZstdError)
         if codec == "":
             return raw
         raise _fault(self.name, f"its member `{member.name}` is compressed in a way that is not gz, xz or zst")
@@ -245,6 +248,33 @@ class _Gunzip:
         return out
 
 
+class _Unzstd:
+    """zstandard's decompressor with the interface of `lzma.LZMADecompressor`.
+
+    It has no limit of output, so it is fed little at a time: 4 KiB make at most 128 MiB, and 16 KiB as a rule.
+    """
+
+    def __init__(self, inner: ZstdDecompressionObj) -> None:
+        self._inner = inner
+        self._feed = b""
+        self._ready = b""
+        self.eof = False
+        self.needs_input = True
+
+    def decompress(self, data: bytes, /, max_length: int = -1) -> bytes:
+        self._feed += data
+        while not self._ready and self._feed and not self._inner.eof:
+            piece, self._feed = self._feed[:4096], self._feed[4096:]
+            self._ready = self._inner.decompress(piece)
+        if max_length < 0 or len(self._ready) <= max_length:
+            out, self._ready = self._ready, b""
+        else:
+            out, self._ready = self._ready[:max_length], self._ready[max_length:]
+        self.eof = self._inner.eof and not self._ready
+        self.needs_input = not self._ready and not self._feed and not self.eof
+        return out
+
+
 class _Inflated:
     """A stream decompressed on the way; every fault of the codec becomes an error that names the package."""
 
@@ -273,22 +303,6 @@ class _Inflated:
                 pieces.append(piece)
                 wanted -= len(piece) if size >= 0 else 0
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-class _Zstd:
-    """A zstd stream whose faults name the package."""
-
-    def __init__(self, deb: str, member: str, stream: Reader, faults: type[Exception]) -> None:
-        self._deb = deb
-        self._member = member
-        self._stream = stream
-        self._faults = faults
-
-    def read(self, size: int = -1, /) -> bytes:
-        try:
-            return self._stream.read(size)
-        except self._faults as error:
-            raise _fault(self._deb, f"its member `{self._member}` is damaged: {error}") from None
 
 
 class _Limited:

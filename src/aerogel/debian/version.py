@@ -18,7 +18,7 @@ RELATIONS = ("<<", "<=", "=", ">=", ">>")
 Key = tuple[int, tuple[object, ...], tuple[object, ...]]
 
 _PAIR = re.compile(r"([^0-9]*)([0-9]*)")
-_VALID = re.compile(r"(?:[0-9]+:)?[0-9A-Za-z.+:~-]+")
+_VALID = re.compile(r"[0-9]+:[0-9A-Za-z.+:~-]+|[0-9A-Za-z.+~-]+")
 
 
 def key(version: str) -> Key:
