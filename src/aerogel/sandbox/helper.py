@@ -2,7 +2,8 @@
 
 Started as `python -I -S -B helper.py SOURCE CONTROL` with the directory of the package and the descriptor of the socket
 to the main process; the first message there is the configuration: parent (the main process's pid), rungs (names to try
-in order), ids, mount_dir, scratch, preload (modules whose functions may be called), probe (only say what works).
+in order), ids, mount_dir, scratch, preload (modules whose functions may be called),
+search (more directories for them), probe (only say what works).
 
     this process          climbs the ladder: forks a candidate per rung, maps its ids, then only waits
       candidate           entered the rung's namespaces, then only waits
@@ -55,6 +56,7 @@ def main(control_fd: int) -> NoReturn:
     _die_with(config["parent"])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
+    sys.path[1:1] = config["search"]
     modules = [importlib.import_module(name) for name in config["preload"]]
     syscalls.load()
     with contextlib.suppress(KeyError):

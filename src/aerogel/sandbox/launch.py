@@ -173,15 +173,21 @@ class Helper:
 
     @classmethod
     def start(
-        cls, state_dir: str, *, isolation: Isolation = "auto", preload: Sequence[str] = ("aerogel.files.jobs",)
+        cls,
+        state_dir: str,
+        *,
+        isolation: Isolation = "auto",
+        preload: Sequence[str] = ("aerogel.files.jobs",),
+        search: Sequence[str] = (),
     ) -> Helper:
         """Starts the helper on the best rung that works, or on the one that is asked for.
 
-        `state_dir` is made when missing. `preload` names the modules whose jobs may be called. Raises AerogelError
+        `state_dir` is made when missing. `preload` names the modules whose jobs may be called;
+        they lie in this package or in the directories of `search`. Raises AerogelError
         `sandbox.no-namespaces` (exit status 3) when no rung works.
         """
         rungs = _RUNGS if isolation == "auto" else (isolation,)
-        hello, session, keeper, ids = _launch(state_dir, rungs, preload, probe=False)
+        hello, session, keeper, ids = _launch(state_dir, rungs, preload, search)
         findings = tuple(_finding(part) for part in hello["findings"])
         if "rung" not in hello:
             keeper.stop()
@@ -302,7 +308,7 @@ class Helper:
 
 def try_rungs(state_dir: str) -> tuple[Finding, ...]:
     """Tries every rung and says how it went, the best first."""
-    hello, session, keeper, _ = _launch(state_dir, _RUNGS, (), probe=True)
+    hello, session, keeper, _ = _launch(state_dir, _RUNGS, (), (), probe=True)
     keeper.stop()
     session.remove()
     return tuple(_finding(part) for part in hello["findings"])
@@ -410,7 +416,7 @@ class _Keeper:
 
 
 def _launch(
-    state_dir: str, rungs: Sequence[str], preload: Sequence[str], *, probe: bool
+    state_dir: str, rungs: Sequence[str], preload: Sequence[str], search: Sequence[str], *, probe: bool = False
 ) -> tuple[dict[str, Any], _Session, _Keeper, dict[str, Any]]:
     session = _Session(state_dir)
     ids = subordinate_ids(_ask)
@@ -423,6 +429,7 @@ def _launch(
         "mount_dir": f"{session.path}/mnt",
         "scratch": session.path,
         "preload": [*preload, _DISCARD],
+        "search": list(search),
         "probe": probe,
     }
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "helper.py")
