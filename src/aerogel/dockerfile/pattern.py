@@ -107,6 +107,8 @@ def replace(value: str, pattern: str, replacement: str, *, every: bool) -> str:
     With `every`, and only then, `$0` in the replacement is the match, `$$` a dollar sign and any other `$name` is
     nothing: that is how BuildKit's regular expressions behave.
     """
+    if pattern and not every and not any(c in pattern for c in "*?\\"):
+        return value.replace(pattern, replacement, 1)
     forwards = Pattern.parse(pattern)
     starts = _starts(value, Pattern.parse(pattern, backwards=True))
     if not every:

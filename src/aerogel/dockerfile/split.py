@@ -33,15 +33,29 @@ _HEREDOC_RAW_NAME = Quoting(keep_quotes=True, keep_unset=True, split=True, lossy
 class Split:
     """A logical line, cut up. `start` and `end` are where the arguments begin and end in the line's text.
 
-    `words` are the arguments of all instructions but ENV and LABEL, which have `pairs`. `child` is the instruction
+    `begin` is where the keyword begins. `words` are the arguments of all instructions but ENV and LABEL, which have `pairs`. `child` is the instruction
     inside an ONBUILD.
     """
 
-    __slots__ = ("child", "end", "flags", "heredocs", "json", "keyword", "line", "name", "pairs", "start", "words")
+    __slots__ = (
+        "begin",
+        "child",
+        "end",
+        "flags",
+        "heredocs",
+        "json",
+        "keyword",
+        "line",
+        "name",
+        "pairs",
+        "start",
+        "words",
+    )
 
-    def __init__(self, line: Line, keyword: Word) -> None:
+    def __init__(self, line: Line, begin: int, end: int) -> None:
         self.line = line
-        self.keyword = keyword
+        self.begin = begin
+        self.keyword = keyword = line.word(begin, end)
         self.name = keyword.text.lower()
         self.flags: tuple[Flag, ...] = ()
         self.start = self.end = len(line.text)
@@ -85,7 +99,7 @@ def split(line: Line, escape: str, start: int = 0) -> Split:
     text = line.text
     gap = _GAP.search(text, start)
     end = gap.start() if gap else len(text)
-    parts = Split(line, line.word(start, end))
+    parts = Split(line, start, end)
     at = _split_flags(parts, gap.end(), escape) if gap else end
     solid = len(text.rstrip(SPACE))
     while at < solid and text[at] in SPACE:
@@ -279,7 +293,7 @@ def _cut_child(parts: Split, escape: str) -> None:
     """ONBUILD, but only one level deep: what follows a second ONBUILD is refused anyway."""
     keyword = _SOLID.match(parts.line.text, parts.start, parts.end)
     if keyword and keyword.group().lower() == "onbuild":
-        parts.child = Split(parts.line, parts.line.word(*keyword.span()))
+        parts.child = Split(parts.line, *keyword.span())
         return
     parts.child = split(parts.line, escape, parts.start)
 
