@@ -2,13 +2,14 @@
 
 For: finding out which mirrors the host uses, with the keys that go with them. Reads files only; what apt itself
 would refuse or what is not understood is left out and told in `AptSources.skipped`.
-Spec: sources.list(5), apt-transport-mirror(1).
+Spec: sources.list(5), apt-transport-mirror(1), apt_auth.conf(5).
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
@@ -59,7 +60,64 @@ def read_apt_sources(apt: Path) -> AptSources:
             entries += parse(text, str(path), trusted, skipped)
         except AerogelError as error:
             skipped.append(f"{path}: {error.message}")
+    logins = _read_logins(apt, skipped)
+    entries = [
+        msgspec.structs.replace(entry, uris=tuple(_with_login(uri, logins) for uri in entry.uris)) for entry in entries
+    ]
     return AptSources(tuple(entries), tuple(skipped))
+
+
+class _Login(msgspec.Struct, frozen=True):
+    """An entry of `auth.conf`; `machine` may have a scheme, a port and the beginning of a path."""
+
+    machine: str
+    login: str
+    password: str
+
+
+def _read_logins(apt: Path, skipped: list[str]) -> list[_Login]:
+    files = [apt / "auth.conf"]
+    folder = apt / "auth.conf.d"
+    if folder.is_dir():
+        files += sorted(path for path in folder.iterdir() if path.suffix == ".conf")
+    logins: list[_Login] = []
+    for path in files:
+        try:
+            text = path.read_text("utf-8", "replace")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            skipped.append(f"{path}: {error.strerror}")
+            continue
+        fields: dict[str, str] = {}
+        words = iter(" ".join(line.partition("#")[0] for line in text.splitlines()).split())
+        for word in words:
+            if word == "machine":
+                fields = {}
+            fields[word] = next(words, "")
+            if fields.keys() >= {"machine", "login", "password"}:
+                logins.append(_Login(fields["machine"], fields["login"], fields["password"]))
+                fields = {}
+    return logins
+
+
+def _with_login(uri: str, logins: list[_Login]) -> str:
+    """The URI with the first login that is for it; without a scheme a login is for https only."""
+    scheme, _, rest = uri.partition("://")
+    if "@" in rest.partition("/")[0]:
+        return uri
+    for login in logins:
+        wanted, separator, place = login.machine.rpartition("://")
+        if (wanted if separator else "https") == scheme and _is_below(rest, place):
+            return f"{scheme}://{quote(login.login, safe='')}:{quote(login.password, safe='')}@{rest}"
+    return uri
+
+
+def _is_below(rest: str, place: str) -> bool:
+    """Whether `host[:port]/path` lies at or below `host[:port][/path]`."""
+    host, _, path = place.partition("/")
+    found, _, below = rest.partition("/")
+    return host == found and below.startswith(path)
 
 
 def _trusted_keys(apt: Path) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ from aerogel.errors import EXIT_NETWORK, AerogelError, Diagnostic
 from aerogel.events import NullSink, Sink, Warned
 from aerogel.net.fault import HttpError
 from aerogel.net.http import Http
+from aerogel.net.proxy import redact
 
 __all__ = ["Archive"]
 
@@ -118,11 +119,11 @@ class Archive:
         found, data = self._fetch_release(suite)
         if cached is not None and found.date < cached.date and self._is_current(cached):
             self._warn(
-                f"`{found.uri}` serves an older `{suite}` than was seen before: the newer one is kept",
+                f"`{redact(found.uri)}` serves an older `{suite}` than was seen before: the newer one is kept",
                 "debian.older-release",
             )
             return cached
-        self._cache.save_release(suite, found.uri, data)
+        self._cache.save_release(suite, _origin(found.uri), data)
         return found
 
     def _is_current(self, release: Release) -> bool:
@@ -133,8 +134,8 @@ class Archive:
         saved = self._cache.load_release(suite)
         if saved is None:
             return None
-        uri, data = saved
-        place = next((place for place in self._sources.places(suite) if place.uri == uri), None)
+        origin, data = saved
+        place = next((place for place in self._sources.places(suite) if _origin(place.uri) == origin), None)
         if place is None:
             return None
         try:
@@ -143,7 +144,7 @@ class Archive:
             return None  # a key was withdrawn, or the file is damaged: a new one is fetched
 
     def _verified(self, place: Place, suite: str, data: bytes, *, allow_expired: bool) -> Release:
-        name = _release_url(place.uri, suite)
+        name = redact(_release_url(place.uri, suite))
         signed = self._keyring.verify(data, name, place.keys)
         release = parse_release(
             signed.text,
@@ -169,9 +170,9 @@ class Archive:
                 continue
             for fault in faults:
                 if not isinstance(fault, HttpError) and fault.code != "debian.no-suite":
-                    self._warn(f"{fault.message}; `{place.uri}` is used instead", fault.code)
+                    self._warn(f"{fault.message}; `{redact(place.uri)}` is used instead", fault.code)
             return release, data
-        raise _no_release(suite, faults)
+        raise _no_release(suite, faults, self._sources.skipped)
 
     def index(self, suite: str, component: str = "main", arch: str = "amd64") -> PackageIndex:
         """The packages of a suite for an architecture (those for all architectures included).
@@ -250,7 +251,7 @@ class Archive:
         meter = Meter(self._sink, 0, f"index {label}", variants[0].size)
         with self._cache.scratch() as path:
             chosen = self._download_index(release, variants, path, meter)
-            name = _file_url(release.uri, release.asked, chosen.path)
+            name = redact(_file_url(release.uri, release.asked, chosen.path))
             limit = next((file.size for file in variants if file.path.endswith("/Packages")), 2 << 30)
             with self._cache.scratch() as made:
                 with open(made, "wb") as out:
@@ -270,17 +271,19 @@ class Archive:
                 except HttpError as error:
                     if error.status in _ABSENT or error.code == "net.too-large":
                         if error.code == "net.too-large":
-                            wrong.append(f"{url}: expected {file.size} bytes, found many more")
+                            wrong.append(f"{redact(url)}: expected {file.size} bytes, found many more")
                         continue
                     raise
                 if found == file.sha256:
                     return file
-                wrong.append(f"{url}\n  expected sha256:{file.sha256} ({file.size} bytes)\n  found    sha256:{found}")
+                wrong.append(
+                    f"{redact(url)}\n  expected sha256:{file.sha256} ({file.size} bytes)\n  found    sha256:{found}"
+                )
                 meter.reset()
         path_name = variants[0].path
         if not wrong:
             raise AerogelError(
-                f"`{release.uri}` has no `{path_name}` of `{release.asked}`, though its InRelease names it",
+                f"`{redact(release.uri)}` has no `{path_name}` of `{release.asked}`, though its InRelease names it",
                 code="debian.index-missing",
                 hints=["the mirror is incomplete; use another mirror with `--mirror`"],
                 exit_status=EXIT_NETWORK,
@@ -346,7 +349,7 @@ class Archive:
         raise AerogelError(
             f"`{os.path.basename(package.filename)}` is not the file that the signed index describes",
             code="debian.deb-digest",
-            detail=f"{url}\n  expected sha256:{package.sha256} ({package.size} bytes)\n"
+            detail=f"{redact(url)}\n  expected sha256:{package.sha256} ({package.size} bytes)\n"
             f"  found    sha256:{found} ({size} bytes)",
             hints=["the mirror, a proxy or somebody between has changed it; try again, or use another mirror"],
             exit_status=EXIT_NETWORK,
@@ -365,6 +368,9 @@ class Archive:
         try:
             futures = [pool.submit(self.fetch, package, meter.add) for package in packages]
             paths = [future.result() for future in futures]
+        except BaseException:
+            meter.cancel()  # what still runs ends with its next piece
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         meter.done()
@@ -372,6 +378,11 @@ class Archive:
 
     def _warn(self, text: str, code: str) -> None:
         self._sink.emit(Warned(Diagnostic(text, code=code)))
+
+
+def _origin(uri: str) -> str:
+    """What the cache remembers of a root: not the address, which may hold a password."""
+    return hashlib.sha256(uri.encode()).hexdigest()
 
 
 def _release_url(uri: str, suite: str) -> str:
@@ -400,10 +411,11 @@ def _no_architecture(release: Release, component: str, arch: str) -> AerogelErro
     return AerogelError(f"`{release.asked}` has no {what}", code="debian.no-architecture", hints=[f"it has: {known}"])
 
 
-def _no_release(suite: str, faults: Sequence[AerogelError]) -> AerogelError:
+def _no_release(suite: str, faults: Sequence[AerogelError], skipped: Sequence[str]) -> AerogelError:
     """The one error for a suite that no place served: a lie counts more than a place that is down."""
     lies = [error for error in faults if not isinstance(error, HttpError) and error.code != "debian.no-suite"]
     down = [error for error in faults if isinstance(error, HttpError) and error.status not in _ABSENT]
+    left_out = [f"apt source not used: {note}" for note in skipped]
     hint = "name a mirror with `--mirror` or the setting `AEROGEL_DEBIAN_MIRROR`"
     if lies or down:
         first = (lies or down)[0]
@@ -411,7 +423,7 @@ def _no_release(suite: str, faults: Sequence[AerogelError]) -> AerogelError:
         return AerogelError(
             first.message,
             code=first.code,
-            detail="\n".join([*filter(None, [first.detail]), *others]),
+            detail="\n".join([*filter(None, [first.detail]), *others, *left_out]),
             hints=[*first.hints, hint],
             exit_status=EXIT_NETWORK,
             temporary=first.temporary,
@@ -419,7 +431,7 @@ def _no_release(suite: str, faults: Sequence[AerogelError]) -> AerogelError:
     return AerogelError(
         f"no mirror serves the Debian suite `{suite}`",
         code="debian.no-suite",
-        detail="\n".join(error.message for error in faults),
+        detail="\n".join([*(error.message for error in faults), *left_out]),
         hints=["check the suite's name", hint],
         exit_status=EXIT_NETWORK,
     )

@@ -19,7 +19,7 @@ __all__ = ["Cache", "unpacked"]
 
 
 class _Saved(msgspec.Struct, frozen=True, array_like=True):
-    uri: str
+    origin: str
     data: bytes
 
 
@@ -30,16 +30,16 @@ class Cache:
         self._root = root
 
     def load_release(self, suite: str) -> tuple[str, bytes] | None:
-        """The archive root and the InRelease file kept for a suite; not verified."""
+        """The digest of the archive root's address, and the InRelease file kept for a suite; not verified."""
         try:
             saved = msgspec.msgpack.decode(self._release(suite).read_bytes(), type=_Saved)
         except (OSError, msgspec.DecodeError):
             return None
-        return saved.uri, saved.data
+        return saved.origin, saved.data
 
-    def save_release(self, suite: str, uri: str, data: bytes) -> None:
+    def save_release(self, suite: str, origin: str, data: bytes) -> None:
         with self.scratch() as path:
-            path.write_bytes(msgspec.msgpack.encode(_Saved(uri, data)))
+            path.write_bytes(msgspec.msgpack.encode(_Saved(origin, data)))
             self._keep(path, self._release(suite))
 
     def _release(self, suite: str) -> Path:
@@ -79,6 +79,11 @@ class Cache:
     def partial(self, key: str) -> Iterator[Path]:
         """A file to download into, for one process at a time; what a killed one left is still in it."""
         path = self._folder("partial") / key
+        with self._writing():
+            yield from self._locked(path)
+
+    @staticmethod
+    def _locked(path: Path) -> Iterator[Path]:
         while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
@@ -96,13 +101,15 @@ class Cache:
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """A new empty file on the cache's file system; removed at the end unless it was renamed."""
-        fd, name = tempfile.mkstemp(prefix="tmp-", dir=self._folder("partial"))
-        os.close(fd)
-        try:
-            yield Path(name)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+        folder = self._folder("partial")
+        with self._writing():
+            fd, name = tempfile.mkstemp(prefix="tmp-", dir=folder)
+            os.close(fd)
+            try:
+                yield Path(name)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name)
 
     def _keep(self, path: Path, target: Path) -> None:
         os.chmod(path, 0o644)
@@ -112,15 +119,23 @@ class Cache:
     def _folder(self, name: str) -> Path:
         return self._make(self._root / name)
 
-    @staticmethod
-    def _make(path: Path) -> Path:
-        try:
+    def _make(self, path: Path) -> Path:
+        with self._writing():
             path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A disk that is full or read-only is the host's fault, not a bug."""
+        try:
+            yield
         except OSError as error:
             raise AerogelError(
-                f"cannot make the cache folder `{path}`: {error.strerror}", code="debian.cache", exit_status=EXIT_HOST
+                f"cannot write to the cache `{self._root}`: {(error.strerror or str(error)).lower()}",
+                code="debian.cache",
+                hints=["set XDG_CACHE_HOME or AEROGEL_ROOT to a folder with space that you may write to"],
+                exit_status=EXIT_HOST,
             ) from None
-        return path
 
 
 def _is_same(fd: int, path: Path) -> bool:

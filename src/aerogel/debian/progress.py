@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
+from aerogel.errors import EXIT_INTERRUPTED, AerogelError
 from aerogel.events import Progress, Sink
 
 __all__ = ["Meter"]
@@ -23,15 +24,23 @@ class Meter:
         self._lock = threading.Lock()
         self._count = 0
         self._shown_s = 0.0
+        self._canceled = False
 
     def add(self, count: int) -> None:
+        """Counts bytes. Raises AerogelError `debian.canceled` in the downloads that outlive `cancel`."""
         with self._lock:
+            if self._canceled:
+                raise AerogelError("the download was given up", code="debian.canceled", exit_status=EXIT_INTERRUPTED)
             self._count += count
             now = time.monotonic()
             if now - self._shown_s < _PERIOD_S:
                 return
             self._shown_s = now
             self._emit()
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._canceled = True
 
     def reset(self) -> None:
         """What came so far does not count."""

@@ -12,6 +12,7 @@ import msgspec
 
 from aerogel.debian.control import paragraphs
 from aerogel.errors import AerogelError
+from aerogel.net.proxy import redact
 
 __all__ = ["IndexFile", "Release", "check_release", "parse_release"]
 
@@ -82,7 +83,7 @@ def parse_release(text: bytes, *, asked: str, uri: str, sha256: str, signers: tu
     except (StopIteration, KeyError, ValueError, TypeError, AerogelError) as error:
         what = f"it has no `{error.args[0]}` field" if isinstance(error, KeyError) else str(error) or "it is empty"
         raise AerogelError(
-            f"the Release file of `{asked}` at {uri} cannot be used: {what}", code="debian.release"
+            f"the Release file of `{asked}` at {redact(uri)} cannot be used: {what}", code="debian.release"
         ) from None
 
 

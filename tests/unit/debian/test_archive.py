@@ -14,7 +14,7 @@ from fault_server import Fault, FaultServer
 from aerogel.debian.archive import Archive
 from aerogel.debian.keyring import Keyring
 from aerogel.debian.mirror import Place, Sources
-from aerogel.errors import EXIT_NETWORK, AerogelError, render
+from aerogel.errors import EXIT_HOST, EXIT_NETWORK, AerogelError, render
 from aerogel.events import Event, Progress, Warned
 from aerogel.net.http import Http
 
@@ -428,3 +428,51 @@ def test_the_shipped_keys_are_readable() -> None:
     with pytest.raises(AerogelError):
         keyring.verify(b"", "x")
     assert len(keyring._trusted()) == 9
+
+
+def test_passwords_are_neither_shown_nor_kept(
+    server: FaultServer, repo: Repo, signer: Signer, tmp_path: Path, sink: Recorder
+) -> None:
+    url = server.url.replace("//", "//joe:hunter2@") + "/debian"
+    sources = Sources((Place(url, "option"),), ())
+
+    def make(*keys: bytes) -> Archive:
+        return Archive(
+            sources,
+            tmp_path / "cache",
+            Http(sleep=lambda _: None),
+            keyring=Keyring(*keys),
+            sink=sink,
+            sleep=lambda _: None,
+        )
+
+    assert "hunter2" not in render(refused(lambda: make().release("trixie"), "debian.signature"))
+    assert "hunter2" not in render(refused(lambda: make(signer.public).release("sid"), "debian.no-suite"))
+    opened = make(signer.public)
+    (hello,) = opened.index("trixie").named("hello")
+    assert server.seen[-1].headers["authorization"].startswith("Basic ")
+    server.files[f"/debian/{hello.filename}"] = b"x"
+    assert "hunter2" not in render(refused(lambda: opened.fetch(hello), "debian.deb-digest"))
+    for name in stored(tmp_path):
+        assert b"hunter2" not in (tmp_path / "cache" / name).read_bytes()
+
+
+def test_a_cache_that_cannot_be_written(server: FaultServer, repo: Repo, signer: Signer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    sources = Sources((Place(server.url + "/debian", "option"),), ())
+    opened = Archive(sources, tmp_path / "file/cache", Http(), keyring=Keyring(signer.public))
+    error = refused(lambda: opened.index("trixie"), "debian.cache")
+    assert error.exit_status == EXIT_HOST
+
+
+def test_one_fault_stops_the_other_downloads(archive: Make, repo: Repo, server: FaultServer, tmp_path: Path) -> None:
+    for i in range(30):
+        repo.put("trixie", {"Package": f"p{i}"}, deb({"Package": f"p{i}"}, [("./x", os.urandom(1000))]))
+    server.files |= repo.publish("trixie")
+    opened = archive(jobs=2)
+    wanted = [opened.index("trixie").named(f"p{i}")[0] for i in range(30)]
+    server.files[f"/debian/{wanted[0].filename}"] = b"x"
+    for package in wanted[2:]:
+        server.fail(f"/debian/{package.filename}", Fault(stall_s=0.05))
+    refused(lambda: opened.fetch_all(wanted), "debian.deb-digest")
+    assert len(server.seen) < 20

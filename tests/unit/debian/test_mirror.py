@@ -173,3 +173,24 @@ def test_security_suites() -> None:
         True,
         True,
     ]
+
+
+def test_logins_of_private_mirrors(tmp_path: Path) -> None:
+    text = """\
+deb https://corp.example.org/debian trixie main
+deb http://corp.example.org/debian trixie main
+deb http://plain.example.org:8080/repo/debian trixie main
+deb https://corp.example.org/other trixie main
+deb https://me@corp.example.org/debian trixie main
+"""
+    (tmp_path / "auth.conf").write_text("machine corp.example.org/debian # mine\n login joe@corp\n password a/b\n")
+    (tmp_path / "auth.conf.d").mkdir()
+    (tmp_path / "auth.conf.d/x.conf").write_text("machine http://plain.example.org:8080 login u password p\n")
+    found = read_apt_sources(apt(tmp_path, sources_list=text))
+    assert [entry.uris[0] for entry in found.entries] == [
+        "https://joe%40corp:a%2Fb@corp.example.org/debian",
+        "http://corp.example.org/debian",
+        "http://u:p@plain.example.org:8080/repo/debian",
+        "https://corp.example.org/other",
+        "https://me@corp.example.org/debian",
+    ]
