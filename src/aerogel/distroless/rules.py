@@ -41,7 +41,7 @@ _LIBC_TOOLS = Rule(
     name="libc-tools",
     why="programs for administrators; ldconfig stays because ctypes.util.find_library runs it",
     packages=("libc-bin",),
-    drop=("/usr/bin", "/usr/sbin", "/usr/lib/locale", "/usr/share/libc-bin", "/var/cache"),
+    drop=("/usr/bin", "/usr/sbin", "/usr/share/libc-bin", "/var/cache"),
     keep=("/usr/sbin/ldconfig",),
 )
 
@@ -76,7 +76,9 @@ MICRO = (
             )
         ),
     ),
-    Rule(name="translations", why="C.UTF-8 is built into glibc; messages stay English", drop=("/usr/share/locale",)),
+    Rule(
+        name="translations", why="messages stay English; the locale C.UTF-8 itself stays", drop=("/usr/share/locale",)
+    ),
     Rule(
         name="zones",
         why="`right` counts leap seconds and `posix` repeats every zone; the zones themselves all stay",

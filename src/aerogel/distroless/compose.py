@@ -1,0 +1,189 @@
+"""Puts a distroless image together: packages and generated files in, one canonical layer tar out.
+
+No maintainer script runs, nothing is written to a file system, and ownership exists only in the tar, so it works as
+any user and for any architecture. The same packages and recipe give the same bytes, whatever the time, locale,
+user, umask or hash seed.
+Not for: choosing and fetching packages (`base`), nor `debian` itself (`buildroot`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from aerogel.distroless import accounts, certificates, ldcache, osrelease, status
+from aerogel.distroless.layout import Item, Layout, merged_usr
+from aerogel.distroless.recipe import TRIPLETS, Recipe
+from aerogel.distroless.rules import LICENCES, Filter, profile, unused_licences
+from aerogel.distroless.unpacked import Unpacked
+from aerogel.errors import AerogelError
+from aerogel.files.entry import LNK, REG, SYM
+
+__all__ = ["Composition", "applets", "compose"]
+
+_LICENCES = b"usr/share/common-licenses/"
+_COPYRIGHT = re.compile(rb"usr/share/doc/[^/]+/copyright(?:\..*)?")
+_BUSYBOX = b"busybox/busybox"
+
+
+class Composition(NamedTuple):
+    """What to write, in order, and the newest time of the packages: seconds since 1970."""
+
+    items: list[Item]
+    epoch: int
+
+
+def compose(recipe: Recipe, packages: Sequence[Unpacked], arch: str) -> Composition:
+    """The image's tree. `arch` is Debian's name of the architecture.
+
+    Raises `distroless.*` for packages that do not fit together.
+    """
+    layout = Layout()
+    rules = profile(recipe.rules)
+    # base-files first: the modes of its directories are the ones that count.
+    ordered = sorted(packages, key=lambda each: (each.package.name != "base-files", each.package.name))
+    dropped: dict[str, set[str]] = {}
+    single: dict[bytes, bytes] = {}
+    for one in ordered:
+        name = one.package.name
+        rename = _to_busybox if recipe.busybox and name == "busybox-static" else merged_usr
+        dropped[name] = layout.add_package(one, Filter(rules, name).dropped_by, rename)
+        if name == "ca-certificates":
+            single |= _certificates(one)
+    layout.prune()
+    layout.merge_usr()
+    if recipe.rules == "micro":
+        dropped.setdefault("base-files", set()).update(_drop_licences(layout))
+    _add_system_files(layout, recipe)
+    if single:
+        _add_certificates(layout, single, hash_links=recipe.hash_links)
+    if recipe.busybox:
+        _add_applets(layout)
+    if recipe.library_cache:
+        layout.write(ldcache.PATH, _library_cache(layout, arch))
+    for path, target in recipe.links:
+        layout.link(path.lstrip("/").encode(), target.encode())
+    for one in ordered:
+        _add_status(layout, one, dropped[one.package.name], busybox=recipe.busybox)
+    return Composition(layout.ordered(), layout.epoch)
+
+
+def _to_busybox(path: bytes) -> bytes:
+    path = merged_usr(path)
+    return _BUSYBOX if path == b"usr/bin/busybox" else path
+
+
+def _certificates(unpacked: Unpacked) -> dict[bytes, bytes]:
+    return {
+        entry.path: unpacked.read(offset, entry.size)
+        for entry, offset in unpacked.entries
+        if entry.kind == REG and entry.path.startswith(certificates.SOURCE) and entry.path.endswith(b".crt")
+    }
+
+
+def _add_certificates(layout: Layout, single: dict[bytes, bytes], *, hash_links: bool) -> None:
+    bundle = certificates.bundle(single)
+    layout.write(certificates.BUNDLE, bundle)
+    for path, target in certificates.LINKS.items():
+        layout.link(path, target)
+    if hash_links:
+        folder, _, name = certificates.BUNDLE.rpartition(b"/")
+        for link in certificates.hash_links(bundle):
+            layout.link(folder + b"/" + link, name)
+
+
+def _drop_licences(layout: Layout) -> list[str]:
+    names = {
+        path.removeprefix(_LICENCES).decode(): layout.items[path].entry.link.decode()
+        for path in layout.items
+        if path.startswith(_LICENCES)
+    }
+    texts = [
+        layout.read(item)
+        for path, item in layout.items.items()
+        if item.entry.kind in (REG, LNK) and _COPYRIGHT.fullmatch(path)
+    ]
+    unused = unused_licences(names, texts)
+    for name in unused:
+        del layout.items[_LICENCES + name.encode()]
+    return [LICENCES] if unused else []
+
+
+def _add_system_files(layout: Layout, recipe: Recipe) -> None:
+    layout.write(b"etc/passwd", accounts.passwd_file())
+    layout.write(b"etc/group", accounts.group_file())
+    layout.write(b"etc/nsswitch.conf", osrelease.NSSWITCH)
+    for entry in accounts.homes(layout.epoch):
+        layout.add_directory(entry)
+    debian = layout.resolve(b"usr/lib/os-release")
+    if debian is None:
+        raise AerogelError(
+            f"the recipe `{recipe.name}` does not have the package `base-files`", code="distroless.no-base-files"
+        )
+    layout.write(b"usr/lib/os-release", osrelease.os_release(layout.read(debian), recipe.suite))
+    layout.link(b"etc/os-release", b"../usr/lib/os-release")
+
+
+def _add_applets(layout: Layout) -> None:
+    """Links for what busybox can do, by the table of names in the program itself."""
+    busybox = layout.items.get(_BUSYBOX)
+    if busybox is None:
+        raise AerogelError("`busybox-static` has no program `busybox`", code="distroless.busybox")
+    for name in applets(layout.read(busybox)):
+        if name != b"busybox":
+            layout.link(b"busybox/" + name, b"busybox")
+
+
+def applets(program: bytes) -> list[bytes]:
+    """Names of the applets in a busybox: NUL-terminated strings in sorted order, from `[` on.
+
+    Raises `distroless.busybox` if there is no such table.
+    """
+    table = re.search(rb"\[\0\[\[\0(?:[a-z0-9][a-z0-9_.-]*\0)+", program)
+    names: list[bytes] = []
+    for name in table[0].split(b"\0") if table else ():
+        if names and name <= names[-1]:
+            break
+        names.append(name)
+    if b"sh" not in names:
+        raise AerogelError("`busybox` has no table of applets that can be read", code="distroless.busybox")
+    return names
+
+
+def _library_cache(layout: Layout, arch: str) -> bytes:
+    libraries = []
+    for folder in ldcache.directories(TRIPLETS[arch]):
+        prefix = folder + b"/"
+        for path in sorted(path for path in layout.items if path.startswith(prefix)):
+            name = path.removeprefix(prefix)
+            if b"/" in name or not ldcache.is_library_name(name):
+                continue
+            item = layout.resolve(path)
+            if item is None or item.entry.kind not in (REG, LNK):
+                continue
+            found = ldcache.read_soname(partial(layout.read, item))
+            if found is None:
+                continue
+            soname, flags, big_endian = found
+            if not soname or (layout.items[path].entry.kind == SYM and name.endswith(b".so")):
+                soname = name  # ldconfig keeps the link that the linker uses under its own name
+            if prefix + soname not in layout.items:
+                layout.link(prefix + soname, name)  # as ldconfig would
+            libraries.append(ldcache.Library(soname, b"/" + prefix + soname, flags, big_endian))
+    return ldcache.write_cache(libraries)
+
+
+def _add_status(layout: Layout, one: Unpacked, dropped: set[str], *, busybox: bool) -> None:
+    name = one.package.name
+    rename = _to_busybox if busybox and name == "busybox-static" else merged_usr
+
+    def is_there(path: bytes) -> bool:
+        item = layout.items.get(rename(path))
+        return item is not None and item.owner == name
+
+    place = status.DIRECTORY + b"/" + name.encode()
+    layout.write(place, status.control_file(one.control["control"], dropped))
+    if "md5sums" in one.control:
+        layout.write(place + b".md5sums", status.sums_file(one.control["md5sums"], is_there))

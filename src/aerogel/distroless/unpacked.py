@@ -1,0 +1,139 @@
+"""The content of a .deb ready to be picked from: its control files, its entries, and the bytes behind them.
+
+Unpacking xz is half of the work of composing an image, so the plain contents of each package are kept. Packages are
+immutable and named by digest, so what is kept is right for ever; its own digest is checked on every use, because a
+cache may be damaged. Not for: writing files anywhere else.
+
+    <cache>/data-v1/<sha256 of the .deb>.data     the contents of its files, one after the other
+    <cache>/data-v1/<sha256 of the .deb>.index    marshal: digest of that, control files, entries with offsets
+
+Both appear by rename, the index last; readers need no lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import marshal
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from aerogel.debian.deb import open_deb
+from aerogel.debian.package import Package
+from aerogel.files.entry import Entry
+from aerogel.files.tar import CHUNK
+
+__all__ = ["FOLDER", "Unpacked", "unpack"]
+
+FOLDER = "data-v1"
+_VERSION = 1
+_THREADS = 2
+
+
+class Unpacked(NamedTuple):
+    """A package whose contents are open at `fd`; the offset beside an entry is where its content lies there."""
+
+    package: Package
+    control: dict[str, bytes]
+    entries: list[tuple[Entry, int]]
+    fd: int
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Content by its place in the file."""
+        return os.pread(self.fd, size, offset)
+
+
+@contextmanager
+def unpack(packages: Sequence[Package], debs: Sequence[Path], cache: Path) -> Iterator[list[Unpacked]]:
+    """Opens packages whose verified .deb files are `debs`, in the same order; closes them at the end.
+
+    Raises `debian.deb-damaged`, `debian.deb-unsafe` (devices, links to files that are not in the package).
+    """
+    folder = cache / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack, ThreadPoolExecutor(_THREADS) as pool:
+        futures = [pool.submit(_open, package, deb, folder) for package, deb in zip(packages, debs, strict=True)]
+        found = []
+        faults = []
+        for future in futures:
+            try:
+                one = future.result()
+            except BaseException as error:  # noqa: BLE001 - raised below, when what was opened is known
+                faults.append(error)
+                continue
+            stack.callback(os.close, one.fd)
+            found.append(one)
+        if faults:
+            raise faults[0]
+        yield found
+
+
+def _open(package: Package, deb: Path, folder: Path) -> Unpacked:
+    kept = folder / f"{package.sha256}.data"
+    opened = _kept(package, kept)
+    if opened is None:
+        _unpack(deb, kept)
+        opened = _kept(package, kept)
+        assert opened is not None  # written a moment ago
+    return opened
+
+
+def _kept(package: Package, kept: Path) -> Unpacked | None:
+    try:
+        index = kept.with_suffix(".index").read_bytes()
+        fd = os.open(kept, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        version, digest, control, rows = marshal.loads(index)  # noqa: S302 - our own file
+        if version == _VERSION and _digest(fd) == digest:
+            return Unpacked(package, control, [(Entry(*row[:-1]), row[-1]) for row in rows], fd)
+    except (EOFError, ValueError, TypeError):
+        pass  # damaged: it is made anew
+    os.close(fd)
+    return None
+
+
+def _digest(fd: int) -> bytes:
+    hasher = hashlib.sha256()
+    buffer = memoryview(bytearray(CHUNK))
+    at = 0
+    while got := os.preadv(fd, [buffer], at):
+        hasher.update(buffer[:got])
+        at += got
+    return hasher.digest()
+
+
+def _unpack(deb: Path, kept: Path) -> None:
+    hasher = hashlib.sha256()
+    rows = []
+    offset = 0
+    with open_deb(deb) as opened, _made(kept) as out:
+        for entry, content in opened.entries():
+            rows.append((*entry, offset))
+            offset += entry.size
+            while data := content.read(CHUNK):
+                hasher.update(data)
+                out.write(data)
+        index = marshal.dumps((_VERSION, hasher.digest(), dict(opened.control), rows))
+    with _made(kept.with_suffix(".index")) as out:
+        out.write(index)
+
+
+@contextmanager
+def _made(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name when the block ends well."""
+    fd, scratch = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+    try:
+        with open(fd, "wb") as out:
+            yield out
+        os.rename(scratch, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(scratch)
+        raise
