@@ -33,11 +33,11 @@ def find_account(spec: str, passwd: bytes, group: bytes) -> Account:
     user_part = user_part or "0"
     users, groups = _lines(passwd, 7), _lines(group, 4)
     found = next((u for u in users if u[0] == user_part), None)
-    if found is None and user_part.isdigit():
+    if found is None and _is_id(user_part):
         found = next((u for u in users if u[2] == user_part), None)
     if found is not None:
         name, uid, gid, home = found[0], int(found[2]), int(found[3]), found[5] or "/"
-    elif user_part.isdigit() and int(user_part) <= _MAX_ID:
+    elif _is_id(user_part):
         name, uid, gid, home = "", int(user_part), 0, "/"
     else:
         raise AerogelError(
@@ -55,7 +55,7 @@ def _gid_of(part: str, groups: list[list[str]]) -> int:
     found = next((g for g in groups if g[0] == part), None)
     if found is not None:
         return int(found[2])
-    if part.isdigit() and int(part) <= _MAX_ID:
+    if _is_id(part):
         return int(part)
     raise AerogelError(
         f"the image has no group `{part}`",
@@ -71,9 +71,13 @@ def _lines(data: bytes, fields: int) -> list[list[str]]:
         parts = line.strip().split(":")
         parts += [""] * (fields - len(parts))
         ids = parts[2:4] if fields == 7 else parts[2:3]
-        if parts[0] and all(i.isascii() and i.isdigit() and int(i) <= _MAX_ID for i in ids):
+        if parts[0] and all(_is_id(i) for i in ids):
             found.append(parts)
     return found
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= _MAX_ID
 
 
 def _known(what: str, entries: list[list[str]]) -> str:

@@ -33,7 +33,7 @@ def subordinate_ids(ask: Callable[[list[str]], str], etc: str = "/etc") -> dict[
     if not all(tools.values()):
         missing = " and ".join(f"`{tool}`" for tool, path in tools.items() if not path)
         fixes = ["as root: `apt-get install uidmap` (Debian, Ubuntu) or `dnf install shadow-utils` (Fedora)"]
-        return _problem("no-newuidmap", f"{missing} is not installed", fixes)
+        return _problem("no-newuidmap", f"{missing} cannot be found", fixes)
     ranges = {
         kind: _ranges(f"{etc}/{kind}", name, uid) or _from_directory(ask, kind, name) for kind in ("subuid", "subgid")
     }
@@ -74,7 +74,13 @@ def _ranges(path: str, name: str, uid: int) -> list[list[int]]:
         lines = []
     for line in lines:
         parts = line.strip().split(":")
-        if len(parts) == 3 and parts[0] in (name, str(uid)) and parts[1].isdigit() and parts[2].isdigit():
+        if (
+            len(parts) == 3
+            and parts[0] in (name, str(uid))
+            and (parts[1] + parts[2]).isascii()
+            and parts[1].isdigit()
+            and parts[2].isdigit()
+        ):
             start, count = int(parts[1]), int(parts[2])
             if count and [start, count] not in found:
                 found.append([start, count])

@@ -16,10 +16,48 @@ from aerogel.errors import AerogelError
 from aerogel.sandbox.launch import Helper
 from aerogel.sandbox.spec import Exit, Rootfs, Sandbox
 
-APPLETS = (
-    "awk cat chmod chown cut echo env false find grep head hostname id kill ls mkdir mknod mount nc nohup ps pwd rm rmdir "
-    "sed setsid sh sleep sort stat stty test touch tr true tty umount uname unshare wc"
-).split()
+APPLETS = [
+    "awk",
+    "cat",
+    "chmod",
+    "chown",
+    "cut",
+    "echo",
+    "env",
+    "false",
+    "find",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "kill",
+    "ls",
+    "mkdir",
+    "mknod",
+    "mount",
+    "nc",
+    "nohup",
+    "ps",
+    "pwd",
+    "rm",
+    "rmdir",
+    "sed",
+    "setsid",
+    "sh",
+    "sleep",
+    "sort",
+    "stat",
+    "stty",
+    "test",
+    "touch",
+    "tr",
+    "true",
+    "tty",
+    "umount",
+    "uname",
+    "unshare",
+    "wc",
+]
 PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\n"
 GROUP = "root:x:0:\napp:x:1001:\nvideo:x:44:app\naudio:x:63:app,other\nother:x:70:\n"
 
