@@ -13,13 +13,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Fault:
-    """What happens once instead of a plain answer; `cut_at` sends that many bytes, then closes."""
+    """What happens once instead of a plain answer; `cut_at` sends that many bytes, then closes.
+
+    `stall_s` waits before the answer, `trickle_s` after each single byte.
+    """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     cut_at: int | None = None
     stall_s: float = 0.0
+    trickle_s: float = 0.0
     ignore_range: bool = False
     replace: bytes | None = None
 
@@ -82,11 +86,13 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 status = 206
                 headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self.answer(status, {**headers, **fault.headers}, data[start:], fault.cut_at)
+        self.answer(status, {**headers, **fault.headers}, data[start:], fault.cut_at, fault.trickle_s)
 
     do_HEAD = do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815  the names that the base class looks for
 
-    def answer(self, status: int, headers: dict[str, str], body: bytes, cut_at: int | None = None) -> None:
+    def answer(
+        self, status: int, headers: dict[str, str], body: bytes, cut_at: int | None = None, trickle_s: float = 0
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -95,6 +101,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         with contextlib.suppress(ConnectionError):
+            if trickle_s:
+                for i in range(len(body)):
+                    self.wfile.write(body[i : i + 1])
+                    time.sleep(trickle_s)
+                return
             self.wfile.write(body if cut_at is None else body[:cut_at])
             self.wfile.flush()
         if cut_at is not None:

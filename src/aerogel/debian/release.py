@@ -5,8 +5,9 @@ Parsing and judging only; fetching is `archive`'s. Spec: Debian repository forma
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -99,8 +100,20 @@ def _files(section: str) -> dict[str, IndexFile]:
     return files
 
 
+_DATE = re.compile(
+    r"(?:[A-Z][a-z]{2}, )?(\d{1,2}) ([A-Z][a-z]{2}) (\d{4}) (\d{1,2}):(\d\d):(\d\d) (?:UTC|GMT|Z|\+0000)"
+)
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
 def _seconds(text: str) -> int:
-    return int(parsedate_to_datetime(text.replace("UTC", "+0000")).timestamp())
+    """`Sat, 12 Sep 2026 07:55:41 UTC`; as in apt, no other zone will do."""
+    found = _DATE.fullmatch(text.strip())
+    if found is None or found[2] not in _MONTHS:
+        raise ValueError(f"`{text}` is no date in UTC")
+    day, _, year, hour, minute, second = found.groups()
+    moment = datetime(int(year), _MONTHS.index(found[2]) + 1, int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+    return int(moment.timestamp())
 
 
 def check_release(release: Release, name: str, now: float, *, allow_expired: bool) -> None:

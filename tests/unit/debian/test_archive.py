@@ -476,3 +476,16 @@ def test_one_fault_stops_the_other_downloads(archive: Make, repo: Repo, server: 
         server.fail(f"/debian/{package.filename}", Fault(stall_s=0.05))
     refused(lambda: opened.fetch_all(wanted), "debian.deb-digest")
     assert len(server.seen) < 20
+
+
+@pytest.mark.parametrize(
+    "date", ["Sat, 12 Sep 2026 07:55:41 +0200", "Sat, 12 Xxx 2026 07:55:41 UTC", "Sat, 32 Sep 2026 07:55:41 UTC", ""]
+)
+def test_dates_that_are_none(archive: Make, server: FaultServer, repo: Repo, date: str) -> None:
+    server.files |= repo.publish("trixie", Date=date)
+    refused(lambda: archive().release("trixie"), "debian.release")
+
+
+def test_a_date_as_debian_writes_it(archive: Make, server: FaultServer, repo: Repo) -> None:
+    server.files |= repo.publish("trixie", Date="Sat, 12 Sep 2026 07:55:41 UTC")
+    assert archive(now=lambda: 1789199742.0).release("trixie").date == 1789199741

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
 from debian_repo import ar, compress, deb, special, tar
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aerogel.debian.deb import open_deb
 from aerogel.errors import AerogelError
@@ -173,3 +177,19 @@ def test_members_of_nobody_are_skipped(tmp_path: Path) -> None:
     )
     with open_deb(write(tmp_path, data)) as found:
         assert [entry.path for entry, _ in found.entries()] == [b"a"]
+
+
+SMALL = deb(
+    entries=[("./a", b"hello"), special("./b", tarfile.SYMTYPE, "a"), special("./c", tarfile.LNKTYPE, "./a")], codec=""
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 255)), max_size=6))
+def test_damage_never_ends_in_anything_but_an_error_of_ours(changes: list[tuple[int, int]]) -> None:
+    data = bytearray(SMALL)
+    for at, value in changes:
+        data[at] = value
+    with tempfile.NamedTemporaryFile() as file, contextlib.suppress(AerogelError):
+        file.write(data)
+        file.flush()
+        read_all(Path(file.name))

@@ -148,6 +148,14 @@ def test_a_silent_server_times_out(server: FaultServer, waits: list[float]) -> N
     assert len(waits) == 1
 
 
+def test_a_trickle_counts_as_silence(server: FaultServer, waits: list[float]) -> None:
+    http = Http(sleep=waits.append, read_timeout_s=0.2, attempts=2)
+    server.files["/a"] = b"x" * 100
+    server.fail("/a", Fault(trickle_s=0.05))
+    assert http.request("GET", server.url + "/a").body == b"x" * 100
+    assert len(server.seen) == 2
+
+
 @pytest.mark.parametrize("url", ["ftp://mirror.example.org/x", "no address", "http://"])
 def test_addresses_that_are_none(http: Http, url: str) -> None:
     with pytest.raises(AerogelError) as caught:
