@@ -123,5 +123,5 @@ def _newer_flag(parts: Split, escape: str) -> bool:
     return any(not text.isascii() or (escape != "\\" and "\\" in text) for text in written)
 
 
-class Newer(Exception):  # noqa: N818  -- a verdict, not an error
+class Newer(Exception):
     """The input shows a rule that v0.12.5 does not know."""

@@ -305,6 +305,8 @@ def _command(parts: Split, first: int = 0) -> ast.ShellForm | ast.ExecForm:
 
 
 def _run(parts: Split, span: Span, context: Context) -> ast.Run:
+    if not parts.words and not parts.heredocs:
+        _fail("RUN needs a command", "missing-argument", parts.keyword.span, "the form is `RUN [flags] COMMAND`")
     kinds = {"mount": LIST, "network": STRING, "security": STRING, "device": LIST}
     flags = read_flags(parts, kinds, context.faults)
     mounts: list[ast.RunMount] = []
