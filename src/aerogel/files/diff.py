@@ -1,0 +1,328 @@
+"""Writes a directory as a canonical layer tar: the upper directory of an overlay mount, or a whole tree.
+
+Runs in the sandbox helper, on trees that nobody changes meanwhile. What a layer cannot say (overlayfs redirects,
+names that look like whiteouts) is an error and never silently lost. Standard library only.
+Spec: OCI image-spec v1.1 layer.md#creating; Linux Documentation/filesystems/overlayfs.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Sequence
+
+from aerogel.errors import AerogelError
+from aerogel.files.entry import BLK, CHR, DIR, FIFO, LNK, OPAQUE, REG, SYM, WHITEOUT, Entry, shown
+from aerogel.files.inside import system_errors
+from aerogel.files.tar import TarWriter
+
+__all__ = ["kept_xattr", "write_diff", "write_tree"]
+
+_OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OVERLAY = (b"trusted.overlay.", b"user.overlay.")
+_KINDS = {
+    stat.S_IFREG: REG,
+    stat.S_IFDIR: DIR,
+    stat.S_IFLNK: SYM,
+    stat.S_IFCHR: CHR,
+    stat.S_IFBLK: BLK,
+    stat.S_IFIFO: FIFO,
+}
+_DEAF = (errno.ENOTSUP, errno.ENODATA, errno.ENOSYS)
+
+
+def kept_xattr(key: bytes) -> bool:
+    """Whether a layer keeps the attribute: file capabilities and the user's own, not the host's labels or ACLs."""
+    if key.startswith(b"user."):
+        return not key.startswith((b"user.overlay.", b"user.aerogel."))
+    return key == b"security.capability"
+
+
+def write_tree(
+    write: Callable[[bytes | memoryview], object],
+    root_fd: int,
+    *,
+    epoch: int | None = None,
+    exclude: Iterable[bytes] = (),
+) -> int:
+    """Writes everything below the directory; gives the number of entries.
+
+    `epoch` (seconds) is the latest modification time that is written; `exclude` are paths left out with what is
+    below them. Sockets are left out. Raises AerogelError `diff.*`, `tar.*`.
+    """
+    return _Walk(write, root_fd, None, epoch, frozenset(exclude)).run()
+
+
+def write_diff(
+    write: Callable[[bytes | memoryview], object],
+    upper_fd: int,
+    lower_fds: Sequence[int],
+    *,
+    epoch: int | None = None,
+    exclude: Iterable[bytes] = (),
+) -> int:
+    """Writes what an overlay's upper directory changes of the lower ones (lowest first); gives the number of entries.
+
+    A directory is written if it differs from the lower one in mode, owner or attributes, or if something below it
+    is written; a whiteout only if it hides something. Otherwise as `write_tree`.
+    """
+    return _Walk(write, upper_fd, tuple(reversed(lower_fds)), epoch, frozenset(exclude)).run()
+
+
+class _Directory:
+    """A directory of the upper tree whose own entry may still have to be written."""
+
+    __slots__ = ("entry", "lowers", "parent", "written")
+
+    def __init__(self, entry: Entry, lowers: tuple[int, ...], parent: _Directory | None) -> None:
+        self.entry = entry
+        self.lowers = lowers
+        """Those lower directories, topmost first, that show through here."""
+        self.parent = parent
+        self.written = False
+
+
+_Item = tuple[bytes, os.stat_result | None, _Directory]
+"""Name in the tar's order, what is there (None: a marker of the layer), the directory it is in."""
+
+
+class _Walk:
+    def __init__(
+        self,
+        write: Callable[[bytes | memoryview], object],
+        root_fd: int,
+        lowers: tuple[int, ...] | None,
+        epoch: int | None,
+        exclude: frozenset[bytes],
+    ) -> None:
+        self._tar = TarWriter(write)
+        self._root = root_fd
+        self._overlay = lowers is not None
+        self._top = _Directory(Entry(b"", DIR, 0o755), lowers or (), None)
+        self._top.written = True
+        self._epoch = epoch
+        self._exclude = exclude
+        self._inodes: dict[tuple[int, int], bytes] = {}
+        self._count = 0
+
+    def run(self) -> int:
+        pending = self._children(b"", self._top)
+        while pending:
+            name, status, parent = pending.pop()
+            path = parent.entry.path + b"/" + name if parent.entry.path else name
+            if path in self._exclude:
+                continue
+            with system_errors("read", path, "diff.failed"):
+                if status is None:
+                    self._emit(Entry(path, REG, 0o644, mtime=self._clamped(0)), parent)
+                elif stat.S_ISDIR(status.st_mode):
+                    pending += self._directory(path, status, parent)
+                else:
+                    self._file(path, status, parent)
+        self._tar.close()
+        return self._count
+
+    def _children(self, path: bytes, directory: _Directory, fd: int | None = None) -> list[_Item]:
+        """What is in a directory, last first, with the names that the layer gives them."""
+        found: list[_Item] = []
+        with system_errors("read", path, "diff.failed"):
+            opened = self._open(path) if fd is None else fd
+            try:
+                with os.scandir(opened) as entries:
+                    for each in entries:
+                        name = os.fsencode(each.name)
+                        status = each.stat(follow_symlinks=False)
+                        item = self._item(path, name, status, directory)
+                        if item is not None:
+                            found.append(item)
+            finally:
+                if fd is None:
+                    os.close(opened)
+        found.sort(key=_by_name, reverse=True)
+        return found
+
+    def _item(self, path: bytes, name: bytes, status: os.stat_result, directory: _Directory) -> _Item | None:
+        if name.startswith(WHITEOUT):
+            raise AerogelError(
+                f"`/{shown(path + b'/' + name)}` cannot be stored in a layer: names that begin with `.wh.` mean "
+                "deleted files there",
+                code="diff.whiteout-name",
+            )
+        if self._overlay and stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            full = path + b"/" + name if path else name
+            if self._below(full, directory.lowers) is None:
+                return None
+            return WHITEOUT + name, None, directory
+        return name, status, directory
+
+    def _open(self, path: bytes) -> int:
+        # The tree is ours and at rest, and every component above was seen to be a directory.
+        return os.open(path or b".", _OPEN_DIR, dir_fd=self._root)
+
+    def _directory(self, path: bytes, status: os.stat_result, parent: _Directory) -> list[_Item]:
+        fd = self._open(path)
+        try:
+            xattrs, marks = self._xattrs(fd, path)
+            entry = self._entry(path, DIR, status, xattrs)
+            below = self._below(path, parent.lowers)
+            opaque = marks.get(b"opaque") == b"y"
+            lowers: tuple[int, ...] = ()
+            if below is not None and below[2]:
+                lowers = self._lowers(path, parent.lowers)
+            directory = _Directory(entry, () if opaque else lowers, parent)
+            if below is None or not below[2] or opaque or not _same(entry, below):
+                self._need(directory)
+            found = self._children(path, directory, fd)
+        finally:
+            os.close(fd)
+        if opaque and lowers:
+            found.append((OPAQUE, None, directory))
+            found.sort(key=_by_name, reverse=True)
+        return found
+
+    def _file(self, path: bytes, status: os.stat_result, parent: _Directory) -> None:
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        if kind is None:
+            return  # a socket: nobody listens to it any more
+        if kind == SYM:
+            entry = self._entry(path, kind, status, ())
+            self._emit(entry._replace(link=os.readlink(path, dir_fd=self._root)), parent)
+        elif kind == REG:
+            self._regular(path, status, parent)
+        else:
+            entry = self._entry(path, kind, status, ())
+            rdev = (0, 0) if kind == FIFO else (os.major(status.st_rdev), os.minor(status.st_rdev))
+            self._emit(entry._replace(rdev=rdev), parent)
+
+    def _regular(self, path: bytes, status: os.stat_result, parent: _Directory) -> None:
+        if status.st_nlink > 1:
+            first = self._inodes.setdefault((status.st_dev, status.st_ino), path)
+            if first != path:
+                self._emit(self._entry(path, LNK, status, ())._replace(link=first, size=0), parent)
+                return
+        fd = os.open(path, _OPEN_FILE, dir_fd=self._root)
+        try:
+            xattrs, _ = self._xattrs(fd, path)
+            entry = self._entry(path, REG, status, xattrs)
+            self._need(parent)
+            self._count += 1
+            self._tar.file_fd(entry, fd)
+        finally:
+            os.close(fd)
+
+    def _entry(self, path: bytes, kind: int, status: os.stat_result, xattrs: tuple[tuple[bytes, bytes], ...]) -> Entry:
+        size = status.st_size if kind == REG else 0
+        mtime = self._clamped(status.st_mtime_ns // 10**9)
+        return Entry(path, kind, status.st_mode & 0o7777, status.st_uid, status.st_gid, size, mtime, xattrs=xattrs)
+
+    def _clamped(self, mtime: int) -> int:
+        return mtime if self._epoch is None else min(mtime, self._epoch)
+
+    def _emit(self, entry: Entry, parent: _Directory) -> None:
+        self._need(parent)
+        self._count += 1
+        self._tar.entry(entry)
+
+    def _need(self, directory: _Directory) -> None:
+        """Writes the directory's entry and those above it, unless they are written."""
+        missing = []
+        at: _Directory | None = directory
+        while at is not None and not at.written:
+            missing.append(at)
+            at = at.parent
+        for each in reversed(missing):
+            each.written = True
+            self._count += 1
+            self._tar.entry(each.entry)
+
+    def _xattrs(self, fd: int, path: bytes) -> tuple[tuple[tuple[bytes, bytes], ...], dict[bytes, bytes]]:
+        """The attributes that a layer keeps, sorted, and overlayfs's marks by their last word."""
+        names = _names(fd)
+        if not names:
+            return (), {}
+        kept = []
+        marks = {}
+        for key in names:
+            prefix = next((prefix for prefix in _OVERLAY if key.startswith(prefix)), None)
+            if prefix is not None and self._overlay:
+                marks[key[len(prefix) :]] = os.getxattr(fd, key)
+            elif kept_xattr(key):
+                kept.append((key, os.getxattr(fd, key)))
+        for mark in (b"redirect", b"metacopy"):
+            if mark in marks:
+                raise AerogelError(
+                    f"`/{shown(path)}` was stored by overlayfs with `{mark.decode()}`, which a layer cannot express",
+                    code="diff.redirect",
+                    hints=["the file system was mounted by another program, with `redirect_dir=on` or `metacopy=on`"],
+                )
+        return tuple(sorted(kept)), marks
+
+    def _below(self, path: bytes, lowers: tuple[int, ...]) -> tuple[os.stat_result, int, bool] | None:
+        """What the lower layers show at a path below directories that they share: status, layer, is a directory."""
+        for fd in lowers:
+            try:
+                status = os.lstat(path, dir_fd=fd)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+                return None
+            return status, fd, stat.S_ISDIR(status.st_mode)
+        return None
+
+    def _lowers(self, path: bytes, lowers: tuple[int, ...]) -> tuple[int, ...]:
+        """The lower layers that show through in a directory: down to the first that hides those below it."""
+        found = []
+        for fd in lowers:
+            try:
+                opened = os.open(path, _OPEN_DIR, dir_fd=fd)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                    break
+                raise
+            try:
+                found.append(fd)
+                if any(_mark(opened, prefix + b"opaque") == b"y" for prefix in _OVERLAY):
+                    break
+            finally:
+                os.close(opened)
+        return tuple(found)
+
+
+def _by_name(item: _Item) -> bytes:
+    return item[0]
+
+
+def _names(fd: int) -> list[bytes]:
+    try:
+        return [os.fsencode(name) for name in os.listxattr(fd)]
+    except OSError as error:
+        if error.errno in _DEAF:
+            return []
+        raise
+
+
+def _mark(fd: int, key: bytes) -> bytes:
+    try:
+        return os.getxattr(fd, key)
+    except OSError as error:
+        # Without privilege over the file system `trusted.*` does not seem to exist.
+        if error.errno in (*_DEAF, errno.EPERM):
+            return b""
+        raise
+
+
+def _same(entry: Entry, below: tuple[os.stat_result, int, bool]) -> bool:
+    """Whether the lower directory looks the same: mode, owner and kept attributes; times do not count."""
+    status, fd, _ = below
+    if (entry.mode, entry.uid, entry.gid) != (status.st_mode & 0o7777, status.st_uid, status.st_gid):
+        return False
+    opened = os.open(entry.path, _OPEN_DIR, dir_fd=fd)
+    try:
+        kept = sorted((key, os.getxattr(opened, key)) for key in _names(opened) if kept_xattr(key))
+    finally:
+        os.close(opened)
+    return tuple(kept) == entry.xattrs

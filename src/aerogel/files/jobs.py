@@ -1,0 +1,156 @@
+"""The file jobs that run in the sandbox helper's workers, where mapped owners and file capabilities are visible.
+
+Each takes its arguments as JSON values (paths as strings, bytes that are no UTF-8 as lone surrogates) and open
+descriptors, which stay the caller's, and gives back JSON values. Paths of host directories come from the main
+process and are trusted; what is in the trees and streams is not. Standard library only.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+from aerogel.errors import EXIT_HOST, AerogelError
+from aerogel.files.diff import write_diff, write_tree
+from aerogel.files.entry import clean_path, shown
+from aerogel.files.extract import extract as extract_tar
+from aerogel.files.inside import Directories, open_regular, remove_tree, system_errors
+from aerogel.files.tar import CHUNK
+
+__all__ = ["archive", "diff", "extract", "read", "remove"]
+
+
+class _FdReader:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def read(self, size: int, /) -> bytes:
+        return os.read(self._fd, size)
+
+
+def _bytes(path: str) -> bytes:
+    # Not os.fsencode: that depends on the locale, and the other side does not.
+    return path.encode("utf-8", "surrogateescape")
+
+
+@contextmanager
+def _directory(path: str) -> Iterator[int]:
+    try:
+        fd = os.open(_bytes(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise AerogelError(
+            f"cannot open directory `{path}`: {(error.strerror or '').lower()}",
+            code="files.directory",
+            exit_status=EXIT_HOST,
+        ) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _output(fd: int) -> Iterator[io.BufferedWriter[io.FileIO]]:
+    """The pipe to the main process; its being gone ends the job without a word, since nobody would hear it."""
+    stream = io.BufferedWriter(io.FileIO(fd, "wb", closefd=False), CHUNK)
+    try:
+        yield stream
+        stream.flush()
+    except BrokenPipeError as error:
+        raise AerogelError("nobody reads what a file job writes", code="files.canceled") from error
+    finally:
+        # What could not be written must not be tried again when the object goes.
+        with suppress(OSError, ValueError):
+            stream.detach()
+
+
+def extract(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """Unpacks the tar that `fds[0]` gives into the directory `path`, reading to the end.
+
+    `overlay` is `"trusted"`, `"user"` or None (a plain tree, whiteouts delete). Gives `entries`, `bytes` and
+    `dropped_xattrs`. Raises AerogelError `tar.*`, `extract.*`.
+    """
+    with _directory(args["path"]) as root:
+        done = extract_tar(_FdReader(fds[0]), root, args.get("overlay"))
+    return {"entries": done.entries, "bytes": done.size, "dropped_xattrs": done.dropped_xattrs}
+
+
+def diff(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """Writes the overlay directory `upper` as a layer tar to `fds[0]`, against `lowers` (lowest first).
+
+    `epoch`: latest modification time in seconds, or None; `exclude`: paths that are left out. Gives `entries`.
+    Raises AerogelError `diff.*`, `tar.*`.
+    """
+    with ExitStack() as stack:
+        upper = stack.enter_context(_directory(args["upper"]))
+        lowers = [stack.enter_context(_directory(lower)) for lower in args["lowers"]]
+        out = stack.enter_context(_output(fds[0]))
+        entries = write_diff(out.write, upper, lowers, epoch=args.get("epoch"), exclude=_exclude(args))
+    return {"entries": entries}
+
+
+def archive(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """Writes the directory `root` as a layer tar to `fds[0]`; `epoch`, `exclude` and the result as in `diff`."""
+    with _directory(args["root"]) as root, _output(fds[0]) as out:
+        entries = write_tree(out.write, root, epoch=args.get("epoch"), exclude=_exclude(args))
+    return {"entries": entries}
+
+
+def _exclude(args: dict[str, Any]) -> list[bytes]:
+    return [clean_path(_bytes(path)) for path in args.get("exclude") or ()]
+
+
+def read(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """Writes the contents of regular files to `fds[0]`, one directly after the other; gives `bytes`.
+
+    The files are `paths`, whose contents must have `sizes` bytes, in the directory `root` or, topmost first found,
+    in the directories `lowers` (lowest first). No symbolic link is followed. Raises AerogelError `read.*`.
+    """
+    total = 0
+    roots = [args["root"]] if "root" in args else list(reversed(args["lowers"]))
+    with ExitStack() as stack:
+        trees = [stack.enter_context(Directories(stack.enter_context(_directory(root)))) for root in roots]
+        out = stack.enter_context(_output(fds[0]))
+        for name, size in zip(args["paths"], args["sizes"], strict=True):
+            path = clean_path(_bytes(name))
+            fd = _open_first(trees, path)
+            try:
+                _copy(fd, out, path, size)
+            finally:
+                os.close(fd)
+            total += size
+    return {"bytes": total}
+
+
+def _open_first(trees: list[Directories], path: bytes) -> int:
+    for tree in trees[:-1]:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return open_regular(tree, path)
+    with system_errors("read", path, "read.failed"):
+        return open_regular(trees[-1], path)
+
+
+def _copy(fd: int, out: io.BufferedWriter[io.FileIO], path: bytes, size: int) -> None:
+    left = size
+    while left:
+        data = os.read(fd, min(left, CHUNK))
+        if not data:
+            break
+        out.write(data)
+        left -= len(data)
+    if left or os.fstat(fd).st_size != size:
+        raise AerogelError(
+            f"file `/{shown(path)}` does not have the {size} bytes that its layer says", code="read.changed"
+        )
+
+
+def remove(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """Removes `path` with everything below it; a missing one is no error. Raises AerogelError `remove.failed`."""
+    del fds
+    path = _bytes(args["path"])
+    with system_errors("remove", path.lstrip(b"/"), "remove.failed"), suppress(FileNotFoundError):
+        remove_tree(path)
+    return {}
