@@ -18,7 +18,16 @@ class Command:
         self.aliases = aliases
 
 
-COMMANDS = (Command("version", "version", "Show versions of aerogel and of what it uses", group="Host"),)
+COMMANDS = (
+    Command(
+        "build",
+        "build",
+        "Build an image from a Dockerfile",
+        group="Build and run",
+        aliases=("buildx build", "buildx b", "image build", "builder build"),
+    ),
+    Command("version", "version", "Show versions of aerogel and of what it uses", group="Host"),
+)
 
 
 def find_command(words: list[str]) -> tuple[Command, list[str]] | None:
