@@ -96,7 +96,7 @@ def _follow(name: str, candidate: int, config: dict[str, Any], link: socket.sock
         message = received[0]
         if "map" not in message:
             return message
-        wire.send(link, {"refused": rungs.write_maps(candidate, config["ids"])})
+        wire.send(link, {"refused": rungs.write_maps(candidate, name, config["ids"])})
 
 
 def _climb(

@@ -37,7 +37,7 @@ from aerogel.sandbox.spec import DEFAULT_PATH, Exit, Finding, Isolation, Mount, 
 
 __all__ = ["Helper", "HelperBug", "Process", "try_rungs"]
 
-_RUNGS = ("root", "subid")
+_RUNGS = ("root", "ident", "subid")
 _START_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 5.0
 """After that the socket is closed, which makes the helper kill process 1 itself."""
@@ -196,7 +196,7 @@ class Helper:
         helper = cls(session, keeper)
         helper.findings = findings
         name = hello["rung"]
-        helper.rung = Rung(name, "root" if name == "root" else map_id(ids), hello["overlay"])
+        helper.rung = Rung(name, map_id(ids) if name == "subid" else name, hello["overlay"])
         helper._reclaim()
         return helper
 

@@ -1,7 +1,8 @@
 """The isolation ladder, seen from inside: how each rung is entered, and why one could not be.
 
 A rung is chosen by trying it in a forked child, never by guessing. Standard library only: part of the helper.
-Here: `root` (real root, namespaces) and `subid` (user namespace with subordinate ids).
+Here: `root` (real root, namespaces), `ident` (root without CAP_SYS_ADMIN, in a user namespace that maps each id to
+itself) and `subid` (user namespace with subordinate ids).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def enter(name: str, config: dict[str, Any], link: socket.socket) -> None:
     if name == "root":
         _enter_root()
     else:
-        _enter_subid(config, link)
+        _enter_user_namespace(name, config, link)
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
 
 
@@ -54,9 +55,12 @@ def _enter_root() -> None:
         ) from None
 
 
-def _enter_subid(config: dict[str, Any], link: socket.socket) -> None:
+def _enter_user_namespace(name: str, config: dict[str, Any], link: socket.socket) -> None:
     ids = config["ids"]
-    if "problem" in ids:
+    if name == "ident":
+        if os.geteuid() != 0:
+            raise Refused("not-root", "this user is not root")
+    elif "problem" in ids:
         raise Refused(ids["problem"], ids["message"], *ids["fixes"])
     try:
         syscalls.unshare(syscalls.CLONE_NEWUSER)
@@ -68,8 +72,10 @@ def _enter_subid(config: dict[str, Any], link: socket.socket) -> None:
         message = received[0]["refused"] if received else "the helper ended"
         raise Refused(
             "map-refused",
-            f"the subordinate ids cannot be mapped: {message}",
-            "newuidmap must be setuid root or have file capabilities, and keep them inside an outer container",
+            f"the ids cannot be mapped: {message}",
+            "start the outer container with the capabilities SETUID, SETGID and SETFCAP"
+            if name == "ident"
+            else "newuidmap must be setuid root or have file capabilities, and keep them inside an outer container",
         )
     try:
         os.setgroups([])
@@ -122,8 +128,13 @@ def _read(path: str) -> str:
         return ""
 
 
-def write_maps(pid: int, ids: dict[str, Any]) -> str:
-    """Maps the ids of a process in a new user namespace by newuidmap and newgidmap; "" or what they complained of."""
+def write_maps(pid: int, name: str, ids: dict[str, Any]) -> str:
+    """Maps the ids of a process in a new user namespace; "" or what went wrong.
+
+    Called in the namespace above: `ident` writes the maps itself, `subid` lets newuidmap and newgidmap do it.
+    """
+    if name == "ident":
+        return _write_identity(pid)
     for tool, own, ranges in (
         (ids["newuidmap"], os.getuid(), ids["uids"]),
         (ids["newgidmap"], os.getgid(), ids["gids"]),
@@ -136,6 +147,19 @@ def write_maps(pid: int, ids: dict[str, Any]) -> str:
         complaint = _execute(arguments)
         if complaint:
             return complaint
+    return ""
+
+
+def _write_identity(pid: int) -> str:
+    for kind in ("uid_map", "gid_map"):
+        try:
+            with open(f"/proc/self/{kind}", encoding="ascii") as file:
+                ranges = [line.split() for line in file]
+            text = "".join(f"{inside} {inside} {count}\n" for inside, _, count in ranges)
+            with open(f"/proc/{pid}/{kind}", "w", encoding="ascii") as file:
+                file.write(text)
+        except OSError as error:
+            return f"{kind}: {error.strerror}"
     return ""
 
 
@@ -177,7 +201,7 @@ def examine(config: dict[str, Any], name: str) -> str | None:
                 "start the outer container with `--security-opt systempaths=unconfined`",
             ) from None
         syscalls.umount(f"{base}/proc")
-        kind = "user" if name == "subid" else "trusted"
+        kind = "trusted" if name == "root" else "user"
         return kind if _overlay_works(base, scratch, kind) else None
     finally:
         syscalls.umount(base)

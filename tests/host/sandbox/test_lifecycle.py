@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import gone, mounts_below, processes_with
+from boxes import gone, mounts_below, processes_with
 
 from aerogel.errors import AerogelError
 from aerogel.sandbox.launch import Helper
@@ -94,7 +94,7 @@ def test_a_forced_rung_that_does_not_work(tmp_path):
 def test_the_probe(tmp_path):
     found = probe(str(tmp_path))
     assert found.rung == ("root" if os.getuid() == 0 else "subid")
-    assert [finding.rung for finding in found.findings] == ["root", "subid"]
+    assert [finding.rung for finding in found.findings] == ["root", "ident", "subid"]
     assert any(line.startswith(f"{found.rung}: works") for line in sentences(found))
     assert os.listdir(tmp_path) == []
 

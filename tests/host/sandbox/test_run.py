@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from conftest import Box, gone, mounts_below
+from boxes import Box, gone, mounts_below
 
 from aerogel.errors import AerogelError
 from aerogel.sandbox.spec import Limit, Mount, Rootfs, Sandbox

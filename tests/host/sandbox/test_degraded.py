@@ -1,0 +1,62 @@
+"""Rungs that this machine would not take by itself: forced, or made necessary by taking rights away.
+
+Debian packages: util-linux (setpriv).
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.host, pytest.mark.skipif(os.getuid() != 0, reason="rights are taken away from root")]
+
+HERE = Path(__file__).parent
+SCRIPT = """
+import sys
+from aerogel.errors import AerogelError, render
+from aerogel.sandbox.launch import Helper
+try:
+    with Helper.start(sys.argv[1], preload=()) as helper: print(helper.rung, [f.problem for f in helper.findings])
+except AerogelError as error:
+    print(render(error))
+    sys.exit(error.exit_status)
+"""
+
+
+def without(capabilities, *arguments, **variables):
+    drop = ["setpriv", "--bounding-set", ",".join(f"-{name}" for name in capabilities)] if capabilities else []
+    if drop and shutil.which("setpriv") is None:
+        pytest.skip("no setpriv")
+    path = os.pathsep.join(path for path in sys.path if path)
+    return subprocess.run(
+        [*drop, sys.executable, "-B", *arguments],
+        env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin", **variables},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+def test_everything_on_the_identity_map():
+    """The tests of runs, mounts and jobs, by a root that has no CAP_SYS_ADMIN."""
+    names = [str(HERE / name) for name in ("test_run.py", "test_mounts.py", "test_jobs.py", "test_container.py")]
+    done = without(
+        ["sys_admin"], "-m", "pytest", "-q", "-p", "no:cacheprovider", *names, AEROGEL_TEST_ISOLATION="ident"
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+    assert "skipped" not in done.stdout
+
+
+def test_root_without_admin_takes_the_identity_map(tmp_path):
+    done = without(["sys_admin"], "-c", SCRIPT, str(tmp_path))
+    assert done.stdout == "Rung(name='ident', map_id='ident', overlay='user') ['no-admin', '']\n", done
+
+
+def test_root_without_anything(tmp_path):
+    done = without(["sys_admin", "setuid", "setgid", "setfcap"], "-c", SCRIPT, str(tmp_path))
+    assert done.returncode == 3, done
+    assert "root may not make namespaces here" in done.stdout
+    assert "hint: start the outer container with the capabilities SETUID, SETGID and SETFCAP" in done.stdout
