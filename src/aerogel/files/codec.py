@@ -438,19 +438,35 @@ class _FdReader:
 
 
 class Uncompressed:
-    """Reads the plain bytes of a compressed stream; the stream stays the caller's.
+    """Reads the plain bytes of a compressed stream; closing it closes the stream, but no descriptor that was given.
 
     With a `limit` in bytes, more output than that is an error `codec.too-large`: the guard against a small blob
     that grows without end. Memory is bounded whatever the input says. zstd data that is cut off just ends early:
     the library has no bounded interface that tells, and the tar reader and the digest both notice.
     """
 
-    __slots__ = ("_left", "_raw", "_tell")
+    __slots__ = ("_close", "_left", "_raw", "_tell")
 
-    def __init__(self, raw: Readable, limit: int | None = None) -> None:
+    def __init__(self, raw: Readable, limit: int | None = None, close: Callable[[], object] | None = None) -> None:
         self._raw = raw
         self._left = limit
+        self._close = close
         self._tell = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the stream below; may be called again."""
+        if self._close is not None:
+            self._close()
+            self._close = None
+
+    def readable(self) -> bool:
+        return True
 
     def seekable(self) -> bool:
         return False
@@ -598,11 +614,12 @@ def open_uncompressed(source: int | Readable, media_type: str, *, limit: int | N
     """
     stream: Readable = _FdReader(source) if isinstance(source, int) else source
     family = _family_of(media_type)
+    close: Callable[[], object] | None = getattr(source, "close", None)
     if family == "zstd":
         stream = _ZstdReader(stream)
     elif family != "tar":
         stream = _Members(stream, family)
-    return Uncompressed(stream, limit)
+    return Uncompressed(stream, limit, close)
 
 
 def open_at(fd: int, codec: Codec, offset: int) -> Uncompressed:

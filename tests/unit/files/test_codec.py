@@ -233,3 +233,13 @@ def test_names_and_levels() -> None:
     assert caught.value.code == "codec.media-type"
     assert sniff(b"\x50\x2a\x4d\x18rest") == "zstd"
     assert sniff(b"hello") is None
+
+
+def test_closing_closes_the_stream_but_no_descriptor() -> None:
+    stream = io.BytesIO(gzip.compress(b"x"))
+    with open_uncompressed(stream, "gzip") as plain:
+        assert plain.read(5) == b"x"
+    assert stream.closed
+    fd = os.memfd_create("x")
+    open_uncompressed(fd, "tar").close()
+    os.close(fd)
