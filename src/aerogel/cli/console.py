@@ -2,31 +2,21 @@
 
 Four forms: `tty` redraws (in `cli.live`, which imports rich), `plain` writes a line for each thing that happens,
 each with its step's number, `json` writes one object a line, `quiet` writes nothing. What a step prints comes from
-programs that nobody vetted: no terminal control passes (`clean`), and known secrets are hidden.
+programs that nobody vetted: no terminal control passes (`cli.lines`), and known secrets are hidden.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 from typing import Protocol, TextIO
 
+from aerogel.cli.lines import LineCutter
 from aerogel.errors import render, visible
-from aerogel.events import Event, Message, Progress, StepDone, StepLog, StepStarted, Warned
+from aerogel.events import Event, Message, StepDone, StepLog, StepStarted, Warned
 from aerogel.redact import Redactor
 from aerogel.settings import Settings
 
-__all__ = ["Console", "JsonConsole", "LineCutter", "PlainConsole", "QuietConsole", "clean", "make_console"]
-
-LONGEST_LINE = 65536
-"""Bytes after which output without a line end is cut."""
-
-_ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*(?:[@-~]|$)"  # CSI: colours, cursor
-    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)"  # OSC, DCS, SOS, PM, APC: titles, clipboard, links
-    r"|\x1b[ -/]*(?:[0-~]|$)"  # two-character sequences
-    r"|\x9b[0-?]*[ -/]*(?:[@-~]|$)"  # CSI as one character
-)
+__all__ = ["Console", "JsonConsole", "PlainConsole", "QuietConsole", "make_console"]
 
 
 class Console(Protocol):
@@ -36,37 +26,6 @@ class Console(Protocol):
 
     def close(self) -> None:
         """Writes what is left and gives the terminal back. Harmless when called again."""
-
-
-def clean(line: str) -> str:
-    """One line of a program's output without escape sequences; other control characters made visible."""
-    return visible(_ESCAPES.sub("", line))
-
-
-class LineCutter:
-    """Cuts output that comes in pieces into clean lines; of a line redrawn with carriage returns, the last state."""
-
-    __slots__ = ("_pending",)
-
-    def __init__(self) -> None:
-        self._pending = b""
-
-    def feed(self, data: bytes) -> list[str]:
-        *lines, self._pending = (self._pending + data).split(b"\n")
-        if len(self._pending) > LONGEST_LINE:
-            lines.append(self._pending)
-            self._pending = b""
-        return [_line(line) for line in lines]
-
-    def rest(self) -> list[str]:
-        """The last line if it had no end."""
-        pending, self._pending = self._pending, b""
-        return [_line(pending)] if pending else []
-
-
-def _line(data: bytes) -> str:
-    states = [part for part in data.split(b"\r") if part]
-    return clean(states[-1].decode("utf-8", "replace")) if states else ""
 
 
 class QuietConsole:
@@ -189,11 +148,3 @@ def make_console(form: str, stream: TextIO, settings: Settings, redactor: Redact
             return QuietConsole()
         case _:
             return PlainConsole(stream, redactor, color=color)
-
-
-def describe_progress(event: Progress) -> str:
-    """`12.3 MB of 40.0 MB` or `12 of 31 packages`."""
-    if event.unit != "bytes":
-        return f"{event.done} of {event.total} {event.unit}" if event.total else f"{event.done} {event.unit}"
-    done = f"{event.done / 1e6:.1f} MB"
-    return f"{done} of {event.total / 1e6:.1f} MB" if event.total else done

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from aerogel.cli.console import LineCutter, describe_progress
+from aerogel.cli.lines import LineCutter, describe_progress
 from aerogel.errors import render, visible
 from aerogel.events import Event, Message, Progress, StepDone, StepLog, StepStarted, Warned
 from aerogel.redact import Redactor

@@ -34,6 +34,7 @@ __all__ = [
     "options_of",
     "parse",
     "specification",
+    "variable_of",
 ]
 
 SWITCH, VALUE, LIST, TABLE = "switch", "value", "list", "table"

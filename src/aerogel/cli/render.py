@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from aerogel.commands.result import Result
 from aerogel.errors import AerogelError, Faults, render
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from aerogel.commands.result import Result
 
 __all__ = ["error_json", "render_error", "write_json", "write_output"]
 

@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from aerogel.cli.console import LineCutter, clean, make_console
+from aerogel.cli.console import make_console
+from aerogel.cli.lines import LineCutter, clean
 from aerogel.errors import Diagnostic
 from aerogel.events import Message, Progress, StepDone, StepLog, StepStarted, Warned
 from aerogel.redact import Redactor

@@ -1,0 +1,59 @@
+"""A step's output as lines that are safe to show, and progress in words. Pure functions of bytes and events."""
+
+from __future__ import annotations
+
+import re
+
+from aerogel.errors import visible
+from aerogel.events import Progress
+
+__all__ = ["LineCutter", "clean", "describe_progress"]
+
+LONGEST_LINE = 65536
+"""Bytes after which output without a line end is cut."""
+
+_ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*(?:[@-~]|$)"  # CSI: colours, cursor
+    r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)"  # OSC, DCS, SOS, PM, APC: titles, clipboard, links
+    r"|\x1b[ -/]*(?:[0-~]|$)"  # two-character sequences
+    r"|\x9b[0-?]*[ -/]*(?:[@-~]|$)"  # CSI as one character
+)
+
+
+def clean(line: str) -> str:
+    """One line of a program's output without escape sequences; other control characters made visible."""
+    return visible(_ESCAPES.sub("", line))
+
+
+class LineCutter:
+    """Cuts output that comes in pieces into clean lines; of a line redrawn with carriage returns, the last state."""
+
+    __slots__ = ("_pending",)
+
+    def __init__(self) -> None:
+        self._pending = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        *lines, self._pending = (self._pending + data).split(b"\n")
+        if len(self._pending) > LONGEST_LINE:
+            lines.append(self._pending)
+            self._pending = b""
+        return [_line(line) for line in lines]
+
+    def rest(self) -> list[str]:
+        """The last line if it had no end."""
+        pending, self._pending = self._pending, b""
+        return [_line(pending)] if pending else []
+
+
+def _line(data: bytes) -> str:
+    states = [part for part in data.split(b"\r") if part]
+    return clean(states[-1].decode("utf-8", "replace")) if states else ""
+
+
+def describe_progress(event: Progress) -> str:
+    """`12.3 MB of 40.0 MB` or `12 of 31 packages`."""
+    if event.unit != "bytes":
+        return f"{event.done} of {event.total} {event.unit}" if event.total else f"{event.done} {event.unit}"
+    done = f"{event.done / 1e6:.1f} MB"
+    return f"{done} of {event.total / 1e6:.1f} MB" if event.total else done
