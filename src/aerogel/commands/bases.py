@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aerogel.commands.ambient import proxies
 from aerogel.commands.world import World
 from aerogel.debian.archive import Archive
-from aerogel.debian.mirror import discover
+from aerogel.debian.mirror import Sources, discover
 from aerogel.errors import AerogelError, Span
 from aerogel.events import Message
+from aerogel.files.codec import GZIP, LayerWriter
 from aerogel.graph.ops import frame
 from aerogel.graph.stages import ContextRef, ImageRef, SourceRef
 from aerogel.graph.steps import BaseImage
 from aerogel.net.http import Http
 from aerogel.oci.digest import Digest
-from aerogel.oci.image import open_image
+from aerogel.oci.image import load
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import ImageConfig, from_dict, to_dict
-from aerogel.solve.materials import Materials
+from aerogel.solve.materials import Materials, save_layer
 
 if TYPE_CHECKING:
     from aerogel.distroless.recipe import Recipe
@@ -96,7 +98,7 @@ class Bases:
         descriptor = store.images.resolve(reference)
         if descriptor is None:
             return None
-        image = open_image(store.blobs, descriptor, Platform.parse(platform))
+        image = load(descriptor, store.blobs, Platform.parse(platform))
         for layer, diff_id in zip(image.manifest.layers, image.config.rootfs.diff_ids, strict=True):
             self._materials.adopt(diff_id, layer)
         self._tell(name, f"local store, {image.descriptor.digest}")
@@ -117,27 +119,59 @@ class Bases:
             return self._compose(recipe, name, platform, key)
 
     def _compose(self, recipe: Recipe, name: str, platform: str, key: Digest) -> BaseImage:
-        from aerogel.distroless.compose import compose_base
+        from aerogel.distroless.base import compose_base, select
 
-        composed = compose_base(
-            recipe, Platform.parse(platform), self.archive(), self._world.store, self._world.helper, self._world.sink
-        )
-        config = composed.config
-        layers = [composed.layer.diff_id]
-        self._world.store.actions.put(
-            key,
-            {"base": recipe.name, "platform": platform},
-            {"layers": layers, "config": to_dict(config), "summary": composed.summary},
-        )
-        self._tell(name, composed.summary)
-        return BaseImage(tuple(layers), config)
+        store = self._world.store
+        archive = self.archive()
+        selection = select(recipe, Platform.parse(platform), archive)
+        known = store.actions.get(selection.key)
+        if known is None or not all(self._materials.is_here(Digest(each)) for each in known["layers"]):
+            made: list[str] = []
+
+            def scratch() -> str:
+                made.append(store.snapshots.new(self._world.helper().rung.map_id))
+                return made[-1]
+
+            try:
+                with store.blobs.write() as blob, LayerWriter(blob.fd, GZIP) as writer:
+                    composed = compose_base(
+                        selection,
+                        archive,
+                        writer,
+                        cache=self._cache,
+                        helper_factory=self._world.helper,
+                        scratch=scratch,
+                        sink=self._world.sink,
+                    )
+                    blob.commit(Digest(str(composed.blob.digest)), composed.blob.size)
+            finally:
+                for path in made:
+                    store.snapshots.discard(path, self._materials.remove)
+            save_layer(store, composed.blob, composed.index)
+            known = {
+                "layers": [composed.blob.diff_id],
+                "config": to_dict(composed.config),
+                "summary": f"{composed.summary}, {composed.blob.diff_id}",
+            }
+        facts = {"base": recipe.name, "platform": platform, "selection": selection.key}
+        for each in (selection.key, key):
+            store.actions.put(each, facts, known)
+        self._tell(name, known["summary"])
+        return BaseImage(tuple(known["layers"]), from_dict(known["config"], ImageConfig))
+
+    @property
+    def _cache(self) -> Path:
+        return self._world.settings.cache / "debian-v1"
 
     def archive(self) -> Archive:
         """The Debian archive of this run: the mirror of the settings, else the host's."""
         settings = self._world.settings
         http = Http(proxies=proxies(settings), ca="auto" if settings.ca == "none" else settings.ca)
-        sources = discover(settings.mirror, settings.security_mirror)
-        return Archive(sources, settings.cache / "debian", http, sink=self._world.sink, refresh=self._pull)
+        return Archive(self.sources(), self._cache, http, sink=self._world.sink, refresh=self._pull)
+
+    def sources(self) -> Sources:
+        """Where Debian's packages come from in this run."""
+        return discover(self._world.settings.mirror, self._world.settings.security_mirror)
 
     def _tell(self, name: str, what: str) -> None:
         self._world.sink.emit(Message(f"FROM {name} -> {what}"))

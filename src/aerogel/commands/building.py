@@ -22,8 +22,8 @@ from aerogel.export.image import Exported, export_image
 from aerogel.export.outputs import Output, parse_output
 from aerogel.files.codec import select
 from aerogel.files.hashing import DigestCache
+from aerogel.files.host import HostTree
 from aerogel.files.pattern import IgnoreMatcher
-from aerogel.files.tree import HostTree
 from aerogel.graph.ops import Base, Copy, Local, Node
 from aerogel.graph.stages import ImageRef, Plan, Request, plan
 from aerogel.graph.steps import Graph, Step, lower
@@ -160,9 +160,10 @@ class Builder:
             return self.options.no_cache or step.stage in stages
 
         def mirror_mounts() -> tuple[Mount, ...]:
-            from aerogel.distroless.buildroot import mirror_mounts
+            from aerogel.distroless.apt import mirror_mounts
+            from aerogel.distroless.recipe import RELEASES
 
-            return mirror_mounts(bases.archive())
+            return mirror_mounts(bases.sources(), RELEASES[0].suite)
 
         options = Options(
             codec=self.codec,

@@ -9,8 +9,9 @@ import msgspec
 from aerogel.files.codec import Codec
 from aerogel.graph.steps import Lowered
 from aerogel.oci.digest import Digest
+from aerogel.oci.image import create
 from aerogel.oci.reference import Reference
-from aerogel.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor, ImageConfig, Manifest, encode
+from aerogel.oci.types import Descriptor, ImageConfig
 from aerogel.solve.materials import Materials
 from aerogel.solve.solver import Outcome
 from aerogel.store.images import ImageMeta
@@ -58,13 +59,8 @@ def store_image(
     """Puts an image of these layers in the store. Raises `store.*`."""
     store = materials.store
     blobs = tuple(materials.blob(layers, position, codec) for position in range(len(layers)))
-    config_blob = store.blobs.put(encode(config), OCI_CONFIG)
-    manifest = Manifest(
-        schema_version=2, media_type=OCI_MANIFEST, config=config_blob, layers=blobs, annotations=annotations
-    )
-    data = encode(manifest)
-    descriptor = store.blobs.put(data, OCI_MANIFEST)
-    descriptor = msgspec.structs.replace(descriptor, platform=config.platform)
+    image = create(config, blobs, store.blobs, annotations=annotations)
+    descriptor, config_blob = image.descriptor, image.manifest.config
     unique = {blob.digest: blob.size for blob in (*blobs, config_blob, descriptor)}
     meta = ImageMeta(
         image_id=config_blob.digest,

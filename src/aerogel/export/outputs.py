@@ -16,7 +16,6 @@ import msgspec
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 from aerogel.events import Message, Sink
 from aerogel.export.image import Exported
-from aerogel.oci.image import open_image
 from aerogel.oci.reference import Reference
 from aerogel.store.disk import disk_errors
 from aerogel.store.store import Store
@@ -93,10 +92,10 @@ def write_outputs(
 
 
 def _write(kind: str, file: BinaryIO, image: Exported, store: Store, names: Sequence[Reference]) -> None:
-    from aerogel.store.layout import write_docker_archive, write_oci_archive
+    from aerogel.store.layout import Root, write_docker_archive, write_oci_archive
 
-    found = open_image(store.blobs, image.descriptor)
+    roots = [Root(image.descriptor, tuple(names))]
     if kind == "docker":
-        write_docker_archive(found, file, names)
+        write_docker_archive(file.write, roots, store.blobs)
     else:
-        write_oci_archive(found, file, names)
+        write_oci_archive(file.write, roots, store.blobs)

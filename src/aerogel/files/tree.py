@@ -24,6 +24,14 @@ _MAX_LINKS = 40
 class Tree(ABC):
     """A tree of entries. Paths are canonical: relative, `b""` is the root, which is always there."""
 
+    title = "source"
+    """What messages call the tree."""
+
+    def explain(self, path: bytes) -> str:
+        """Why a path is not there, if the tree knows more than that; empty otherwise."""
+        del path
+        return ""
+
     @abstractmethod
     def lookup(self, path: bytes) -> Entry | None:
         """What is at exactly this path: no symbolic link is followed, neither on the way nor at the end."""

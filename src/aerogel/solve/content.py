@@ -16,9 +16,10 @@ from typing import BinaryIO, Protocol
 from aerogel.errors import AerogelError
 from aerogel.files.codec import codec_named, open_at
 from aerogel.files.copy import CopyItem
-from aerogel.files.entry import REG
+from aerogel.files.entry import REG, shown
+from aerogel.files.host import HostTree
 from aerogel.files.tar import TarWriter
-from aerogel.files.tree import HostTree, LayerTree, Origin
+from aerogel.files.tree import LayerTree, Origin
 from aerogel.oci.digest import Digest
 from aerogel.solve.materials import Materials
 
@@ -105,9 +106,7 @@ class LayerContent:
         while left:
             data = reader.read(min(left, _CHUNK))
             if not data:
-                raise AerogelError(
-                    f"`/{os.fsdecode(entry.path)}` ends {left} bytes early in its layer", code="store.corrupt"
-                )
+                raise AerogelError(f"`/{shown(entry.path)}` ends {left} bytes early in its layer", code="store.corrupt")
             tar.content(data)
             left -= len(data)
         tar.pad()
@@ -206,7 +205,11 @@ class _HelperReader:
         self._left = 0
         self._files = iter(files)
         self._failures: list[BaseException] = []
-        args = {"root": directory, "paths": [os.fsdecode(path) for path, _, _ in files], "sizes": [f[2] for f in files]}
+        args = {
+            "root": directory,
+            "paths": [path.decode("utf-8", "surrogateescape") for path, _, _ in files],
+            "sizes": [f[2] for f in files],
+        }
 
         def work() -> None:
             try:

@@ -11,16 +11,17 @@ from contextlib import ExitStack
 
 from aerogel.errors import AerogelError
 from aerogel.files.codec import Codec, LayerBlob, LayerWriter
-from aerogel.files.copy import CopyItem, parse_owner, plan_directory, plan_inline
+from aerogel.files.copy import CopyItem, plan_directory, plan_inline
 from aerogel.files.entry import REG, Entry
+from aerogel.files.host import HostTree
 from aerogel.files.index import SMALL_FILES, LayerIndex
+from aerogel.files.owner import parse_owner
 from aerogel.files.tar import TarWriter
-from aerogel.files.tree import HostTree
 from aerogel.graph.ops import Copy, Local, Mkdir, Node
 from aerogel.oci.digest import Digest
 from aerogel.solve.content import ContextContent, InlineContent, LayerContent, Source, write_items
 from aerogel.solve.materials import Materials, save_layer
-from aerogel.solve.selection import select
+from aerogel.solve.selection import options_of, select
 
 __all__ = ["copy", "mkdir"]
 
@@ -35,6 +36,7 @@ def copy(
 ) -> Digest | None:
     """Makes the layer of a COPY or ADD; None when it changes nothing. Raises `copy.*`, `store.*`."""
     target = materials.tree(inputs[0])
+    options = options_of(op, target, materials.epoch_s)
     found: dict[bytes, tuple[CopyItem, Source]] = {}
     with ExitStack() as stack:
         if len(inputs) > 1:
@@ -42,11 +44,11 @@ def copy(
             source: Source
             if isinstance(origin, Local):
                 context = contexts[origin.name]
-                items = select(op, context, target, epoch_s=materials.epoch_s)
+                items = select(op, context, target, options)
                 source = ContextContent(context)
             else:
                 tree = materials.tree(inputs[1])
-                items = select(op, tree, target, epoch_s=materials.epoch_s)
+                items = select(op, tree, target, options)
                 source = LayerContent(materials, inputs[1], tree, items)
             stack.callback(source.close)
             found.update((item.entry.path, (item, source)) for item in items)
@@ -54,15 +56,8 @@ def copy(
             if each.inline is None:
                 continue
             content = InlineContent(each.inline.content)
-            for item in plan_inline(
-                each.inline.name.encode(),
-                len(each.inline.content),
-                op.dest,
-                target,
-                owner=parse_owner(op.chown, target) if op.chown else (0, 0),
-                mode=int(op.chmod, 8) if op.chmod else each.inline.mode,
-                epoch=materials.epoch_s,
-            ):
+            name, size = each.inline.name.encode(), len(each.inline.content)
+            for item in plan_inline(name, size, op.dest, target, options, each.inline.mode):
                 found[item.entry.path] = (item, content)
         return write_layer([found[path] for path in sorted(found, key=_order)], materials, codec)
 

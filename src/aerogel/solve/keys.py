@@ -12,9 +12,10 @@ import hashlib
 
 import msgspec
 
-from aerogel.files.copy import CopyItem
+from aerogel.files.copy import CopyOptions
 from aerogel.files.hashing import content_key
-from aerogel.files.tree import HostTree, LayerTree
+from aerogel.files.host import HostTree
+from aerogel.files.tree import LayerTree
 from aerogel.graph.ops import Base, Copy, Local, Node, frame
 from aerogel.oci.digest import Digest
 from aerogel.solve.selection import select
@@ -84,9 +85,9 @@ def content_of_node(node: Node) -> tuple[Digest, ...]:
 
 
 def _selected(op: Copy, tree: HostTree) -> str:
-    """The content key of the selection alone: with no target, no owner, no mode of the instruction."""
-    items: list[CopyItem] = select(op, tree, LayerTree([]), for_key=True)
-    return content_key(items, tree)
+    """The content key of the selection alone: to the root of an empty target, with no owner, no mode."""
+    options = CopyOptions(keep_owner=op.keep_owner, parents=op.parents, exclude=op.exclude)
+    return content_key(select(op, tree, LayerTree([]), options, dest="/"), tree)
 
 
 def _digest(*parts: bytes) -> Digest:

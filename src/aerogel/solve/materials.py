@@ -133,7 +133,7 @@ class Materials:
             made = snapshots.new(mapping)
             try:
                 os.mkdir(f"{made}/{FS}", 0o755)
-                args = {"path": f"{made}/{FS}", "overlay": helper.rung.overlay}
+                args: dict[str, object] = {"path": f"{made}/{FS}", "overlay": helper.rung.overlay}
                 with self.open_tar(layer) as stream:
                     self._feed(stream, layer, args)
                 return f"{snapshots.commit(made, mapping, layer, self.remove)}/{FS}"

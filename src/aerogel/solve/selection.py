@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from aerogel.files.copy import CopyItem, CopyOptions, parse_chmod, parse_owner, plan_copy
+from aerogel.files.chmod import parse_chmod
+from aerogel.files.copy import CopyItem, CopyOptions, plan_copy
+from aerogel.files.owner import parse_owner
 from aerogel.files.tree import Tree
 from aerogel.graph.ops import Copy
 
-__all__ = ["select"]
+__all__ = ["options_of", "select"]
 
 
-def select(op: Copy, source: Tree, target: Tree, *, epoch_s: int = 0, for_key: bool = False) -> list[CopyItem]:
-    """What the operation copies from `source` into `target`; inline files are the caller's.
-
-    With `for_key` only the selection counts: it goes to the root, owner and mode as in the source.
-    Raises AerogelError `copy.*`.
-    """
-    options = CopyOptions(
-        chown=parse_owner(op.chown, target) if op.chown and not for_key else None,
-        chmod=parse_chmod(op.chmod) if op.chmod and not for_key else None,
+def options_of(op: Copy, target: Tree, epoch_s: int) -> CopyOptions:
+    """The operation's options with names turned to numbers by the target's accounts. Raises AerogelError `copy.*`."""
+    return CopyOptions(
+        chown=parse_owner(op.chown, target) if op.chown else None,
+        chmod=parse_chmod(op.chmod) if op.chmod else None,
         keep_owner=op.keep_owner,
-        link=op.link,
         parents=op.parents,
         exclude=op.exclude,
-        unpack=op.unpack and not for_key,
         epoch=epoch_s,
     )
+
+
+def select(op: Copy, source: Tree, target: Tree, options: CopyOptions, *, dest: str = "") -> list[CopyItem]:
+    """What the operation copies from `source` into `target`; inline files are the caller's. Raises `copy.*`."""
     patterns = [each.path for each in op.sources if each.inline is None]
-    return plan_copy(source, patterns, "/" if for_key else op.dest, target, options)
+    return plan_copy(source, patterns, dest or op.dest, target, options)

@@ -19,7 +19,7 @@ from typing import NamedTuple, assert_never
 from aerogel.errors import AerogelError
 from aerogel.events import Sink, StepDone, StepStarted
 from aerogel.files.codec import Codec
-from aerogel.files.tree import HostTree
+from aerogel.files.host import HostTree
 from aerogel.graph.ops import Base, Copy, Local, Mkdir, Node, Run
 from aerogel.graph.steps import Step
 from aerogel.oci.digest import Digest
