@@ -14,6 +14,7 @@ pytest.importorskip("dockerfile", reason="BuildKit's parser is not installed")
 from generate import documents
 from reference import Newer, known_difference, ours, theirs
 
+from aerogel.dockerfile.format import format_dockerfile, shape
 from aerogel.dockerfile.parse import parse
 from aerogel.errors import Faults, Source, render
 
@@ -45,3 +46,16 @@ def test_any_text_parses_or_is_refused_with_places() -> None:
                 placed = all(error.span and error.code.startswith("dockerfile.") for error in faults.errors)
                 if not placed or not render(faults):
                     pytest.fail(repr(data))
+
+
+def test_formatting_keeps_the_tree() -> None:
+    for text in documents(SEED + 2, COUNT // 3):
+        for data in (text.encode(), b"FROM a\n" + text.encode()):
+            try:
+                dockerfile = parse(Source("Dockerfile", data))
+            except Faults:
+                continue
+            formatted = format_dockerfile(dockerfile)
+            again = parse(Source("Dockerfile", formatted))
+            assert shape(again) == shape(dockerfile), repr(data)
+            assert format_dockerfile(again) == formatted, repr(data)
