@@ -11,14 +11,14 @@ import os
 import threading
 from collections.abc import Iterable, Sequence
 from tempfile import TemporaryFile
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from aerogel.errors import AerogelError
 from aerogel.files.codec import codec_named, open_at
 from aerogel.files.copy import CopyItem
 from aerogel.files.entry import REG, shown
 from aerogel.files.host import HostTree
-from aerogel.files.tar import TarWriter
+from aerogel.files.tar import Readable, TarWriter
 from aerogel.files.tree import LayerTree, Origin
 from aerogel.oci.digest import Digest
 from aerogel.solve.materials import Materials
@@ -138,7 +138,8 @@ def _reader(
     for name, descriptor in record.blobs.items():
         if name == "tar" or name.startswith("gzip-"):
             return _BlobReader(materials.store.blobs.open_fd(descriptor.digest), name)
-    return _SpoolReader(materials.open_tar(layers[number]), files)
+    with materials.open_tar(layers[number]) as tar:
+        return _SpoolReader(tar, files)
 
 
 class _BlobReader:
@@ -148,12 +149,12 @@ class _BlobReader:
         self._fd = fd
         self._codec = codec_named(codec)
         self._at = -1
-        self._stream: BinaryIO | None = None
+        self._stream: Readable | None = None
 
     def seek(self, path: bytes, offset: int) -> None:
         del path
         if self._stream is None or not self._at <= offset <= self._at + _NEAR:
-            self._stream = open_at(self._fd, self._codec, offset)  # type: ignore[assignment]  # a raw reader
+            self._stream = open_at(self._fd, self._codec, offset)
             self._at = offset
         while self._at < offset:
             if not self.read(min(offset - self._at, _CHUNK)):
@@ -171,20 +172,19 @@ class _BlobReader:
 class _SpoolReader:
     """A blob that cannot be entered in the middle: one pass keeps what is wanted in a nameless file."""
 
-    def __init__(self, tar: BinaryIO, files: list[tuple[bytes, int, int]]) -> None:
+    def __init__(self, tar: Readable, files: list[tuple[bytes, int, int]]) -> None:
         self._spool = TemporaryFile()  # noqa: SIM115 - closed by `close`
         self._places: dict[int, int] = {}
         at = 0
-        with tar:
-            for _, offset, size in sorted(set(files), key=lambda file: file[1]):
-                self._places[offset] = self._spool.tell()
-                while at < offset + size:
-                    data = tar.read(min(offset - at if at < offset else offset + size - at, _CHUNK))
-                    if not data:
-                        raise AerogelError("a layer ends before one of its files", code="store.corrupt")
-                    if at >= offset:
-                        self._spool.write(data)
-                    at += len(data)
+        for _, offset, size in sorted(set(files), key=lambda file: file[1]):
+            self._places[offset] = self._spool.tell()
+            while at < offset + size:
+                data = tar.read(min(offset - at if at < offset else offset + size - at, _CHUNK))
+                if not data:
+                    raise AerogelError("a layer ends before one of its files", code="store.corrupt")
+                if at >= offset:
+                    self._spool.write(data)
+                at += len(data)
 
     def seek(self, path: bytes, offset: int) -> None:
         del path

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from typing import BinaryIO
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from aerogel.errors import AerogelError
 from aerogel.files.codec import Codec, LayerBlob, LayerWriter, open_uncompressed
@@ -141,7 +141,7 @@ class Materials:
                 snapshots.discard(made, self.remove)
                 raise
 
-    def _feed(self, stream: BinaryIO, layer: Digest, args: dict[str, object]) -> None:
+    def _feed(self, stream: Readable, layer: Digest, args: dict[str, object]) -> None:
         """Runs the `extract` job on the tar, and checks the diff id of what went through."""
         from hashlib import sha256
 
@@ -176,14 +176,15 @@ class Materials:
                 hints=["remove the image and pull or build it again"],
             )
 
-    def open_tar(self, layer: Digest) -> BinaryIO:
+    @contextmanager
+    def open_tar(self, layer: Digest) -> Iterator[Readable]:
         """The uncompressed tar of the layer, from a blob. Raises `store.missing` when it has none."""
         record = self.store.layers.record(layer)
         if record is None or not record.blobs:
             raise AerogelError(f"layer `{layer}` has no blob in the store", code="store.missing")
         descriptor = next(iter(record.blobs.values()))
-        stream = self.store.blobs.open(descriptor.digest, descriptor.size)
-        return open_uncompressed(stream, descriptor.media_type)  # type: ignore[return-value]  # a raw reader
+        with self.store.blobs.open(descriptor.digest, descriptor.size) as stream:
+            yield open_uncompressed(stream, descriptor.media_type)
 
     def blob(self, layers: Sequence[Digest], position: int, codec: Codec, *, exact: bool = False) -> Descriptor:
         """The compressed blob of layer `position` of a stack.
