@@ -32,6 +32,7 @@ from aerogel.oci.types import (
 )
 
 __all__ = [
+    "MAX_DEPTH",
     "Blobs",
     "Image",
     "Layer",
@@ -46,7 +47,7 @@ __all__ = [
     "walk",
 ]
 
-_MAX_DEPTH = 4
+MAX_DEPTH = 4
 """Index in index in index: deeper is refused."""
 
 
@@ -172,12 +173,12 @@ def load(descriptor: Descriptor, blobs: Blobs, platform: Platform | None = None)
 
     Raises `oci.platform-missing` with the platforms there are, `oci.not-an-image`, and as `document`.
     """
-    for _ in range(_MAX_DEPTH):
+    for _ in range(MAX_DEPTH):
         found, data = document(descriptor, blobs)
         if isinstance(found, Manifest):
             return _image(descriptor, found, data, blobs)
         descriptor = _choose(found, descriptor, platform or Platform.host())
-    raise AerogelError(f"index `{descriptor.digest}` is nested more than {_MAX_DEPTH} deep", code="oci.malformed")
+    raise AerogelError(f"index `{descriptor.digest}` is nested more than {MAX_DEPTH} deep", code="oci.malformed")
 
 
 def _choose(index: Index, descriptor: Descriptor, platform: Platform) -> Descriptor:
@@ -221,15 +222,19 @@ def images(descriptor: Descriptor, blobs: Blobs) -> tuple[Image, ...]:
 
 
 def _documents(
-    descriptor: Descriptor, blobs: Blobs, depth: int = 0
+    descriptor: Descriptor, blobs: Blobs, seen: set[Digest] | None = None, depth: int = 0
 ) -> Iterator[tuple[Descriptor, bytes, Manifest | Index]]:
-    """All manifests and indexes from a descriptor down, inner ones first."""
-    if depth >= _MAX_DEPTH:
-        raise AerogelError(f"index `{descriptor.digest}` is nested more than {_MAX_DEPTH} deep", code="oci.malformed")
+    """All manifests and indexes from a descriptor down, each once, inner ones first."""
+    if depth >= MAX_DEPTH:
+        raise AerogelError(f"index `{descriptor.digest}` is nested more than {MAX_DEPTH} deep", code="oci.malformed")
+    seen = set() if seen is None else seen
+    if descriptor.digest in seen:
+        return
+    seen.add(descriptor.digest)
     found, data = document(descriptor, blobs)
     if isinstance(found, Index):
         for inner in found.manifests:
-            yield from _documents(inner, blobs, depth + 1)
+            yield from _documents(inner, blobs, seen, depth + 1)
     yield descriptor, data, found
 
 

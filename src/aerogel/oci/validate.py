@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from aerogel.errors import AerogelError
 from aerogel.oci.digest import Digest, is_digest, new_hash, of_hash
-from aerogel.oci.image import Blobs, Image, document
+from aerogel.oci.image import MAX_DEPTH, Blobs, Image, document
 from aerogel.oci.platform import Platform
 from aerogel.oci.types import (
     CONFIG_TYPES,
@@ -55,6 +55,15 @@ def validate(image: Image) -> list[str]:
 
 def validate_descriptor(descriptor: Descriptor, blobs: Blobs) -> list[str]:
     """The same for an image or a whole index, artifacts in it included."""
+    return _descriptor_problems(descriptor, blobs, set(), 0)
+
+
+def _descriptor_problems(descriptor: Descriptor, blobs: Blobs, seen: set[Digest], depth: int) -> list[str]:
+    if descriptor.digest in seen:
+        return []
+    seen.add(descriptor.digest)
+    if depth == MAX_DEPTH:
+        return [f"index is nested more than {MAX_DEPTH} deep"]
     try:
         found, data = document(descriptor, blobs)
     except AerogelError as error:
@@ -64,7 +73,7 @@ def validate_descriptor(descriptor: Descriptor, blobs: Blobs) -> list[str]:
         if found.schema_version != 2:
             problems.append(f"index: schema version is {found.schema_version}, not 2")
         for number, inner in enumerate(found.manifests):
-            problems += [f"manifest {number}: {text}" for text in validate_descriptor(inner, blobs)]
+            problems += [f"manifest {number}: {text}" for text in _descriptor_problems(inner, blobs, seen, depth + 1)]
         return problems
     if found.config.media_type not in CONFIG_TYPES:
         return _document_problems(data, descriptor, "manifest") + _artifact_problems(found, blobs)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_DOCUMENT", "BlobWriter", "Blobs"]
 
-MAX_DOCUMENT = 64 << 20
+MAX_DOCUMENT = 16 << 20
 """Largest blob that `read` takes into memory (manifests, configs)."""
 
 _CHUNK = 1 << 20

@@ -22,13 +22,14 @@ import msgspec
 
 from aerogel.errors import AerogelError
 from aerogel.oci.digest import Digest, is_digest
+from aerogel.oci.image import images, walk
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import Descriptor, from_dict, to_dict
 from aerogel.store.blobs import Blobs
 from aerogel.store.disk import disk_errors, read_file, unlink
 from aerogel.store.scratch import Scratch
 
-__all__ = ["ImageMeta", "ImageRecord", "Images"]
+__all__ = ["ImageMeta", "ImageRecord", "Images", "describe"]
 
 _HEX = frozenset("0123456789abcdef")
 
@@ -203,6 +204,19 @@ class Images:
 
     def _image_path(self, digest: Digest) -> str:
         return f"{self._images}/{digest.partition(':')[2]}.json"
+
+
+def describe(descriptor: Descriptor, blobs: Blobs) -> ImageMeta:
+    """What lists show of an image or index whose blobs are in the store. Raises `store.missing`, `oci.*`."""
+    found = images(descriptor, blobs)
+    parts = walk(descriptor, blobs)
+    only = found[0] if len(found) == 1 and found[0].digest == descriptor.digest else None
+    return ImageMeta(
+        image_id=only.id if only else "",
+        created=max((image.config.created for image in found), default=""),
+        size=sum(part.size for part in parts if not part.urls or blobs.has(part.digest)),
+        platforms=tuple(str(image.config.platform.normal()) for image in found),
+    )
 
 
 def _names(directory: str) -> list[str]:

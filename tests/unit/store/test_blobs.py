@@ -169,7 +169,7 @@ def test_sync_and_remove(store: Store) -> None:
 
 def test_a_document_has_a_limit(store: Store) -> None:
     with store.blobs.write() as writer:
-        os.ftruncate(writer.fd, 65 << 20)
+        os.ftruncate(writer.fd, 17 << 20)
         digest = writer.commit(NOWHERE)
     with pytest.raises(AerogelError) as caught:
         store.blobs.read(digest)
