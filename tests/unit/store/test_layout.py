@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from images import make_image
+from store_images import make_image
 
 from aerogel.errors import AerogelError
 from aerogel.oci.digest import Digest, digest_of

@@ -1,0 +1,234 @@
+"""Archives that other tools take, and theirs that we take: skopeo, umoci, podman, docker.
+
+Debian packages: skopeo, umoci, podman, docker.io (dockerd is started on a socket of its own, without network).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from aerogel.oci.image import Image, create_index, load
+from aerogel.oci.platform import Platform
+from aerogel.oci.reference import Reference
+from aerogel.oci.types import Descriptor
+from aerogel.oci.validate import validate
+from aerogel.store.layout import Root, write_docker_archive, write_oci_archive, write_oci_layout
+from aerogel.store.load import load_archive, load_layout
+from aerogel.store.store import Store
+
+pytestmark = pytest.mark.host
+
+make_image: Callable[..., Image] = runpy.run_path(
+    str(Path(__file__).parents[1] / "unit" / "store" / "store_images.py")
+)["make_image"]
+
+NAME = Reference.parse("example.com/owner/app:one")
+COMPRESSIONS = ("gzip", "zstd", "uncompressed")
+
+
+def need(program: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+
+
+def run(*words: str | Path, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        list(map(str, words)), env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, f"{words} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+class Written(NamedTuple):
+    """One image in the store and as files."""
+
+    image: Image
+    oci: Path
+    docker: Path
+    layout: Path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "data", tmp_path / "cache") as opened:
+        yield opened
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "data2", tmp_path / "cache2") as opened:
+        yield opened
+
+
+@pytest.fixture(params=COMPRESSIONS)
+def written(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> Written:
+    image = make_image(store, request.param, copies=2)
+    roots = [Root(image.descriptor, (NAME,))]
+    paths = Written(image, tmp_path / "oci.tar", tmp_path / "docker.tar", tmp_path / "layout")
+    with paths.oci.open("wb") as file:
+        write_oci_archive(file.write, roots, store.blobs)
+    with paths.docker.open("wb") as file:
+        write_docker_archive(file.write, roots, store.blobs)
+    write_oci_layout(str(paths.layout), roots, store.blobs)
+    return paths
+
+
+def check(store: Store, found: Descriptor, image: Image) -> None:
+    """The same image came back: valid, with the same layers and the same config as far as the tool keeps it."""
+    loaded = load(found, store.blobs)
+    assert validate(loaded) == []
+    assert loaded.config.rootfs.diff_ids == image.config.rootfs.diff_ids
+    assert loaded.config.config.env == image.config.config.env
+    assert loaded.config.config.labels == image.config.config.labels
+    assert loaded.config.config.cmd == image.config.config.cmd
+
+
+def test_skopeo_reads_them(written: Written, tmp_path: Path) -> None:
+    need("skopeo")
+    told = json.loads(run("skopeo", "inspect", f"oci-archive:{written.oci}"))
+    assert told["Digest"] == written.image.digest
+    assert told["Layers"] == [layer.digest for layer in written.image.manifest.layers]
+    assert json.loads(run("skopeo", "inspect", f"oci-archive:{written.oci}:one"))["Digest"] == written.image.digest
+    assert json.loads(run("skopeo", "inspect", f"oci:{written.layout}:one"))["Digest"] == written.image.digest
+    told = json.loads(run("skopeo", "inspect", f"docker-archive:{written.docker}"))
+    assert told["Env"] == list(written.image.config.config.env)
+    for number, source in enumerate((f"oci-archive:{written.oci}", f"docker-archive:{written.docker}")):
+        run("skopeo", "--insecure-policy", "copy", source, f"oci:{tmp_path / str(number)}:x")
+
+
+def test_skopeo_writes_what_we_read(written: Written, other: Store, tmp_path: Path) -> None:
+    need("skopeo")
+    source = f"oci-archive:{written.oci}"
+    run("skopeo", "--insecure-policy", "copy", source, f"oci-archive:{tmp_path}/a.tar:example.com/owner/app:one")
+    run("skopeo", "--insecure-policy", "copy", source, f"oci:{tmp_path}/b:tag")
+    # containers/image has no zstd in Docker's archive; ours has the layers plain there.
+    source = f"docker-archive:{written.docker}"
+    run("skopeo", "--insecure-policy", "copy", source, f"docker-archive:{tmp_path}/c.tar:example.com/owner/app:one")
+    with (tmp_path / "a.tar").open("rb") as file:
+        [found] = load_archive(file, other)
+    assert found.references == (NAME,)
+    check(other, found.descriptor, written.image)
+    [found] = load_layout(str(tmp_path / "b"), other)
+    assert (found.references, found.label) == ((), "tag")
+    check(other, found.descriptor, written.image)
+    with (tmp_path / "c.tar").open("rb") as file:
+        [found] = load_archive(file, other)
+    assert found.references == (NAME,)
+    check(other, found.descriptor, written.image)
+
+
+def test_umoci_unpacks(written: Written, other: Store, tmp_path: Path) -> None:
+    need("umoci")
+    if written.image.layers()[0].compression == "zstd":
+        pytest.skip("umoci 0.4 does not know zstd")
+    with tarfile.open(written.oci) as archive:
+        archive.extractall(tmp_path / "layout2", filter="data")
+    for layout in (written.layout, tmp_path / "layout2"):
+        bundle = tmp_path / f"bundle-{layout.name}"
+        run("umoci", "unpack", "--rootless", "--image", f"{layout}:one", bundle)
+        assert (bundle / "rootfs/etc/name").read_bytes() == b"second text"
+        assert (bundle / "rootfs/bin/link").readlink() == Path("../etc/name")
+    run("umoci", "config", "--image", f"{written.layout}:one", "--tag", "two", "--config.label", "b=c")
+    found = {each.label: each for each in load_layout(str(written.layout), other)}
+    assert found["one"].descriptor.digest == written.image.digest
+    assert load(found["two"].descriptor, other.blobs).config.config.labels == {"a": "ü", "b": "c"}
+    assert validate(load(found["two"].descriptor, other.blobs)) == []
+
+
+def test_podman_loads_and_saves(written: Written, other: Store, tmp_path: Path) -> None:
+    need("podman")
+    # Podman refuses a runroot of more than 50 characters.
+    with tempfile.TemporaryDirectory(prefix="p") as state:
+        podman = ("podman", "--root", f"{state}/a", "--runroot", f"{state}/b", "--storage-driver", "vfs")
+        podman_round_trip(podman, written, other, tmp_path)
+
+
+def podman_round_trip(podman: tuple[str, ...], written: Written, other: Store, tmp_path: Path) -> None:
+    for path in (written.oci, written.docker):
+        assert str(NAME) in run(*podman, "load", "-i", path)
+        told = json.loads(run(*podman, "image", "inspect", str(NAME)))[0]
+        assert told["Id"] == written.image.id[7:]
+        assert told["RootFS"]["Layers"] == list(written.image.config.rootfs.diff_ids)
+        run(*podman, "rmi", "--force", str(NAME))
+    # From the Docker archive, since containers/image cannot write one of zstd layers.
+    run(*podman, "load", "-i", written.docker)
+    for number, kind in enumerate(("docker-archive", "oci-archive")):
+        saved = tmp_path / f"saved{number}.tar"
+        run(*podman, "save", "--format", kind, "-o", saved, str(NAME))
+        with saved.open("rb") as file:
+            [found] = load_archive(file, other)
+        assert found.references == (NAME,)
+        check(other, found.descriptor, written.image)
+
+
+@pytest.fixture(scope="module")
+def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a docker client that speaks to a daemon of this test alone."""
+    need("dockerd")
+    need("docker")
+    if os.getuid() != 0:
+        pytest.skip("dockerd needs root")
+    state = tmp_path_factory.mktemp("dockerd")
+    host = f"unix://{state}/d.sock"
+    words = ["dockerd", "--iptables=false", "--ip-masq=false", "--bridge=none", "--storage-driver=vfs", "-H", host]
+    words += ["--data-root", f"{state}/data", "--exec-root", f"{state}/exec", "-p", f"{state}/pid"]
+    with (state / "log").open("wb") as log, subprocess.Popen(words, stdout=log, stderr=log) as daemon:
+        env = {"DOCKER_HOST": host}
+        try:
+            for _ in range(300):
+                if daemon.poll() is not None:
+                    pytest.skip(f"dockerd does not start here: {(state / 'log').read_text()[-300:]}")
+                if (
+                    subprocess.run(["docker", "version"], env={**os.environ, **env}, capture_output=True).returncode
+                    == 0
+                ):
+                    break
+                time.sleep(0.1)
+            yield env
+        finally:
+            daemon.terminate()
+            daemon.wait(30)
+
+
+def test_docker_loads_and_saves(written: Written, other: Store, tmp_path: Path, docker: dict[str, str]) -> None:
+    assert str(NAME) in run("docker", "load", "-i", written.docker, env=docker)
+    told = json.loads(run("docker", "image", "inspect", str(NAME), env=docker))[0]
+    assert told["Id"] == written.image.id
+    assert told["RootFS"]["Layers"] == list(written.image.config.rootfs.diff_ids)
+    assert told["Config"]["Env"] == list(written.image.config.config.env)
+    saved = tmp_path / "saved.tar"
+    run("docker", "save", "-o", saved, str(NAME), env=docker)
+    run("docker", "rmi", str(NAME), env=docker)
+    with saved.open("rb") as file:
+        [found] = load_archive(file, other)
+    assert found.references == (NAME,)
+    check(other, found.descriptor, written.image)
+    assert load(found.descriptor, other.blobs).id == written.image.id
+
+
+def test_an_index_is_read_by_skopeo(store: Store, tmp_path: Path) -> None:
+    need("skopeo")
+    platforms = [Platform.parse(name) for name in ("linux/amd64", "linux/arm64", "linux/arm/v7")]
+    made = [make_image(store, platform=platform, text=str(platform).encode()) for platform in platforms]
+    index = create_index([image.descriptor for image in made], store.blobs)
+    path = tmp_path / "multi.tar"
+    with path.open("wb") as file:
+        write_oci_archive(file.write, [Root(index, (NAME,))], store.blobs)
+    for platform, image in zip(platforms, made, strict=True):
+        words = ["skopeo", "--override-os", platform.os, "--override-arch", platform.architecture]
+        words += ["--override-variant", platform.variant] if platform.variant else []
+        told = json.loads(run(*words, "inspect", "--config", f"oci-archive:{path}"))
+        assert told["architecture"] == image.config.architecture
+    run("skopeo", "--insecure-policy", "copy", "--all", f"oci-archive:{path}", f"oci:{tmp_path}/all:x")
