@@ -15,7 +15,7 @@ import msgspec
 
 from aerogel.errors import AerogelError, nearest
 
-__all__ = ["LICENCES", "MICRO", "PARITY", "PROFILES", "Filter", "Rule", "profile", "unused_licences"]
+__all__ = ["LICENCES", "MICRO", "PARITY", "PROFILES", "SLIM", "Filter", "Rule", "profile", "unused_licences"]
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +136,17 @@ MICRO = (
 
 PARITY = (_CERTIFICATES, _LIBC_TOOLS)
 """Whole packages, except for the two that upstream cuts as well."""
+
+SLIM = Rule(
+    name="slim",
+    why="as Docker's `-slim` images: dpkg is told to do the same for what is installed later",
+    drop=(
+        *(f"/usr/share/{name}/*" for name in ("info", "linda", "lintian", "locale", "man")),
+        "/usr/share/doc/*/*",
+    ),
+    keep=("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias"),
+)
+"""For build roots; equal to what `apt.apt_files` tells dpkg."""
 
 PROFILES = {"micro": MICRO, "parity": PARITY}
 

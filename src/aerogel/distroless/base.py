@@ -1,0 +1,173 @@
+"""From a recipe to a base image: choose packages, fetch them, compose, and say what came out.
+
+For: the one call that a build makes when FROM names a built-in image. `select` is cheap and gives the key under which
+a result may be kept; `compose_base` does the work and streams the layer into a writer. Not for: keeping the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from aerogel.debian.archive import Archive
+from aerogel.debian.package import Package
+from aerogel.debian.resolve import Chosen, resolve
+from aerogel.distroless.compose import compose
+from aerogel.distroless.layout import write_layer
+from aerogel.distroless.recipe import DEBIAN_ARCHITECTURES, Recipe
+from aerogel.distroless.unpacked import unpack
+from aerogel.errors import AerogelError, nearest
+from aerogel.events import Sink
+from aerogel.files.codec import LayerBlob, LayerWriter
+from aerogel.files.index import LayerIndex
+from aerogel.oci.digest import Digest
+from aerogel.oci.platform import Platform
+from aerogel.oci.types import ContainerConfig, History, ImageConfig, RootFS, timestamp
+from aerogel.sandbox.launch import Helper
+
+__all__ = ["COMPOSE_VERSION", "ComposedBase", "Selection", "compose_base", "select", "suites"]
+
+COMPOSE_VERSION = b"aerogel-base-v1"
+"""Part of every key: changes when the same packages would give other bytes."""
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """A recipe with the packages that it means today, dependencies first.
+
+    `key` is the digest of all that decides the result: recipe, architecture and the packages' digests.
+    """
+
+    recipe: Recipe
+    platform: Platform
+    arch: str
+    chosen: tuple[Chosen, ...]
+    key: Digest
+
+    @property
+    def packages(self) -> list[Package]:
+        return [each.package for each in self.chosen]
+
+    @property
+    def summary(self) -> str:
+        """`composed from debian trixie, 31 packages`."""
+        number = len(self.chosen)
+        return f"composed from debian {self.recipe.suite}, {number} package{'s' if number != 1 else ''}"
+
+
+class ComposedBase(msgspec.Struct, frozen=True):
+    """The one layer of the image (its bytes went to the writer), its index, and the image's config."""
+
+    blob: LayerBlob
+    index: LayerIndex
+    config: ImageConfig
+    epoch: int
+    """Newest time in any package, seconds since 1970; also the config's `created`."""
+    summary: str
+
+
+def suites(suite: str) -> tuple[str, ...]:
+    """The suites that make up a release today: itself, its updates, its security fixes."""
+    return suite, f"{suite}-updates", f"{suite}-security"
+
+
+def select(recipe: Recipe, platform: Platform, archive: Archive) -> Selection:
+    """The packages for a recipe, by the archive's current indexes; downloads no package.
+
+    Raises `distroless.platform` for one that Debian does not have, and what `Archive` and `resolve` raise.
+    """
+    arch = debian_architecture(platform)
+    indexes = archive.indexes(suites(recipe.suite), arch=arch)
+    names = list(recipe.packages)
+    if recipe.kind == "buildroot":
+        # debootstrap's `minbase`: `required` adds useradd, passwd and mount to what is essential.
+        names += sorted({package.name for index in indexes for package in index.with_priority("required")})
+    chosen = resolve(
+        names,
+        indexes,
+        arch=arch,
+        essential=recipe.kind == "buildroot",
+        skip=recipe.skip,
+    )
+    hasher = hashlib.sha256(COMPOSE_VERSION)
+    parts = [msgspec.json.encode(recipe), arch.encode(), *sorted(each.package.digest.encode() for each in chosen)]
+    for part in parts:
+        hasher.update(len(part).to_bytes(8, "big") + part)
+    return Selection(recipe, platform, arch, tuple(chosen), Digest(f"sha256:{hasher.hexdigest()}"))
+
+
+def debian_architecture(platform: Platform) -> str:
+    """Debian's name of a platform. Raises `distroless.platform`."""
+    name = str(platform.normal())
+    arch = DEBIAN_ARCHITECTURES.get(name)
+    if arch is None:
+        near = nearest(name, DEBIAN_ARCHITECTURES)
+        raise AerogelError(
+            f"no base image can be composed for `{name}`",
+            code="distroless.platform",
+            hints=[f"did you mean `{near}`?"] if near else [f"platforms are {', '.join(DEBIAN_ARCHITECTURES)}"],
+        )
+    return arch
+
+
+def compose_base(
+    selection: Selection,
+    archive: Archive,
+    writer: LayerWriter,
+    *,
+    cache: Path,
+    helper_factory: Callable[[], Helper],
+    scratch: Callable[[], str],
+    sink: Sink,
+    step: int = 0,
+) -> ComposedBase:
+    """Fetches the packages and writes the image's layer into `writer`, which is finished here.
+
+    `cache` is the folder for unpacked packages (the archive's will do). `helper_factory` and `scratch` (a new empty
+    directory on the state directory's file system, removed by the caller) are called for build roots only.
+    Raises what `Archive`, `compose` and `buildroot` raise; then `writer` is the caller's to abort.
+    """
+    recipe = selection.recipe
+    debs = archive.fetch_all(selection.packages, step=step)
+    with unpack(selection.packages, debs, cache) as unpacked:
+        if recipe.kind == "buildroot":
+            from aerogel.distroless.buildroot import compose_buildroot
+
+            index, epoch = compose_buildroot(
+                selection.recipe,
+                unpacked,
+                debs,
+                writer.write,
+                helper=helper_factory(),
+                scratch=scratch(),
+                sink=sink,
+                step=step,
+            )
+        else:
+            composition = compose(recipe, unpacked, selection.arch)
+            index, epoch = write_layer(composition.items, writer.write), composition.epoch
+    blob = writer.finish()
+    return ComposedBase(blob, index, image_config(selection, Digest(blob.diff_id), epoch), epoch, selection.summary)
+
+
+def image_config(selection: Selection, diff_id: Digest, epoch: int) -> ImageConfig:
+    """The config of the composed image; `created` is the time of its newest package."""
+    recipe, platform = selection.recipe, selection.platform.normal()
+    created = timestamp(epoch)
+    return ImageConfig(
+        created=created,
+        architecture=platform.architecture,
+        os=platform.os,
+        variant=platform.variant,
+        config=ContainerConfig(
+            user=recipe.user,
+            env=recipe.env,
+            entrypoint=recipe.entrypoint,
+            cmd=recipe.cmd,
+            working_dir=recipe.workdir,
+        ),
+        rootfs=RootFS(diff_ids=(diff_id,)),
+        history=(History(created=created, created_by=f"aerogel: {recipe.name}, {selection.summary}"),),
+    )

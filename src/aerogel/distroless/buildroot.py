@@ -1,0 +1,197 @@
+"""`debian`: the essential packages and apt, set up by dpkg inside the sandbox, as debootstrap does.
+
+1. The contents of all packages are laid out as one tree, so that dpkg itself can run in it.
+2. `dpkg --install` of all of them in that tree: their scripts run with the identities of the image, never the host's.
+3. The tree is written as one canonical layer, without what differs from run to run: logs, caches, backups.
+The clock is kept out by SOURCE_DATE_EPOCH (shadow's days) and by no file being newer than the newest package, so two
+runs, by root or by a user with subordinate ids, give the same bytes.
+
+What is in it, and why: every essential package, every one of priority `required` (useradd, mount) and apt, which is
+debootstrap's `minbase`; debian-archive-keyring, without which apt trusts nothing; tzdata, as in Docker's own
+`debian`. No ca-certificates, as there. `slim` leaves out documentation, manuals and translations.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from io import BufferedReader, BufferedWriter, FileIO
+from pathlib import Path
+
+from aerogel.distroless.apt import apt_files
+from aerogel.distroless.layout import Layout, write_layer
+from aerogel.distroless.recipe import PATH, Recipe
+from aerogel.distroless.rules import SLIM, Filter
+from aerogel.distroless.unpacked import Unpacked
+from aerogel.errors import AerogelError
+from aerogel.events import Sink, StepLog
+from aerogel.files.index import LayerIndex, build_index
+from aerogel.sandbox.launch import Helper
+from aerogel.sandbox.spec import Mount, Rootfs, Sandbox
+
+__all__ = ["LEFT_OUT", "compose_buildroot"]
+
+LEFT_OUT = (
+    "etc/.pwd.lock",
+    "etc/group-",
+    "etc/gshadow-",
+    "etc/hostname",
+    "etc/hosts",
+    "etc/mtab",
+    "etc/passwd-",
+    "etc/resolv.conf",
+    "etc/shadow-",
+    "var/cache/apt/pkgcache.bin",
+    "var/cache/apt/srcpkgcache.bin",
+    "var/cache/debconf/config.dat-old",
+    "var/cache/debconf/passwords.dat-old",
+    "var/cache/debconf/templates.dat-old",
+    "var/cache/ldconfig/aux-cache",
+    "var/lib/dpkg/available-old",
+    "var/lib/dpkg/diversions-old",
+    "var/lib/dpkg/lock",
+    "var/lib/dpkg/lock-frontend",
+    "var/lib/dpkg/statoverride-old",
+    "var/lib/dpkg/status-old",
+    "var/lib/dpkg/triggers/Lock",
+    "var/log/alternatives.log",
+    "var/log/apt/eipp.log.xz",
+    "var/log/bootstrap.log",
+    "var/log/dpkg.log",
+)
+"""What set-up leaves that differs from run to run or belongs to the sandbox."""
+
+_POLICY = b"#!/bin/sh\n# No service is started while an image is built.\nexit 101\n"
+_DEBS = "/aerogel-packages"
+_TAIL_LINES = 30
+
+
+def compose_buildroot(
+    recipe: Recipe,
+    packages: Sequence[Unpacked],
+    debs: Sequence[Path],
+    write: Callable[[bytes | memoryview], object],
+    *,
+    helper: Helper,
+    scratch: str,
+    sink: Sink,
+    step: int = 0,
+) -> tuple[LayerIndex, int]:
+    """Sets the packages up below `scratch` and writes the layer; returns its index and epoch (seconds since 1970).
+
+    `packages` are in the order of their dependencies, `debs` are their files, all in folders that the sandbox may
+    read. `scratch` is an empty directory of the state directory's file system; it is empty again at the end.
+    Raises `distroless.setup` with the last lines of dpkg's output, `sandbox.*`.
+    """
+    layout = _layout(recipe, packages)
+    tree, work = f"{scratch}/tree", f"{scratch}/work"
+    os.mkdir(tree, 0o755)
+    os.mkdir(work, 0o700)
+    try:
+        _extract(helper, layout, tree)
+        root = Rootfs(upper=tree, work=work)
+        _set_up(helper, root, debs, layout.epoch, sink, step)
+        return _archive(helper, tree, layout.epoch, write), layout.epoch
+    finally:
+        for path in (tree, work):
+            helper.call("remove", {"path": path})
+
+
+def _layout(recipe: Recipe, packages: Sequence[Unpacked]) -> Layout:
+    layout = Layout()
+    ordered = sorted(packages, key=lambda each: (each.package.name != "base-files", each.package.name))
+    rules = (SLIM,) if recipe.slim else ()
+    for one in ordered:
+        layout.add_package(one, Filter(rules, one.package.name).dropped_by)
+    layout.merge_usr()
+    for path, content in apt_files(recipe.suite, slim=recipe.slim).items():
+        layout.write(path, content)
+    for path in (b"var/lib/dpkg/status", b"var/lib/dpkg/available"):
+        layout.write(path, b"")
+    return layout
+
+
+def _pipe(stack: ExitStack) -> tuple[FileIO, FileIO]:
+    """Reading and writing end of a pipe; closed with the stack unless they were closed before."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    return stack.enter_context(open(reading, "rb", buffering=0)), stack.enter_context(open(writing, "wb", buffering=0))
+
+
+def _call(helper: Helper, job: str, args: dict[str, object], end: FileIO) -> None:
+    """Runs a job with one end of a pipe, which is closed when it ends: the other end must notice."""
+    with end:
+        helper.call(job, args, [end.fileno()])
+
+
+def _extract(helper: Helper, layout: Layout, tree: str) -> None:
+    items = layout.ordered()
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        reading, writing = _pipe(stack)
+        done = pool.submit(_call, helper, "extract", {"path": tree, "overlay": None}, reading)
+        try:
+            with writing, BufferedWriter(writing, 1 << 18) as out:
+                write_layer(items, out.write)
+        except BrokenPipeError:
+            done.result()  # the job says why
+            raise
+        done.result()
+
+
+def _set_up(helper: Helper, root: Rootfs, debs: Sequence[Path], epoch: int, sink: Sink, step: int) -> None:
+    folder = os.path.commonpath([deb.parent for deb in debs])
+    sandbox = Sandbox(
+        argv=("dpkg", "--force-depends", "--install", *(f"{_DEBS}/{deb.relative_to(folder)}" for deb in debs)),
+        root=root,
+        env=(
+            ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+            ("DEBIAN_FRONTEND", "noninteractive"),
+            ("HOME", "/root"),
+            ("LC_ALL", "C.UTF-8"),
+            ("PATH", PATH),
+            ("SOURCE_DATE_EPOCH", str(epoch)),
+            ("TZ", "UTC"),
+        ),
+        mounts=(
+            Mount(kind="bind", source=folder, target=_DEBS, readonly=True),
+            Mount(kind="file", target="/usr/sbin/policy-rc.d", data=_POLICY, mode=0o755, readonly=True),
+            Mount(kind="tmpfs", target="/tmp"),
+        ),
+        network="none",
+    )
+    tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
+    with ExitStack() as stack:
+        reading, writing = _pipe(stack)
+        process = helper.run(sandbox, stdout=writing.fileno(), stderr=writing.fileno())
+        writing.close()
+        for line in BufferedReader(reading):
+            tail.append(line)
+            sink.emit(StepLog(step, line))
+        result = process.wait()
+    if result.fault is not None:
+        raise result.fault
+    if result.code != 0:
+        raise AerogelError(
+            f"dpkg could not set up the build root: it ended with status {result.code}",
+            code="distroless.setup",
+            detail=b"".join(tail).decode("utf-8", "replace"),
+        )
+
+
+def _archive(helper: Helper, tree: str, epoch: int, write: Callable[[bytes | memoryview], object]) -> LayerIndex:
+    args: dict[str, object] = {"root": tree, "epoch": epoch, "exclude": list(LEFT_OUT)}
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        reading, writing = _pipe(stack)
+        done = pool.submit(_call, helper, "archive", args, writing)
+        try:
+            with reading:
+                index = build_index(reading, write)
+        except AerogelError:
+            done.result()  # a fault of the job explains a stream that ended early
+            raise
+        done.result()
+        return index
