@@ -11,11 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Literal, NamedTuple
 
 from aerogel.errors import EXIT_HOST, AerogelError
-from aerogel.files.entry import BLK, CHR, DIR, FIFO, KIND_NAMES, LNK, OPAQUE, REG, SYM, WHITEOUT, Entry, shown
+from aerogel.files.entry import BLK, CHR, DIR, FIFO, KIND_NAMES, LNK, OPAQUE, REG, SYM, WHITEOUT, Entry, parents, shown
 from aerogel.files.inside import Directories, remove_tree, system_errors
 from aerogel.files.tar import CHUNK, Content, Readable, read_entries
 
@@ -82,8 +83,15 @@ class _Extractor:
             if name.startswith(WHITEOUT):
                 self._white_out(parent, name)
                 return
-            self._note(path, parent)
+            self._show(parent)
             fd = self._directories.fd(parent, make=True)
+            real = self._directories.real(parent)
+            if real != parent:
+                # A symbolic link is on the way, inside the root: from here on the place counts, not the name.
+                parent = real
+                path = real + b"/" + name if real else name
+                entry = entry._replace(path=path)
+            self._note(path, parent)
             if entry.kind == REG:
                 self._file(fd, name, entry, content)
             elif entry.kind == DIR:
@@ -91,13 +99,18 @@ class _Extractor:
             else:
                 self._other(fd, name, entry)
 
+    def _show(self, path: bytes) -> None:
+        """Makes a directory of a whiteout mark that is in the way: the layer hides a path and has something below it."""
+        if not self._marks:
+            return
+        for each in (*parents(path), path):
+            if each in self._marks:
+                self._set_opaque(each)
+
     def _note(self, path: bytes, parent: bytes) -> None:
         self._written.add(path)
         while parent not in self._above:
             self._above.add(parent)
-            if parent in self._marks:
-                # The layer hides a path and brings another directory there, without an entry of its own.
-                self._set_opaque(parent)
             parent = parent.rpartition(b"/")[0]
 
     def finish(self) -> None:
@@ -145,7 +158,8 @@ class _Extractor:
             make(dir_fd, name, entry)
         if entry.kind == LNK:
             return
-        os.chown(name, *_owner(entry), dir_fd=dir_fd, follow_symlinks=False)
+        with _mapped(entry):
+            os.chown(name, *_owner(entry), dir_fd=dir_fd, follow_symlinks=False)
         if entry.kind != SYM:
             os.chmod(name, entry.mode, dir_fd=dir_fd)
         for key, value in entry.xattrs:
@@ -204,12 +218,8 @@ class _Extractor:
 
     def _attributes(self, fd: int, entry: Entry) -> None:
         """Owner, mode and attributes, in the order in which none undoes another: chown clears set-id bits."""
-        try:
+        with _mapped(entry):
             os.fchown(fd, *_owner(entry))
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                raise _unmapped(entry) from error
-            raise
         os.fchmod(fd, entry.mode)
         for key, value in entry.xattrs:
             self._xattr(fd, key, value)
@@ -246,13 +256,16 @@ class _Extractor:
 
     def _remove(self, dir_fd: int, name: bytes) -> None:
         here = os.dup(dir_fd)
-        self._directories.forget_all()
+        self._directories.close()
         try:
             remove_tree(name, here)
         finally:
             os.close(here)
 
     def _white_out(self, parent: bytes, name: bytes) -> None:
+        with suppress(OSError):
+            self._directories.fd(parent)
+            parent = self._directories.real(parent)
         if name == OPAQUE:
             self._opaque(parent)
             return
@@ -301,7 +314,7 @@ class _Extractor:
 
     def _sweep(self, top_fd: int, top: bytes) -> None:
         """Removes from a plain directory what this layer did not write."""
-        self._directories.forget_all()
+        self._directories.close()
         pending = [(top_fd, top)]
         while pending:
             fd, path = pending.pop()
@@ -348,6 +361,17 @@ def _owner(entry: Entry) -> tuple[int, int]:
     if max(entry.uid, entry.gid) > _MAX_ID:
         raise _unmapped(entry)
     return entry.uid, entry.gid
+
+
+@contextmanager
+def _mapped(entry: Entry) -> Iterator[None]:
+    """Round a chown: the kernel says EINVAL for ids that the user namespace does not map."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise _unmapped(entry) from error
+        raise
 
 
 def _unmapped(entry: Entry) -> AerogelError:

@@ -42,13 +42,15 @@ def system_errors(action: str, path: bytes, code: str) -> Iterator[None]:
 class Directories:
     """Open directories below `root_fd`, which stays the caller's. Use as a context manager or call `close`."""
 
-    __slots__ = ("_fds", "_follow", "_root")
+    __slots__ = ("_fds", "_follow", "_real", "_root")
 
     def __init__(self, root_fd: int, *, follow: bool = False) -> None:
         self._root = root_fd
         self._follow = follow
         """Whether symbolic links to directories are followed, inside the root, or refused."""
         self._fds: dict[bytes, int] = {}
+        self._real: dict[bytes, bytes] = {}
+        """Where a kept path leads, if a symbolic link is on the way."""
 
     def __enter__(self) -> Directories:  # noqa: PYI034 - Self is not needed for a class that nobody derives from
         return self
@@ -57,10 +59,11 @@ class Directories:
         self.close()
 
     def close(self) -> None:
-        """Closes what is kept open."""
+        """Closes what is kept open; for a user that goes on, after a link or a directory was removed."""
         for fd in self._fds.values():
             os.close(fd)
         self._fds.clear()
+        self._real.clear()
 
     def fd(self, path: bytes, *, make: bool = False) -> int:
         """A descriptor of the directory, valid until the next call; the caller does not close it.
@@ -77,29 +80,31 @@ class Directories:
         near = self._fds.get(parent) if parent else self._root
         if near is not None:
             with suppress(OSError):
-                return self._keep(path, os.open(name, _OPEN_DIR, dir_fd=near))
-        return self._keep(path, self._walk(path, make=make))
+                fd = os.open(name, _OPEN_DIR, dir_fd=near)
+                if parent in self._real:
+                    self._real[path] = self._real[parent] + b"/" + name
+                return self._keep(path, fd)
+        fd, real = self._walk(path, make=make)
+        if real != path:
+            self._real[path] = real
+        return self._keep(path, fd)
 
-    def forget(self, path: bytes) -> None:
-        """Drops what is kept of a directory that is being removed, and of those below it."""
-        below = path + b"/"
-        for known in [known for known in self._fds if known == path or known.startswith(below)]:
-            os.close(self._fds.pop(known))
-
-    def forget_all(self) -> None:
-        """Drops everything, for when a symbolic link changed what paths mean."""
-        self.close()
+    def real(self, path: bytes) -> bytes:
+        """The path without symbolic links of the directory that `fd` was last asked for."""
+        return self._real.get(path, path)
 
     def _keep(self, path: bytes, fd: int) -> int:
         if len(self._fds) >= _KEPT:
             for oldest in list(self._fds)[: _KEPT // 2]:
                 os.close(self._fds.pop(oldest))
+                self._real.pop(oldest, None)
         self._fds[path] = fd
         return fd
 
-    def _walk(self, path: bytes, *, make: bool) -> int:
+    def _walk(self, path: bytes, *, make: bool) -> tuple[int, bytes]:
         pending = path.split(b"/")[::-1]
         stack = [os.dup(self._root)]
+        names: list[bytes] = []
         links = 0
         try:
             while pending:
@@ -107,11 +112,13 @@ class Directories:
                 if part in (b"", b"."):
                     continue
                 if part == b"..":
-                    if len(stack) > 1:
+                    if names:
+                        names.pop()
                         os.close(stack.pop())
                     continue
                 try:
                     stack.append(os.open(part, _OPEN_DIR, dir_fd=stack[-1]))
+                    names.append(part)
                     continue
                 except FileNotFoundError:
                     if not make:
@@ -133,10 +140,11 @@ class Directories:
                 links += 1
                 if links > _MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-                while link.startswith(b"/") and len(stack) > 1:
+                while link.startswith(b"/") and names:
+                    names.pop()
                     os.close(stack.pop())
                 pending += link.split(b"/")[::-1]
-            return stack.pop()
+            return stack.pop(), b"/".join(names)
         finally:
             for fd in stack:
                 os.close(fd)
