@@ -17,7 +17,7 @@ from aerogel.dockerfile.syntax import Line, Reader
 from aerogel.dockerfile.words import SPACE, Quoting, process
 from aerogel.errors import AerogelError, Span
 
-__all__ = ["INSTRUCTIONS", "Split", "parse_heredoc_word", "read_heredocs", "split"]
+__all__ = ["INSTRUCTIONS", "HeredocWord", "Split", "parse_heredoc_word", "read_heredocs", "split"]
 
 _GAP = re.compile(r"[\t\v\f\r ]+")
 _SOLID = re.compile(r"[^\t\v\f\r ]+")

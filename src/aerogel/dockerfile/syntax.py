@@ -16,7 +16,7 @@ from aerogel.dockerfile.ast import Comment, Directive, Directives, Word
 from aerogel.dockerfile.words import SPACE
 from aerogel.errors import AerogelError, Source, Span, nearest
 
-__all__ = ["MAX_LINE_BYTES", "Body", "Line", "Reader", "detect_syntax"]
+__all__ = ["MAX_LINE_BYTES", "Body", "Line", "Reader", "detect_syntax", "match_directive"]
 
 MAX_LINE_BYTES = 65_535
 """The longest physical line that BuildKit reads, without its line feed."""
@@ -231,7 +231,7 @@ class Reader:
 
     def _directive(self, text: str, span: Span) -> bool:
         """Take a directive; anything else ends the search for directives."""
-        found = _match_directive(text)
+        found = match_directive(text)
         if found is None:
             self._in_directives = False
             return False
@@ -290,7 +290,7 @@ class Reader:
 _UNDECODABLE = re.compile("[\udc80-\udcff]+")
 
 
-def _match_directive(text: str) -> tuple[str, int, str] | None:
+def match_directive(text: str) -> tuple[str, int, str] | None:
     """Name, offset of the value and value of a directive, from the text after the comment sign."""
     match = _DIRECTIVE.match(text)
     if match is None or match.group(1).lower() not in _DIRECTIVE_NAMES or match.end() == len(text):
@@ -327,7 +327,7 @@ def detect_syntax(data: bytes) -> str | None:
         for line in text.split("\n"):
             if not line.startswith(prefix):
                 break
-            found = _match_directive(line.removeprefix(prefix).rstrip("\r"))
+            found = match_directive(line.removeprefix(prefix).rstrip("\r"))
             if found is None:
                 break
             if found[0] == "syntax":

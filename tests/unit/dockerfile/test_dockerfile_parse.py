@@ -9,6 +9,7 @@ import pytest
 
 from aerogel.dockerfile import ast
 from aerogel.dockerfile.durations import parse_duration
+from aerogel.dockerfile.frontend import syntax_warning
 from aerogel.dockerfile.jsonarray import JsonTypeError, parse_array
 from aerogel.dockerfile.mounts import BindMount, CacheMount, SecretMount, SshMount, TmpfsMount, resolve
 from aerogel.dockerfile.parse import parse
@@ -149,3 +150,21 @@ def test_all_faults_are_reported_in_order() -> None:
         "dockerfile.missing-destination",
         "dockerfile.unknown-flag",
     ]
+
+
+@pytest.mark.parametrize(
+    ("syntax", "code"),
+    [
+        ("docker/dockerfile:1", None),
+        ("docker.io/docker/dockerfile:1.26-labs@sha256:" + "0" * 64, None),
+        ("docker/dockerfile-upstream:master", None),
+        ("docker/dockerfile", None),
+        ("dockerfile.v0", None),
+        ("docker/dockerfile:1.27", "dockerfile.newer-frontend"),
+        ("docker/dockerfile:2", "dockerfile.newer-frontend"),
+        ("example.com/mine:1", "dockerfile.other-frontend"),
+    ],
+)
+def test_frontends(syntax: str, code: str | None) -> None:
+    warning = syntax_warning(dockerfile(f"# syntax={syntax}\nFROM a\n"))
+    assert (warning.code if warning else None) == code
