@@ -179,7 +179,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     result = subprocess.run(["unshare", "-rm", "sh", "-c", script], env=ENV, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)
-    assert told["codes"] == ["store.full"] * 4
+    assert told["codes"] == ["store.full"] * 5
     assert told["exit"] == EXIT_HOST
     assert "is full: " in told["message"]
     assert " free" in told["message"]
@@ -204,3 +204,16 @@ def test_two_processes_tag_the_same_name(tmp_path: Path) -> None:
     with Store.open(data, cache) as store:
         assert store.images.resolve(Reference.parse("same")) is not None
         check(store)
+
+
+def test_a_build_that_has_nothing_to_do_loads_little(tmp_path: Path) -> None:
+    """Opening the store and asking the action cache needs none of the slow modules."""
+    code = (
+        "import sys; from aerogel.store.store import Store\n"
+        f"store = Store.open({str(tmp_path / 'd')!r}, {str(tmp_path / 'c')!r})\n"
+        "store.actions.get('sha256:' + '0' * 64); store.snapshots.dir_for('root', 'x')\n"
+        "print(*sorted({'msgspec', 'ctypes', 'shutil', 'pathlib', 'zstandard', 'subprocess'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=ENV, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+    assert not (tmp_path / "d" / "scratch").exists()

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from aerogel.errors import AerogelError
+from aerogel.files.codec import LayerWriter, select
 from aerogel.oci.digest import digest_of
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import OCI_LAYER_GZIP, OCI_MANIFEST
@@ -61,7 +62,15 @@ def full(store: Store) -> None:
                 pass
         except OSError:
             pass
+
+    def compress() -> None:
+        with store.blobs.write() as blob, LayerWriter(blob.fd, select("uncompressed")) as layer:
+            for _ in range(40):
+                layer.write(os.urandom(100_000))
+            layer.finish()
+
     attempts = (
+        compress,
         lambda: store.blobs.put(b"x" * 100_000),
         lambda: store.actions.put(digest_of(b""), {}, {"a": "b" * 10_000}),
         lambda: store.layers.save(digest_of(b""), size=1, index=b"i" * 10_000),
