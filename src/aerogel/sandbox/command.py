@@ -82,7 +82,8 @@ def _prepare(request: dict[str, Any], account: Account, stdio: tuple[int, ...], 
         mask &= capabilities.mask_of(request["capabilities"])
     capabilities.drop(mask)
     try:
-        os.setgroups(account.groups)
+        if not _groups_are_denied():
+            os.setgroups(account.groups)
         os.setresgid(account.gid, account.gid, account.gid)
         os.setresuid(account.uid, account.uid, account.uid)
     except OSError as error:
@@ -94,6 +95,15 @@ def _prepare(request: dict[str, Any], account: Account, stdio: tuple[int, ...], 
         ) from None
     if account.uid == 0:
         syscalls.capset(mask)
+
+
+def _groups_are_denied() -> bool:
+    """In a user namespace that an ordinary user mapped alone nobody may set supplementary groups."""
+    try:
+        with open("/proc/self/setgroups", "rb") as file:
+            return file.read().strip() == b"deny"
+    except OSError:
+        return False
 
 
 def _own_stdio(account: Account) -> None:

@@ -118,7 +118,7 @@ def _climb(
             os.waitpid(child, 0)
             os._exit(0)
         _die_with(0)
-        overlay = rungs.examine(config, name)
+        overlay = rungs.examine(config)
     except rungs.Refused as refused:
         finding = {"rung": name, "works": False, "overlay": None}
         finding |= {"problem": refused.problem, "message": refused.message, "fixes": list(refused.fixes)}
@@ -134,7 +134,7 @@ def _climb(
     link.close()
     if config["probe"]:
         os._exit(0)
-    session = init.Session(config["mount_dir"], overlay, name != "root", capabilities.effective())
+    session = init.Session(config["mount_dir"], overlay, rungs.in_user_namespace(), capabilities.effective())
     wire.send(control, {"rung": name, "overlay": overlay, "findings": [*findings, finding]})
     _serve(control, session, modules)
 

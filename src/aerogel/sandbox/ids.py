@@ -11,7 +11,9 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["MIN_COUNT", "map_id", "subordinate_ids"]
+from aerogel.sandbox.rungs import FIRST_USER_NAMESPACE
+
+__all__ = ["MIN_COUNT", "map_id", "own_map_id", "subordinate_ids"]
 
 MIN_COUNT = 65536
 """Images use ids up to 65534 (`nobody`), so fewer do not serve."""
@@ -58,6 +60,15 @@ def map_id(ids: dict[str, Any]) -> str:
     if ids["gids"] != ids["uids"] or os.getgid() != os.getuid():
         parts += [f"g{os.getgid()}", *(f"{start}-{count}" for start, count in ids["gids"])]
     return ".".join(parts)
+
+
+def own_map_id(name: str) -> str:
+    """The name of the mapping when root keeps its own: `name`, and the outer ranges when it is itself mapped."""
+    if os.stat("/proc/self/ns/user").st_ino == FIRST_USER_NAMESPACE:
+        return name
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        ranges = [line.split() for line in file]
+    return ".".join([name, *("-".join(words) for words in ranges)])
 
 
 def _problem(problem: str, message: str, fixes: list[str]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ import msgspec
 
 from aerogel.errors import EXIT_HOST, AerogelError
 from aerogel.sandbox import wire
-from aerogel.sandbox.ids import map_id, subordinate_ids
+from aerogel.sandbox.ids import map_id, own_map_id, subordinate_ids
 from aerogel.sandbox.network import network_mounts
 from aerogel.sandbox.spec import DEFAULT_PATH, Exit, Finding, Isolation, Mount, Rung, Sandbox
 
@@ -196,7 +196,7 @@ class Helper:
         helper = cls(session, keeper)
         helper.findings = findings
         name = hello["rung"]
-        helper.rung = Rung(name, map_id(ids) if name == "subid" else name, hello["overlay"])
+        helper.rung = Rung(name, map_id(ids) if name == "subid" else own_map_id(name), hello["overlay"])
         helper._reclaim()
         return helper
 

@@ -143,8 +143,13 @@ def _mount_dev(root_fd: int, request: dict[str, Any]) -> None:
         os.symlink(link, f"{here}/{name}")
     for name in ("pts", "shm", "mqueue"):
         os.mkdir(f"{here}/{name}", 0o755)
-    options = f"newinstance,ptmxmode=0666,mode=0620,gid={_TTY_GROUP}"
-    syscalls.mount("devpts", f"{here}/pts", "devpts", MS_NOSUID | MS_NOEXEC, options)
+    options = "newinstance,ptmxmode=0666,mode=0620"
+    try:
+        syscalls.mount("devpts", f"{here}/pts", "devpts", MS_NOSUID | MS_NOEXEC, f"{options},gid={_TTY_GROUP}")
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the group is not mapped here
+            raise
+        syscalls.mount("devpts", f"{here}/pts", "devpts", MS_NOSUID | MS_NOEXEC, options)
     size = request["shm_size_bytes"]
     syscalls.mount("shm", f"{here}/shm", "tmpfs", _SAFE, f"mode=1777,size={size}")
     syscalls.mount("mqueue", f"{here}/mqueue", "mqueue", _SAFE)

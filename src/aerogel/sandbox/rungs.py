@@ -15,7 +15,10 @@ from typing import Any
 
 from aerogel.sandbox import rootfs, syscalls, wire
 
-__all__ = ["Refused", "enter", "examine", "write_maps"]
+__all__ = ["FIRST_USER_NAMESPACE", "Refused", "enter", "examine", "in_user_namespace", "write_maps"]
+
+FIRST_USER_NAMESPACE = 0xEFFFFFFD
+"""Its inode, fixed since Linux 3.8 (PROC_USER_INIT_INO); an identity map would look the same in uid_map."""
 
 _SYSCTL_CLONE = "/proc/sys/kernel/unprivileged_userns_clone"
 _SYSCTL_MAX = "/proc/sys/user/max_user_namespaces"
@@ -84,6 +87,11 @@ def _enter_user_namespace(name: str, config: dict[str, Any], link: socket.socket
         syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)
     except OSError as error:
         raise _confined(error) from None
+
+
+def in_user_namespace() -> bool:
+    """Whether this process is in any user namespace but the first; root may have been put there by `podman unshare`."""
+    return os.stat("/proc/self/ns/user").st_ino != FIRST_USER_NAMESPACE
 
 
 def _no_userns(error: OSError) -> Refused:
@@ -179,7 +187,7 @@ def _execute(arguments: list[str]) -> str:
     return "" if status == 0 else said or f"`{arguments[0]}` failed with wait status {status}"
 
 
-def examine(config: dict[str, Any], name: str) -> str | None:
+def examine(config: dict[str, Any]) -> str | None:
     """In process 1 of the new rung: checks that the kernel's file systems mount, and finds the kind of overlay.
 
     Returns `trusted`, `user`, or None when an overlay cannot be written on the state directory. Raises Refused.
@@ -201,7 +209,7 @@ def examine(config: dict[str, Any], name: str) -> str | None:
                 "start the outer container with `--security-opt systempaths=unconfined`",
             ) from None
         syscalls.umount(f"{base}/proc")
-        kind = "trusted" if name == "root" else "user"
+        kind = "user" if in_user_namespace() else "trusted"
         return kind if _overlay_works(base, scratch, kind) else None
     finally:
         syscalls.umount(base)

@@ -60,3 +60,24 @@ def test_root_without_anything(tmp_path):
     assert done.returncode == 3, done
     assert "root may not make namespaces here" in done.stdout
     assert "hint: start the outer container with the capabilities SETUID, SETGID and SETFCAP" in done.stdout
+
+
+def test_root_of_an_outer_user_namespace(tmp_path, layer):
+    """As below `podman unshare`: root with all rights over a namespace of its own, here with one id only."""
+    script = SCRIPT.replace("print(helper.rung", "print(run(helper), helper.rung").replace(
+        "try:",
+        "from aerogel.sandbox.spec import *\n"
+        "def run(helper):\n"
+        f"    root = Rootfs(lowers=({layer!r},))\n"
+        "    command = ('sh', '-c', 'touch /x; rm -r /srv; mkdir /srv; ls /dev/pts >/dev/null; id -u')\n"
+        "    return helper.run(Sandbox(argv=command, root=root), stdout=1, stderr=2).wait().code\n"
+        "try:",
+    )
+    path = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", sys.executable, "-B", "-c", script, str(tmp_path)],
+        env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "0\n0 Rung(name='root', map_id='root.0-0-1', overlay='user') ['']\n", done

@@ -266,7 +266,7 @@ def test_network_host_reaches_the_host(box):
             with server.accept()[0] as peer:
                 peer.sendall(b"hello\n")
 
-        answer = threading.Thread(target=greet)
+        answer = threading.Thread(target=greet, daemon=True)
         answer.start()
         assert box.sh(f"nc 127.0.0.1 {port} </dev/null & wait") == "hello\n"
         answer.join()
