@@ -59,6 +59,8 @@ class DigestCache:
             found = self._load().get(key)
         if found is not None:
             return found
+        # Asked before reading: a change during it could still have the time stamp of the one before.
+        is_settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _RACY_NS
         fd = open_file()
         try:
             found = _hash(fd)
@@ -72,7 +74,7 @@ class DigestCache:
                 hints=["build again when nothing writes to the build context, or leave the file out of it"],
                 temporary=True,
             )
-        if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _RACY_NS:
+        if is_settled:
             with self._lock:
                 self._load()[key] = found
                 self._new.append(_RECORD.pack(*key, found))
@@ -91,7 +93,7 @@ class DigestCache:
             return
         try:
             size = os.fstat(fd).st_size
-            if size > _MAX_BYTES or (size - len(_MAGIC)) % _RECORD.size and size:
+            if size > _MAX_BYTES or ((size - len(_MAGIC)) % _RECORD.size and size):
                 os.ftruncate(fd, 0)
                 size = 0
             os.write(fd, (b"" if size else _MAGIC) + b"".join(new))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 
@@ -53,6 +54,8 @@ class HostTree(Tree):
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise _unreadable(os.fsencode(path), error) from error
+        # Steps run in parallel on one context, and a kept directory may be closed by the next thing that is opened.
+        self._lock = threading.RLock()
         self._directories = Directories(self._fd)
         self._listed: dict[bytes, dict[bytes, Entry]] = {}
         self._status: dict[bytes, os.stat_result] = {}
@@ -106,7 +109,8 @@ class HostTree(Tree):
     def open(self, path: bytes) -> int:
         """A descriptor of a regular file, the caller's to close."""
         try:
-            return open_regular(self._directories, path)
+            with self._lock:
+                return open_regular(self._directories, path)
         except OSError as error:
             raise _unreadable(path, error) from error
 
@@ -137,9 +141,17 @@ class HostTree(Tree):
 
     def _list(self, path: bytes) -> dict[bytes, Entry]:
         """The entries of a directory by path, sorted by name, without what is ignored."""
-        found = self._listed.get(path)
-        if found is not None:
+        with self._lock:
+            found = self._listed.get(path)
+            if found is None:
+                found = self._read(path)
+                if self._ignore is not None:
+                    found = {inner: entry for inner, entry in found.items() if self._is_kept(inner, entry)}
+                self._listed[path] = found
             return found
+
+    def _read(self, path: bytes) -> dict[bytes, Entry]:
+        """All entries of a directory that a layer can hold."""
         try:
             with os.scandir(self._directories.fd(path)) as listing:
                 rows = sorted((os.fsencode(each.name), each.stat(follow_symlinks=False)) for each in listing)
@@ -154,17 +166,13 @@ class HostTree(Tree):
                 continue
             found[inner] = self._entry(inner, kind, status)
             self._status[inner] = status
-        self._listed[path] = found
-        if self._ignore is not None:
-            kept = {inner: entry for inner, entry in found.items() if self._is_kept(inner, entry)}
-            self._listed[path] = kept
-        return self._listed[path]
+        return found
 
     def _is_kept(self, path: bytes, entry: Entry) -> bool:
         if self._ignore is None or not self._ignore.matches(path):
             return True
         # A removed directory is still there for what an exception keeps below it.
-        return entry.kind == DIR and self._ignore.has_exceptions and bool(self._list(path))
+        return entry.kind == DIR and self._ignore.may_except_below(path) and bool(self._list(path))
 
     def _entry(self, path: bytes, kind: int, status: os.stat_result) -> Entry:
         link = b""
@@ -182,7 +190,7 @@ class HostTree(Tree):
             status.st_uid,
             status.st_gid,
             status.st_size if kind == REG else 0,
-            int(status.st_mtime),
+            status.st_mtime_ns // 10**9,
             link,
             rdev,
         )

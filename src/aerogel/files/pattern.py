@@ -28,6 +28,8 @@ class PatternMatcher:
         self.patterns: list[str] = []
         self.numbers: list[int] = []
         self._groups: list[_Group] = []
+        self._exceptions: list[list[re.Pattern[str] | None]] = []
+        """Of each exception the components, up to a `**` (None), which any depth may follow."""
         self.has_exceptions = False
         for number, text in enumerate(patterns):
             self._add(text, number, spans[number] if spans else None)
@@ -47,6 +49,8 @@ class PatternMatcher:
         if not self._groups or self._groups[-1].is_exception != is_exception:
             self._groups.append(_Group(is_exception=is_exception))
         self._groups[-1].add(body, len(self.patterns), span)
+        if is_exception:
+            self._exceptions.append(_components(body, span))
         self.patterns.append(text)
         self.numbers.append(number)
 
@@ -56,6 +60,17 @@ class PatternMatcher:
         for group in reversed(self._groups):
             if group.matches(text):
                 return not group.is_exception
+        return False
+
+    def may_except_below(self, path: bytes) -> bool:
+        """Whether an exception could hold for something below an ignored directory; else it need not be looked into."""
+        parts = path.decode("utf-8", "surrogateescape").split("/")
+        for components in self._exceptions:
+            for number, component in enumerate(components):
+                if component is None or number == len(parts):
+                    return True
+                if not component.fullmatch(parts[number]):
+                    break
         return False
 
     def deciding(self, path: bytes) -> int | None:
@@ -165,6 +180,16 @@ class _Group:
             if re.compile(f"(?:{expression})(?:/|\\Z)", re.DOTALL).match(path):
                 return number
         raise AssertionError(path)
+
+
+def _components(body: str, span: Span | None) -> list[re.Pattern[str] | None]:
+    found: list[re.Pattern[str] | None] = []
+    for part in body.split("/"):
+        # A class or an escape could hold a `/`: then anything may follow.
+        if "**" in part or "[" in part or "\\" in part:
+            return [*found, None]
+        found.append(re.compile(_expression(part, span), re.DOTALL))
+    return found
 
 
 def _expression(body: str, span: Span | None) -> str:
