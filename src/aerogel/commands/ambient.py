@@ -13,7 +13,7 @@ from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.graph.scope import PROXY_ARGS
 from aerogel.sandbox.spec import Mount
 from aerogel.settings import Settings
-from aerogel.solve.exec import Ambient
+from aerogel.solve.ambient import Ambient
 
 __all__ = ["CA_PATH", "CA_VARIABLES", "ambient", "ca_bundle", "proxies"]
 

@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING
 
 from aerogel.commands.ambient import proxies
 from aerogel.commands.world import World
-from aerogel.debian.archive import Archive
-from aerogel.debian.mirror import Sources, discover
 from aerogel.errors import AerogelError, Span
 from aerogel.events import Message
 from aerogel.files.codec import GZIP, LayerWriter
 from aerogel.graph.ops import frame
 from aerogel.graph.stages import ContextRef, ImageRef, SourceRef
 from aerogel.graph.steps import BaseImage
-from aerogel.net.http import Http
 from aerogel.oci.digest import Digest
 from aerogel.oci.image import load
 from aerogel.oci.platform import Platform
@@ -30,6 +27,8 @@ from aerogel.oci.types import ImageConfig, from_dict, to_dict
 from aerogel.solve.materials import Materials, save_layer
 
 if TYPE_CHECKING:
+    from aerogel.debian.archive import Archive
+    from aerogel.debian.mirror import Sources
     from aerogel.distroless.recipe import Recipe
 
 __all__ = ["Bases"]
@@ -165,12 +164,17 @@ class Bases:
 
     def archive(self) -> Archive:
         """The Debian archive of this run: the mirror of the settings, else the host's."""
+        from aerogel.debian.archive import Archive
+        from aerogel.net.http import Http
+
         settings = self._world.settings
         http = Http(proxies=proxies(settings), ca="auto" if settings.ca == "none" else settings.ca)
         return Archive(self.sources(), self._cache, http, sink=self._world.sink, refresh=self._pull)
 
     def sources(self) -> Sources:
         """Where Debian's packages come from in this run."""
+        from aerogel.debian.mirror import discover
+
         return discover(self._world.settings.mirror, self._world.settings.security_mirror)
 
     def _tell(self, name: str, what: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from aerogel.errors import AerogelError
 from aerogel.events import Sink, StepLog
@@ -17,26 +17,13 @@ from aerogel.files.codec import Codec
 from aerogel.graph.ops import Run
 from aerogel.oci.digest import Digest
 from aerogel.sandbox.spec import Exit, Mount, Rootfs, Sandbox
+from aerogel.solve.ambient import Ambient
 from aerogel.solve.failure import step_failed
 from aerogel.solve.materials import FS, Materials
 
-__all__ = ["Ambient", "run"]
+__all__ = ["run"]
 
 _TAIL_LINES = 40
-
-
-class Ambient:
-    """What every RUN sees of the host and no key or layer knows: environment and mounts.
-
-    `env` is set unless the step sets it. `mounts` gives the mounts for a root that has these paths: it is asked
-    with a function that tells whether a path exists in the root.
-    """
-
-    __slots__ = ("env", "mounts")
-
-    def __init__(self, env: Mapping[str, str], mounts: Callable[[Callable[[str], bool]], tuple[Mount, ...]]) -> None:
-        self.env = env
-        self.mounts = mounts
 
 
 def run(

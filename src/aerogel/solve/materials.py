@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from aerogel.errors import AerogelError
 from aerogel.files.codec import Codec, LayerBlob, LayerWriter, open_uncompressed
@@ -18,8 +19,10 @@ from aerogel.files.tar import Readable
 from aerogel.files.tree import LayerTree
 from aerogel.oci.digest import Digest
 from aerogel.oci.types import Descriptor
-from aerogel.sandbox.launch import Helper
 from aerogel.store.store import Store
+
+if TYPE_CHECKING:
+    from aerogel.sandbox.launch import Helper
 
 __all__ = ["FS", "Materials", "save_layer", "take_tar"]
 

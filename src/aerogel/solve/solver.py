@@ -23,8 +23,7 @@ from aerogel.files.host import HostTree
 from aerogel.graph.ops import Base, Copy, Local, Mkdir, Node, Run
 from aerogel.graph.steps import Step
 from aerogel.oci.digest import Digest
-from aerogel.solve import file
-from aerogel.solve.exec import Ambient, run
+from aerogel.solve.ambient import Ambient
 from aerogel.solve.keys import Keys, content_of_node
 from aerogel.solve.materials import Materials
 
@@ -123,7 +122,7 @@ class Solver:
         future = self._futures.get(node.digest)
         if future is not None and future.done():
             return future.result()
-        return self._recorded(self._keys.definition(node))
+        return self._recorded(self._keys.definition(node), usable=False)
 
     @staticmethod
     def _wait(future: Future[Outcome], seconds: float) -> None:
@@ -230,13 +229,13 @@ class Solver:
             self._done(node, number, "CACHED", 0.0)
         return outcome
 
-    def _recorded(self, key: Digest) -> Outcome | None:
-        """A kept result, if all its layers are still here."""
+    def _recorded(self, key: Digest, *, usable: bool = True) -> Outcome | None:
+        """A kept result; with `usable` only if all its layers are still here."""
         result = self._materials.store.actions.get(key)
         if result is None:
             return None
         layers = tuple(Digest(each) for each in result["layers"])
-        if not all(self._materials.is_here(each) for each in layers):
+        if usable and not all(self._materials.is_here(each) for each in layers):
             return None
         return Outcome(layers, tuple(result["chain"]))
 
@@ -287,9 +286,13 @@ class Solver:
         self._materials.store.actions.put(self._keys.definition(node), {**facts, "content": key}, result)
 
     def _execute(self, node: Node, inputs: tuple[tuple[Digest, ...], ...], number: int) -> Digest | None:
+        # Imported when something must be done: most builds find everything.
+        from aerogel.solve import exec as execution
+        from aerogel.solve import file
+
         match node.op:
             case Run():
-                return run(
+                return execution.run(
                     node.op,
                     inputs[0],
                     self._materials,
