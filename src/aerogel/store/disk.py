@@ -14,7 +14,18 @@ from contextlib import contextmanager
 
 from aerogel.errors import EXIT_HOST, AerogelError
 
-__all__ = ["boot_id", "disk_errors", "human_size", "once", "read_file", "remove_tree", "sync_filesystem", "unlink"]
+__all__ = [
+    "boot_id",
+    "disk_error",
+    "disk_errors",
+    "human_size",
+    "is_same_file",
+    "once",
+    "read_file",
+    "remove_tree",
+    "sync_filesystem",
+    "unlink",
+]
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -43,6 +54,7 @@ def disk_errors(path: str) -> Iterator[None]:
 
 
 def disk_error(path: str, error: OSError) -> AerogelError:
+    """The error to raise for one that was caught, for callers that cannot use `disk_errors`."""
     place = error.filename if isinstance(error.filename, str) else path
     reason = (error.strerror or str(error)).lower()
     if error.errno in _FULL:
