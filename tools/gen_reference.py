@@ -80,8 +80,7 @@ def command_section(command: Command) -> str:
     if command.aliases:
         lines.append(f"Also: {', '.join(f'`aerogel {one}`' for one in command.aliases)}.\n")
     words = [one for one in spec.options if one.flag.positional]
-    usage = " ".join(usage_word(one) for one in words)
-    lines.append(f"```\naerogel {command.name} [OPTIONS]{' ' + usage if usage else ''}\n```\n")
+    lines.append(f"```\n{parse.usage(spec)}\n```\n")
     if words:
         lines += [f"- `{one.metavar}`: {one.flag.help}" for one in words] + [""]
     flags = tuple(one for one in spec.options if not one.flag.positional and not one.flag.hidden)
@@ -93,11 +92,6 @@ def command_section(command: Command) -> str:
             lines += [f"# {comment}", example]
         lines.append("```\n")
     return "\n".join(lines)
-
-
-def usage_word(option: parse.Option) -> str:
-    word = option.metavar + ("..." if option.kind == parse.LIST else "")
-    return word if option.is_required else f"[{word}]"
 
 
 def option_table(options: tuple[parse.Option, ...], command: Command | None) -> str:

@@ -45,7 +45,7 @@ CONFIG_NAME = "aerogel.toml"
 Progress = Literal["auto", "tty", "plain", "json", "quiet"]
 Color = Literal["auto", "always", "never"]
 Bases = Literal["auto", "builtin", "registry"]
-Isolation = Literal["auto", "root", "subid"]
+Isolation = Literal["auto", "root", "ident", "subid"]
 
 
 class ConfigFile(Struct, frozen=True):

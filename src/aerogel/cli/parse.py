@@ -34,6 +34,7 @@ __all__ = [
     "options_of",
     "parse",
     "specification",
+    "usage",
     "variable_of",
 ]
 
@@ -122,7 +123,7 @@ def specification(command: Command) -> Specification:
     options_type, result_type = hints["options"], hints["return"]
     options = options_of(options_type)
     taken = {option.long for option in options}
-    shown = {"json"} if not result_type.__struct_fields__ else set()
+    shown = set() if result_type.__struct_fields__ and result_type.is_data else {"json"}
     common = tuple(one for one in options_of(Common) if one.long not in taken | shown)
     return Specification(command, module, options_type, result_type, options, common, getattr(module, "EXAMPLES", ()))
 
@@ -166,6 +167,7 @@ def command_parser(spec: Specification, *, complete: bool = True) -> argparse.Ar
     """
     parser = _Parser(
         prog=f"aerogel {spec.command.name}",
+        usage=usage(spec),
         description=spec.summary or spec.command.help,
         epilog=_examples(spec),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -176,8 +178,9 @@ def command_parser(spec: Specification, *, complete: bool = True) -> argparse.Ar
     )
     groups: dict[str, Any] = {}
     positional = [one for one in spec.options if one.flag.positional]
+    words = parser.add_argument_group("Words")
     for option in positional if complete else ():
-        _add_positional(parser, option)
+        _add_positional(words, option)
     for option in _flags(spec):
         title = option.flag.group
         if title not in groups:
@@ -191,12 +194,20 @@ def command_parser(spec: Specification, *, complete: bool = True) -> argparse.Ar
     return parser
 
 
-def _add_positional(parser: argparse.ArgumentParser, option: Option) -> None:
+def usage(spec: Specification) -> str:
+    """`aerogel run [OPTIONS] IMAGE [ARG...]`."""
+    words = ["aerogel", spec.command.name, "[OPTIONS]"]
+    for option in (one for one in spec.options if one.flag.positional):
+        word = option.metavar + ("..." if option.kind == LIST else "")
+        words.append(word if option.is_required else f"[{word}]")
+    return " ".join(words)
+
+
+def _add_positional(group: Any, option: Option) -> None:
     many: str | None = None if option.is_required else "?"
     if option.kind == LIST:
         many = argparse.REMAINDER if option.flag.rest else "+" if option.is_required else "*"
-    action = parser.add_argument(option.field, nargs=many, metavar=option.metavar, help=_escape(option.flag.help))
-    _mark_completion(action, option)
+    group.add_argument(option.field, nargs=many, metavar=option.metavar, help=_escape(option.flag.help))
 
 
 def _add_flag(group: Any, option: Option) -> None:
@@ -205,7 +216,7 @@ def _add_flag(group: Any, option: Option) -> None:
         group.add_argument(*option.names(), dest=option.field, action="store_true", help=words)
         group.add_argument(option.negative(), dest=option.field, action="store_false", help=argparse.SUPPRESS)
         return
-    action = group.add_argument(
+    group.add_argument(
         *option.names(),
         dest=option.field,
         action="store" if option.kind == VALUE else "append",
@@ -213,7 +224,6 @@ def _add_flag(group: Any, option: Option) -> None:
         type=_converter(option),
         help=words,
     )
-    _mark_completion(action, option)
 
 
 def _help_of(option: Option) -> str:
@@ -227,16 +237,6 @@ def _help_of(option: Option) -> str:
 
 def _escape(words: str) -> str:
     return words.replace("%", "%%")
-
-
-def _mark_completion(action: argparse.Action, option: Option) -> None:
-    """What shtab reads: `complete` names a shell function, `choices` are offered as they are."""
-    if option.flag.complete:
-        action.complete = {"file": _FILE, "directory": _DIRECTORY}.get(option.flag.complete)  # type: ignore[attr-defined] # shtab's own protocol
-
-
-_FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
-_DIRECTORY = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
 
 
 def _converter(option: Option) -> Any:
@@ -372,9 +372,9 @@ def _positional(spec: Specification, words: list[str]) -> dict[str, Any]:
         if not option.flag.positional or not left:
             continue
         if option.kind == LIST:
-            found[option.field], left = left, []
+            found[option.field], left = [_word(option, one) for one in left], []
         else:
-            found[option.field] = left.pop(0)
+            found[option.field] = _word(option, left.pop(0))
     if left:
         takes = " ".join(one.metavar for one in spec.options if one.flag.positional) or "no words"
         raise _usage(
@@ -384,6 +384,13 @@ def _positional(spec: Specification, words: list[str]) -> dict[str, Any]:
             _see_help(spec),
         )
     return found
+
+
+def _word(option: Option, text: str) -> Any:
+    try:
+        return parse_scalar(text, option.item)
+    except ValueError as error:
+        raise _usage(f"{option.metavar} {error}", "cli.value") from None
 
 
 def _from_files(spec: Specification, settings: Settings) -> dict[str, Any]:

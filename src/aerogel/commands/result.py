@@ -7,13 +7,18 @@ is then used instead of `Result.text`. `EXAMPLES` are pairs of a comment and a c
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from msgspec import Struct
 
 __all__ = ["Result"]
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """Base of all results. The fields are the data that `--json` prints; a result without fields has no `--json`."""
+    """Base of all results. The fields are the data that `--json` prints; a result without data has no `--json`."""
+
+    is_data: ClassVar[bool] = True
+    """False when the fields only tell the exit status."""
 
     def text(self) -> str:
         """What goes to standard output without `--json`; a line end is added unless it is empty."""

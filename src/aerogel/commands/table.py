@@ -12,21 +12,32 @@ class Command:
 
     def __init__(self, name: str, module: str, summary: str, *, group: str, aliases: tuple[str, ...] = ()) -> None:
         self.name = name
-        self.module = f"aerogel.commands.{module}"
+        self.module = module if "." in module else f"aerogel.commands.{module}"
         self.help = summary
         self.group = group
         self.aliases = aliases
 
+
+BUILD, STORE, HOST = "Build and run", "Images", "Host"
 
 COMMANDS = (
     Command(
         "build",
         "build",
         "Build an image from a Dockerfile",
-        group="Build and run",
+        group=BUILD,
         aliases=("buildx build", "buildx b", "image build", "builder build"),
     ),
-    Command("version", "version", "Show versions of aerogel and of what it uses", group="Host"),
+    Command("run", "run", "Run a command in an image", group=BUILD, aliases=("container run",)),
+    Command("images", "images", "List images", group=STORE, aliases=("image ls", "image list")),
+    Command("inspect", "inspect", "Show everything about images as JSON", group=STORE, aliases=("image inspect",)),
+    Command("save", "save", "Write images to an archive", group=STORE, aliases=("image save",)),
+    Command("load", "load", "Read images from an archive into the local store", group=STORE, aliases=("image load",)),
+    Command("tag", "tag", "Give an image one more name", group=STORE, aliases=("image tag",)),
+    Command("rmi", "rmi", "Remove images, or some of their names", group=STORE, aliases=("image rm", "image remove")),
+    Command("doctor", "doctor", "Check what this host can do", group=HOST),
+    Command("completion", "aerogel.cli.completion", "Print a completion script for a shell", group=HOST),
+    Command("version", "version", "Show versions of aerogel and of what it uses", group=HOST),
 )
 
 

@@ -1,0 +1,67 @@
+"""`aerogel completion`: a completion script, made by shtab from the parsers of all commands.
+
+A command like the others, but in `cli`, since it needs the parsers.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Annotated, Literal, get_args, get_origin
+
+from msgspec import Struct
+
+from aerogel.cli.parse import command_parser, specification
+from aerogel.commands.result import Result
+from aerogel.commands.table import COMMANDS
+from aerogel.commands.world import World
+from aerogel.flag import Flag
+
+__all__ = ["EXAMPLES", "Completion", "CompletionResult", "run", "text"]
+
+EXAMPLES = (
+    ("bash, for this user", "aerogel completion bash > ~/.local/share/bash-completion/completions/aerogel"),
+    ("zsh", "aerogel completion zsh > ~/.zfunc/_aerogel"),
+    ("fish", "aerogel completion fish > ~/.config/fish/completions/aerogel.fish"),
+)
+
+
+class Completion(Struct, frozen=True, kw_only=True):
+    """Print a completion script for a shell."""
+
+    shell: Annotated[
+        Literal["bash", "zsh", "fish", "tcsh"],
+        Flag("Which shell: `bash`, `zsh`, `fish` or `tcsh`", positional=True, metavar="SHELL"),
+    ]
+
+
+class CompletionResult(Result, frozen=True, kw_only=True):
+    script: str
+
+
+def run(options: Completion, world: World) -> CompletionResult:
+    """Builds the parser of every command."""
+    del world
+    import shtab
+
+    parser = argparse.ArgumentParser(prog="aerogel")
+    parser.add_argument("--version", action="store_true", help="Print the version")
+    commands = parser.add_subparsers()
+    offered = {"file": shtab.FILE, "directory": shtab.DIRECTORY}
+    for command in COMMANDS:
+        spec = specification(command)
+        made = command_parser(spec)
+        fields = {one.field: one for one in (*spec.options, *spec.common)}
+        for action in made._actions:
+            option = fields.get(action.dest)
+            if option is not None and option.flag.complete:
+                action.complete = offered[option.flag.complete]  # type: ignore[attr-defined] # shtab's protocol
+            elif option is not None and get_origin(option.item) is Literal:
+                action.choices = get_args(option.item)
+        commands.add_parser(command.name, help=command.help, parents=[made], add_help=False)
+    script: str = shtab.complete(parser, shell=options.shell)
+    return CompletionResult(script=script)
+
+
+def text(options: Completion, result: CompletionResult) -> str:
+    del options
+    return result.script

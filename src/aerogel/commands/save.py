@@ -1,0 +1,99 @@
+"""`aerogel save`: images as one archive that docker, podman and skopeo read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, BinaryIO, Literal
+
+from msgspec import Struct
+
+from aerogel.commands.lookup import find_image
+from aerogel.commands.result import Result
+from aerogel.commands.world import World
+from aerogel.errors import EXIT_USAGE, AerogelError
+from aerogel.events import Message
+from aerogel.flag import Flag
+from aerogel.oci.digest import is_digest
+from aerogel.oci.platform import Platform
+from aerogel.oci.reference import Reference
+from aerogel.store.disk import disk_errors
+from aerogel.store.layout import Root, write_docker_archive, write_oci_archive
+
+__all__ = ["EXAMPLES", "Save", "SaveResult", "run"]
+
+EXAMPLES = (
+    ("for docker load", "aerogel save app | docker load"),
+    ("an OCI archive", "aerogel save --format oci-archive -o app.tar app"),
+)
+
+
+class Save(Struct, frozen=True, kw_only=True):
+    """Write images to an archive."""
+
+    names: Annotated[tuple[str, ...], Flag("Names or ids of images", positional=True, metavar="IMAGE")]
+    output: Annotated[
+        str, Flag("File to write; without it, standard output", short="o", metavar="FILE", complete="file")
+    ] = "-"
+    format: Annotated[
+        Literal["docker-archive", "oci-archive"], Flag("Kind of archive; docker's is an OCI archive as well")
+    ] = "docker-archive"
+    platform: Annotated[str | None, Flag("Platform to take from a multi-platform image", metavar="OS/ARCH")] = None
+
+
+class SaveResult(Result, frozen=True, kw_only=True):
+    pass
+
+
+def run(options: Save, world: World) -> SaveResult:
+    """Writes the archive; a file is there whole or not at all.
+
+    Raises `image.not-found`, `save.terminal`, `store.*`.
+    """
+    roots = [_root(world, name) for name in options.names]
+    platform = Platform.parse(options.platform) if options.platform else None
+    if options.output == "-":
+        if os.isatty(world.streams.stdout):
+            raise AerogelError(
+                "standard output is a terminal, and an archive is not for reading",
+                code="save.terminal",
+                hints=["write to a file with `-o FILE`, or pipe it"],
+                exit_status=EXIT_USAGE,
+            )
+        with os.fdopen(os.dup(world.streams.stdout), "wb") as stream:
+            _write(options.format, stream, roots, world, platform)
+        return SaveResult()
+    target = world.settings.directory / options.output
+    _write_file(target, options.format, roots, world, platform)
+    world.sink.emit(Message(f"wrote {options.output} ({options.format})"))
+    return SaveResult()
+
+
+def _root(world: World, name: str) -> Root:
+    record = find_image(world.store, name)
+    is_name = any(one.tag is not None for one in record.references) and not is_digest(name)
+    return Root(record.descriptor, tuple(_tagged(record.references)) if is_name else ())
+
+
+def _tagged(references: tuple[Reference, ...]) -> list[Reference]:
+    return [one for one in references if one.tag is not None]
+
+
+def _write_file(target: Path, form: str, roots: list[Root], world: World, platform: Platform | None) -> None:
+    made = target.with_name(f".{target.name}.{os.getpid()}")
+    with disk_errors(str(target.parent)):
+        try:
+            with made.open("wb") as stream:
+                _write(form, stream, roots, world, platform)
+                stream.flush()
+                os.fsync(stream.fileno())
+            made.replace(target)
+        finally:
+            made.unlink(missing_ok=True)
+
+
+def _write(form: str, stream: BinaryIO, roots: list[Root], world: World, platform: Platform | None) -> None:
+    if form == "oci-archive":
+        write_oci_archive(stream.write, roots, world.store.blobs)
+    else:
+        write_docker_archive(stream.write, roots, world.store.blobs, platform=platform)
