@@ -24,7 +24,8 @@ _SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def subordinate_ids(ask: Callable[[list[str]], str], etc: str = "/etc") -> dict[str, Any]:
     """What the helper needs: newuidmap, newgidmap (paths), uids, gids (lists of [start, count]).
 
-    When something is missing: problem, message, fixes instead. `etc` is where subuid and subgid are, `ask` runs a program and returns its output.
+    When something is missing: problem, message, fixes instead. `etc` is where subuid and subgid are, `ask` runs a
+    program and returns its output.
     """
     uid = os.getuid()
     try:

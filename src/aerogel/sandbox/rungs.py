@@ -112,7 +112,7 @@ def _no_userns(error: OSError) -> Refused:
         return Refused("userns-quota", f"the quota of user namespaces ({limit or 'unknown'}) is used up")
     return Refused(
         "userns-refused",
-        f"the kernel makes no user namespace here ({error.strerror}): a seccomp filter of an outer container, or a chroot",
+        f"the kernel makes no user namespace here ({error.strerror}): an outer container, or a chroot",
         "start the outer container with `--security-opt seccomp=unconfined`",
     )
 
