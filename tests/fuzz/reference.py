@@ -29,7 +29,7 @@ def ours(text: str) -> Tree | None:
             parts = split(line, reader.directives.escape)
             if parts.child and parts.child.name == "onbuild":
                 raise Newer
-            if _text_after_array(parts) or _newer_flag(parts, reader.directives.escape):
+            if _text_after_array(parts) or _newer_flag(parts):
                 raise Newer
             read_heredocs(parts, reader)
             tree.append(plain(parts))
@@ -89,13 +89,17 @@ def known_difference(text: str) -> str | None:
     """Why this input may come out differently, or None.
 
     v0.12.5 is older than these rules of the frontend: a bare `--` ends the flags, blanks may stand between `<<` and
-    the word, most modifiers of variables, the directive `check`, all kinds of blanks before a directive."""
+    the word, most modifiers of variables, the directive `check`, all kinds of blanks before a directive,
+    another escape character than the backslash in flags.
+    """
     if re.search(r"--[\"'\\`]*(?:\s|$)", text):
         return "bare --"
     if re.search(r"<<-?[\"'\\`]*\s", text):
         return "blank after <<"
     if re.search(r"(?i)#[\s]*check|#[ \t\r\f]*[\v\x85\xa0\u2003]", text):
         return "directives"
+    if re.search(r"(?i)#\s*escape\s*=\s*`", text) and re.search(r"--\S*[\"'\\]", text):
+        return "escapes in flags"
     if "<<" in text and re.search(r"\$\{[^}]*[:#%/]", text):
         return "modifiers"
     return None
@@ -116,11 +120,11 @@ def _text_after_array(parts: Split) -> bool:
     return True
 
 
-def _newer_flag(parts: Split, escape: str) -> bool:
-    """Whether v0.12.5 garbles a flag: letters outside ASCII, a backslash in quotes though it is not the escape."""
+def _newer_flag(parts: Split) -> bool:
+    """Whether v0.12.5 garbles a flag, because it has letters outside ASCII."""
     split = (parts, parts.child) if parts.child else (parts,)
     written = [flag.span.text for part in split for flag in part.flags]
-    return any(not text.isascii() or (escape != "\\" and "\\" in text) for text in written)
+    return any(not text.isascii() for text in written)
 
 
 class Newer(Exception):

@@ -22,7 +22,7 @@ __all__ = ["INSTRUCTIONS", "HeredocWord", "Split", "parse_heredoc_word", "read_h
 _GAP = re.compile(r"[\t\v\f\r ]+")
 _SOLID = re.compile(r"[^\t\v\f\r ]+")
 _ASCII_SPACE = "\t\n\v\f\r "
-_HEREDOC = re.compile(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]+)\Z")
+_HEREDOC = re.compile(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)\Z")
 _MAX_DESCRIPTOR = 2**64 - 1
 
 _FIND_HEREDOCS = Quoting(keep_quotes=True, keep_escapes=True, keep_unset=True, split=True, lossy=True)
@@ -339,7 +339,7 @@ def parse_heredoc_word(word: str) -> HeredocWord | None:
         AerogelError: for a quote that is not closed or a broken variable in WORD.
     """
     match = _HEREDOC.match(word)
-    if match is None:
+    if match is None or not match.group(3):
         return None
     rest = match.group(3)
     names = process(rest, _nothing, "\\", _HEREDOC_NAME).words
