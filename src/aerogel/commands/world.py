@@ -71,7 +71,7 @@ class World:
             if self._helper is None:
                 from aerogel.sandbox.launch import Helper
 
-                self._helper = Helper.start(str(self.settings.cache), isolation=self.settings.isolation)
+                self._helper = Helper.start(str(self.settings.cache / "sandbox"), isolation=self.settings.isolation)
             return self._helper
 
     @property

@@ -9,7 +9,7 @@ tests say what the prose leaves open.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 from aerogel.errors import AerogelError, nearest
@@ -31,17 +31,22 @@ class CopyError(AerogelError):
 
 
 class CopyItem(NamedTuple):
-    """One entry of the layer. `source` is the path in the source tree that a regular file's content comes from."""
+    """One entry of the layer.
+
+    `source` is the path in the source tree that a regular file's content comes from; with `archive`, the path of an
+    archive in the source tree, it is the path inside that.
+    """
 
     entry: Entry
     source: bytes | None
+    archive: bytes | None = None
 
 
 class CopyOptions(NamedTuple):
     """How to copy. `chown` is (uid, gid); without it the owner is 0:0, or the source's with `keep_owner`.
 
     `epoch` (seconds since 1970) is the time of everything copied or made. `exclude` are ignore-file patterns, matched
-    below each copied source.
+    below each copied source. `unpack` gives the entries of a file that is an archive, or None; such a file is extracted.
     """
 
     chown: tuple[int, int] | None = None
@@ -50,6 +55,7 @@ class CopyOptions(NamedTuple):
     parents: bool = False
     exclude: tuple[str, ...] = ()
     epoch: int = 0
+    unpack: Callable[[bytes], Sequence[Entry] | None] | None = None
 
 
 def plan_copy(source: Tree, patterns: Sequence[str], dest: str, target: Tree, options: CopyOptions) -> list[CopyItem]:
@@ -139,11 +145,47 @@ class _Planner:
         found = self.source.lookup(path)
         if found is None:
             raise AssertionError(path)
+        if found.kind == REG and self.options.unpack is not None:
+            entries = self.options.unpack(path)
+            if entries is not None:
+                self._extract(path, entries, dest)
+                return
         place = self._place(dest, name, is_dir=found.kind == DIR)
         if found.kind == DIR:
             self._children(path, b"", place, dest, None)
         else:
             self._entry(found, path, place, dest)
+
+    def _extract(self, archive: bytes, entries: Sequence[Entry], dest: str) -> None:
+        """The contents of an archive into a directory, with the owners that it says unless the instruction has one."""
+        root = self._place(dest, b"", is_dir=True)
+        files = {entry.path: entry for entry in entries if entry.kind == REG}
+        linked = {entry.link for entry in entries if entry.kind == LNK}
+        for entry in entries:
+            if not entry.path:
+                continue
+            above, _, name = entry.path.rpartition(b"/")
+            parent = self.resolve(_join(root, above)) if above else root
+            self.make(parent, dest, 0o755)
+            place = _join(parent, name)
+            if entry.kind == DIR:
+                self._merge(entry, entry.path, place, dest)
+                continue
+            self._check_replaceable(place, dest)
+            file = files.get(entry.link) if entry.kind == LNK else entry
+            if file is None:
+                raise CopyError(
+                    f"the archive `{shown(archive)}` has `{shown(entry.path)}` as a hard link to "
+                    f"`{shown(entry.link)}`, which it does not hold before it",
+                    code="copy.archive",
+                    word=shown(archive),
+                )
+            changed = self._changed(file, place, keep_owner=True)
+            self.made[place] = CopyItem(changed, file.path if file.kind == REG else None, archive)
+            if file.path in linked:
+                self.inodes[place] = (archive, file.path)
+            else:
+                self.inodes.pop(place, None)
 
     def inline(self, entry: Entry, name: bytes, dest: str) -> None:
         """A file that the source tree does not have."""
@@ -230,10 +272,10 @@ class _Planner:
                 hints=["name the file below it, or remove the directory in an earlier step"],
             )
 
-    def _changed(self, found: Entry, place: bytes) -> Entry:
+    def _changed(self, found: Entry, place: bytes, *, keep_owner: bool = False) -> Entry:
         """The entry as the layer has it: owner, mode and time of the instruction."""
         options = self.options
-        uid, gid = options.chown or ((found.uid, found.gid) if options.keep_owner else (0, 0))
+        uid, gid = options.chown or ((found.uid, found.gid) if options.keep_owner or keep_owner else (0, 0))
         mode = found.mode
         if options.chmod is not None and found.kind != SYM:
             mode = options.chmod.apply(mode, is_dir=found.kind == DIR)
@@ -293,7 +335,7 @@ class _Planner:
                     self.made[parent] = CopyItem(found, None)
         ordered = sorted(self.made.values(), key=lambda item: sort_key(item.entry))
         first: dict[Hashable, Entry] = {}
-        for number, (entry, _) in enumerate(ordered):
+        for number, (entry, _, _) in enumerate(ordered):
             inode = self.inodes.get(entry.path)
             if inode is None:
                 continue

@@ -127,7 +127,9 @@ def content_key(items: Iterable[CopyItem], source: Digests) -> str:
     Path, kind, mode, owner, size, link, device, extended attributes and content of every item, each part length-framed.
     """
     total = sha256(b"aerogel-selection-v1")
-    for (path, kind, mode, uid, gid, size, _, link, rdev, xattrs), content in items:
+    for item in items:
+        path, kind, mode, uid, gid, size, _, link, rdev, xattrs = item.entry
+        content = item.source
         digest = source.digest(content) if kind == REG and content is not None else b""
         head = b"%d %d %d %d %d %d %d %d" % (kind, mode, uid, gid, size, *rdev, len(xattrs))
         for part in (head, path, link, digest, *(each for pair in xattrs for each in pair)):

@@ -21,6 +21,7 @@ from aerogel.files.host import HostTree
 from aerogel.files.tar import Readable, TarWriter
 from aerogel.files.tree import LayerTree, Origin
 from aerogel.oci.digest import Digest
+from aerogel.solve.archives import Archives
 from aerogel.solve.materials import Materials
 
 __all__ = ["ContextContent", "InlineContent", "LayerContent", "Source", "write_items"]
@@ -47,12 +48,16 @@ def write_items(items: Iterable[tuple[CopyItem, Source]], tar: TarWriter) -> Non
 
 
 class ContextContent:
-    """Files of a local context."""
+    """Files of a local context, and of archives in it, for which `folder` has room."""
 
-    def __init__(self, tree: HostTree) -> None:
+    def __init__(self, tree: HostTree, folder: str) -> None:
         self._tree = tree
+        self.archives = Archives(tree, folder)
 
     def write(self, item: CopyItem, tar: TarWriter) -> None:
+        if item.archive is not None:
+            self.archives.write(item, tar)
+            return
         fd = self._tree.open(item.source or b"")
         try:
             tar.file_fd(item.entry, fd)
@@ -60,7 +65,7 @@ class ContextContent:
             os.close(fd)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        self.archives.close()
 
 
 class InlineContent:

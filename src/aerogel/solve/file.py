@@ -44,8 +44,10 @@ def copy(
             source: Source
             if isinstance(origin, Local):
                 context = contexts[origin.name]
+                source = ContextContent(context, materials.store.cache)
+                if op.unpack:
+                    options = options._replace(unpack=source.archives.entries)
                 items = select(op, context, target, options)
-                source = ContextContent(context)
             else:
                 tree = materials.tree(inputs[1])
                 items = select(op, tree, target, options)
