@@ -192,14 +192,17 @@ class TarWriter:
             self._buffer = memoryview(bytearray(CHUNK))
         buffer = self._buffer
         left = entry.size
-        while left:
-            got = os.readv(fd, [buffer[: min(left, CHUNK)]])
-            if not got:
+        while True:
+            # One byte more than is left: a short answer is the end of the file, so most files take one call.
+            wanted = min(left + 1, CHUNK)
+            got = os.readv(fd, [buffer[:wanted]])
+            if got > left or (got == 0 and left):
                 raise _changed(entry)
-            self.content(buffer[:got])
-            left -= got
-        if os.readv(fd, [buffer[:1]]):
-            raise _changed(entry)
+            if got:
+                self.content(buffer[:got])
+                left -= got
+            if not left and got < wanted:
+                break
         self.pad()
 
     def close(self) -> None:
