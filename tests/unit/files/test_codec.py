@@ -18,7 +18,7 @@ import pytest
 import zstandard
 
 from aerogel.errors import EXIT_HOST, AerogelError
-from aerogel.files import codec
+from aerogel.files import codec, decode
 from aerogel.files.codec import (
     BLOCK_SIZE,
     FAST,
@@ -170,7 +170,7 @@ def test_members_truncation_and_damage(family: str, compress) -> None:
 
 
 def test_zlib_fallback_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "_decoder", lambda _: codec._ZlibDecoder)
+    monkeypatch.setattr(decode, "_decoder", lambda _: decode._ZlibDecoder)
     data = sample(700_000)
     assert read_all(open_uncompressed(io.BytesIO(gzip.compress(data) * 2), "gzip")) == data * 2
 
