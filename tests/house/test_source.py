@@ -112,15 +112,12 @@ def test_only_the_command_line_prints_and_exits():
     for path in FILES:
         if name_of(path).startswith("cli/") or name_of(path) in ("__main__.py", "sandbox/helper.py"):
             continue
-        for node in ast.walk(tree(path)):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
-                "print",
-                "sys.exit",
-                "exit",
-                "breakpoint",
-                "input",
-            ):
-                wrong.append(f"{name_of(path)}:{node.lineno}: {ast.unparse(node.func)}")
+        ends = ("print", "sys.exit", "exit", "breakpoint", "input")
+        wrong += [
+            f"{name_of(path)}:{node.lineno}: {ast.unparse(node.func)}"
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ends
+        ]
         wrong += [
             f"{name_of(path)}:{line}: {text}" for text, line in attributes(path) if text in ("sys.stdout", "sys.stderr")
         ]

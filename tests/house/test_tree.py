@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +12,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from aerogel.cli.parse import parse, specification
+from aerogel.commands.table import find_command
+from aerogel.settings import load_settings
+
 ROOT = Path(__file__).resolve().parents[2]
 
 ALLOWED_HOSTS = {"mirrors.edge.kernel.org", "mirrors.ocf.berkeley.edu"}
 """The fallback mirrors: written in one data file of `debian`, trusted by signature only."""
 
-MACHINE_PATHS = ("/work/", "/opt/dev", "/root/.", "/opt/pypi", "/tmp/lead")
+MACHINE_PATHS = ("/work/", "/opt/dev", "/root/.pyenv", "/root/.cache", "/opt/pypi", "/tmp/lead")
 
 
 def tracked() -> list[Path]:
@@ -136,3 +142,39 @@ def test_dependencies_are_explained():
     names = re.findall(r'"([\w-]+)', listed.group(1))
     text = (ROOT / "docs/dependencies.md").read_text()
     assert [name for name in names if f"## {name}" not in text] == []
+    source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    assert [name for name in names if not re.search(rf"(?m)^\s*(?:import|from) {name}\b", source)] == [], "never used"
+
+
+def console_lines() -> list[tuple[str, str]]:
+    """(file, line) of every command in a `console` block of the documents."""
+    return [
+        (name, line.strip())
+        for name, text in texts().items()
+        if name.endswith(".md")
+        for block in re.findall(r"(?ms)^```console\n(.*?)^```", text)
+        for line in block.splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+
+
+HARMLESS = ("doctor --offline", "images", "version", "completion bash")
+
+
+@pytest.mark.parametrize(("name", "line"), console_lines())
+def test_console_blocks(name, line, tmp_path):
+    """Every command parses with the flags that exist; those that need nothing run."""
+    words = shlex.split(line.split("|")[0])
+    if words[0] in ("./check", "alias"):
+        return
+    assert words[0] in ("aerogel", "./aerogel"), f"{name}: {line}"
+    found = find_command(words[1:])
+    assert found is not None, f"{name}: no such command: {line}"
+    command, rest = found
+    settings = load_settings({"HOME": str(tmp_path), "AEROGEL_ROOT": str(tmp_path / "r")}, str(ROOT))
+    assert parse(specification(command), rest, settings) is not None
+    if " ".join(words[1:]) in HARMLESS:
+        environ = {"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "src")}
+        done = subprocess.run([sys.executable, "-m", "aerogel", *words[1:]], env=environ, cwd=ROOT, capture_output=True)
+        assert done.returncode in (0, 3), done.stderr.decode()
+        assert done.stdout

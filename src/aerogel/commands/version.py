@@ -18,7 +18,7 @@ __all__ = ["EXAMPLES", "Version", "VersionResult", "run", "text"]
 
 EXAMPLES = (("only aerogel's own", "aerogel version --format '{{.version}}'"),)
 
-PARTS = ("msgspec", "urllib3", "rich", "shtab", "zstandard", "deflate", "isal", "pysequoia", "PyYAML")
+PARTS = ("msgspec", "urllib3", "rich", "shtab", "zstandard", "deflate", "isal", "pysequoia")
 
 
 class Version(Struct, frozen=True, kw_only=True):
