@@ -39,18 +39,17 @@ def main() -> int:
     check = Check()
     if not options.fast:
         check.part("system packages", system_packages)
-    binaries = check.part("environment", environment)
-    if binaries is None:
+    python = check.part("environment", environment)
+    if python is None:
         return check.end()
-    python = f"{binaries}/python"
     sources = [one for one in SOURCES if Path(one).is_dir()]
     if options.fix:
-        check.command("fix", f"{binaries}/ruff", "format", "--quiet", *sources)
+        check.command("fix", python, "-m", "ruff", "format", "--quiet", *sources)
         check.command("fix generated files", python, "tools/gen_reference.py", "--write")
-    check.command("format", f"{binaries}/ruff", "format", "--check", "--quiet", *sources)
-    check.command("lint", f"{binaries}/ruff", "check", "--quiet", *sources)
-    check.command("types", f"{binaries}/mypy", "--no-error-summary")
-    check.command("spelling", f"{binaries}/codespell", *tracked_texts())
+    check.command("format", python, "-m", "ruff", "format", "--check", "--quiet", *sources)
+    check.command("lint", python, "-m", "ruff", "check", "--quiet", *sources)
+    check.command("types", python, "-m", "mypy", "--no-error-summary")
+    check.command("spelling", python, "-m", "codespell_lib", *tracked_texts())
     check.command("generated files", python, "tools/gen_reference.py", "--check")
     check.command("lock files", python, "tools/lock.py", "--check")
     quick = [one for one in FAST if has_tests(one)]
@@ -176,7 +175,7 @@ def is_there(need: str) -> bool:
 
 
 def environment() -> str:
-    """The folder of programs of the environment made from the development lock file."""
+    """The interpreter of the environment made from the development lock file."""
     lock = ROOT / "requirements-dev.lock"
     cache = os.environ.get("AEROGEL_ROOT") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     key = hashlib.sha256(lock.read_bytes()).hexdigest()
@@ -185,7 +184,7 @@ def environment() -> str:
         words = [sys.executable, "-I", str(ROOT / "tools/environment.py"), str(place), str(lock), "--keep-pip"]
         if subprocess.run(words, stdin=subprocess.DEVNULL).returncode:
             raise Missing("error: the environment could not be made")
-    return f"{place}/bin"
+    return f"{place}/bin/python"
 
 
 if __name__ == "__main__":
