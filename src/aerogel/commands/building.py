@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from aerogel.commands.ambient import ambient
 from aerogel.commands.bases import Bases
-from aerogel.commands.build import Build, BuildResult, StepResult
+from aerogel.commands.build_model import Build, BuildResult, StepResult
 from aerogel.commands.world import World
 from aerogel.dockerfile.parse import parse
 from aerogel.errors import EXIT_USAGE, AerogelError, Source
@@ -25,7 +25,8 @@ from aerogel.files.hashing import DigestCache
 from aerogel.files.host import HostTree
 from aerogel.files.pattern import IgnoreMatcher
 from aerogel.graph.ops import Base, Copy, Local, Node
-from aerogel.graph.stages import ImageRef, Plan, Request, plan
+from aerogel.graph.request import Request
+from aerogel.graph.stages import ImageRef, Plan, plan
 from aerogel.graph.steps import Graph, Step, lower
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference

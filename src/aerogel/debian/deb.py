@@ -25,7 +25,7 @@ from aerogel.files.tar import Content, read_entries
 if TYPE_CHECKING:
     from zstandard import ZstdDecompressionObj
 
-__all__ = ["CONTROL_LIMIT", "Deb", "open_deb"]
+__all__ = ["CONTROL_LIMIT", "Deb", "Decoder", "Member", "Reader", "open_deb"]
 
 CONTROL_LIMIT = 64 << 20
 """Most bytes that a control tar may unpack to."""

@@ -7,7 +7,7 @@ a result may be kept; `compose_base` does the work and streams the layer into a 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,7 +28,16 @@ from aerogel.oci.platform import Platform
 from aerogel.oci.types import ContainerConfig, History, ImageConfig, RootFS, timestamp
 from aerogel.sandbox.launch import Helper
 
-__all__ = ["COMPOSE_VERSION", "ComposedBase", "Selection", "compose_base", "select", "suites"]
+__all__ = [
+    "COMPOSE_VERSION",
+    "ComposedBase",
+    "Selection",
+    "compose_base",
+    "debian_architecture",
+    "image_config",
+    "select",
+    "suites",
+]
 
 COMPOSE_VERSION = b"aerogel-base-v1"
 """Part of every key: changes when the same packages would give other bytes."""
@@ -73,13 +82,15 @@ def suites(suite: str) -> tuple[str, ...]:
     return suite, f"{suite}-updates", f"{suite}-security"
 
 
-def select(recipe: Recipe, platform: Platform, archive: Archive) -> Selection:
+def select(recipe: Recipe, platform: Platform, archive: Archive, *, using: Sequence[str] = ()) -> Selection:
     """The packages for a recipe, by the archive's current indexes; downloads no package.
+
+    `using` names other suites than those of the release, the first of which must have the architecture.
 
     Raises `distroless.platform` for one that Debian does not have, and what `Archive` and `resolve` raise.
     """
     arch = debian_architecture(platform)
-    indexes = archive.indexes(suites(recipe.suite), arch=arch)
+    indexes = archive.indexes(using or suites(recipe.suite), arch=arch)
     names = list(recipe.packages)
     if recipe.kind == "buildroot":
         # debootstrap's `minbase`: `required` adds useradd, passwd and mount to what is essential.

@@ -7,15 +7,12 @@ Pure. ARG and ENV write the same ordered environment, a later one wins; only ENV
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from aerogel.dockerfile import ast
 from aerogel.dockerfile.words import Quoting, expand, expand_words, process
 from aerogel.errors import Span
+from aerogel.graph.request import Request
 from aerogel.oci.platform import Platform
-
-if TYPE_CHECKING:
-    from aerogel.graph.stages import Request
 
 __all__ = ["PROXY_ARGS", "Scope", "automatic"]
 

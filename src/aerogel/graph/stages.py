@@ -15,9 +15,10 @@ import msgspec
 
 from aerogel.dockerfile import ast
 from aerogel.errors import AerogelError, nearest
+from aerogel.graph.request import Request
 from aerogel.graph.scope import Scope
 
-__all__ = ["ContextRef", "ImageRef", "Plan", "PlannedStage", "Request", "ScratchRef", "SourceRef", "StageRef", "plan"]
+__all__ = ["ContextRef", "ImageRef", "Plan", "PlannedStage", "ScratchRef", "SourceRef", "StageRef", "plan"]
 
 
 class StageRef(msgspec.Struct, frozen=True):
@@ -43,20 +44,6 @@ class ScratchRef(msgspec.Struct, frozen=True):
 
 
 SourceRef = StageRef | ContextRef | ImageRef | ScratchRef
-
-
-class Request(msgspec.Struct, frozen=True):
-    """What the user asked of the Dockerfile. `target` is a stage name, empty for the last stage.
-
-    `platform` is the target's platform, `build_platform` the one that runs the build, both as `os/arch[/variant]`.
-    `contexts` are the names given with `--build-context`.
-    """
-
-    target: str = ""
-    build_args: Mapping[str, str] = msgspec.field(default_factory=dict)
-    platform: str = "linux/amd64"
-    build_platform: str = "linux/amd64"
-    contexts: frozenset[str] = frozenset()
 
 
 class PlannedStage(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ Spec: notes of the Dockerfile reference, one function per instruction; history t
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import assert_never
 
 import msgspec
@@ -39,15 +39,35 @@ Resolve = Callable[[SourceRef, str, Span], BaseImage]
 
 
 class Step:
-    """What is shown of a node: its title, its place, its stage; beside the graph, so it decides nothing."""
+    """What is shown of a node: its title, its place, its stage; beside the graph, so it decides nothing.
 
-    __slots__ = ("node", "span", "stage", "title")
+    `words` has the place of each word of the instruction by its value after expansion; `origin` is what messages
+    call the thing that a COPY reads from.
+    """
 
-    def __init__(self, node: Node, title: str, span: Span, stage: str) -> None:
+    __slots__ = ("node", "origin", "span", "stage", "title", "words")
+
+    def __init__(
+        self,
+        node: Node,
+        title: str,
+        span: Span,
+        stage: str,
+        *,
+        words: Mapping[str, Span] | None = None,
+        origin: str = "source",
+    ) -> None:
         self.node = node
         self.title = title
         self.span = span
         self.stage = stage
+        self.words: Mapping[str, Span] = words or {}
+        self.origin = origin
+
+    def place(self, error: AerogelError) -> None:
+        """Gives an error without a place that of the word that it names (`error.word`), else of the instruction."""
+        if error.span is None:
+            error.span = self.words.get(getattr(error, "word", ""), self.span)
 
 
 class Lowered:
@@ -217,11 +237,14 @@ class _StageLowering:
             case _:
                 assert_never(it)
 
-    def extend(self, it: ast.Node, node: Node, text: str, title: str) -> None:
+    def extend(
+        self, it: ast.Node, node: Node, text: str, *, words: Mapping[str, Span] | None = None, origin: str = "source"
+    ) -> None:
         """Makes `node` the stage's root, with its history entry and its step."""
         self.node = node
         self.config.commit(text, node)
-        self.whole.steps.append(Step(node, title, it.span, self.planned.name))
+        step = Step(node, _title(it), it.span, self.planned.name, words=words, origin=origin)
+        self.whole.steps.append(step)
 
     # Instructions that make files.
 
@@ -240,7 +263,7 @@ class _StageLowering:
             inline=inline,
         )
         text = " ".join([*self.scope.declared_as_history(), *argv])
-        self.extend(it, Node(op, (self.node,), self.planned.platform), f"RUN {text}", _title(it))
+        self.extend(it, Node(op, (self.node,), self.planned.platform), f"RUN {text}")
 
     def _run_argv(self, it: ast.Run) -> tuple[tuple[str, ...], tuple[InlineFile, ...]]:
         """The argument vector, and the file that a heredoc with `#!` becomes."""
@@ -297,7 +320,27 @@ class _StageLowering:
             *(f"<<{doc.name}" for doc in docs),
             destination,
         ]
-        self.extend(it, Node(op, tuple(inputs), self.planned.platform), " ".join(text), _title(it))
+        places = {path: word.span for word, path in words}
+        places[op.dest] = it.destination.span
+        places |= {value: word.span for word, value in ((it.chown, chown), (it.chmod, chmod)) if word}
+        node = Node(op, tuple(inputs), self.planned.platform)
+        self.extend(it, node, " ".join(text), words=places, origin=self._origin(from_))
+
+    def _origin(self, word: ast.Word | None) -> str:
+        """What messages call the source of a COPY."""
+        if word is None:
+            return "build context"
+        match self.whole.plan.source(word, self.planned):
+            case StageRef(index):
+                stage = self.whole.plan.names
+                name = next((name for name, number in stage.items() if number == index), "")
+                return f"stage `{name}`" if name else f"stage number {index}"
+            case ScratchRef():
+                return "empty image `scratch`"
+            case ContextRef(name):
+                return f"context `{name}`"
+            case ImageRef(name):
+                return f"image `{name}`"
 
     def _heredoc(self, doc: ast.Heredoc) -> str:
         return self.scope.expand_text(doc.text, doc.body_span) if doc.expand else doc.text
@@ -309,7 +352,7 @@ class _StageLowering:
             self.config.commit(f"WORKDIR {path}")
             return
         op = Mkdir(path=path, user=self.config.config.user)
-        self.extend(it, Node(op, (self.node,), self.planned.platform), f"WORKDIR {path}", _title(it))
+        self.extend(it, Node(op, (self.node,), self.planned.platform), f"WORKDIR {path}", words={path: it.path.span})
 
     def _refuse(self, it: ast.Node, wrong: bool, what: str) -> None:
         if wrong:

@@ -51,7 +51,7 @@ def run(
         os.mkdir(upper, 0o755)
         os.mkdir(work, 0o700)
         sandbox = _sandbox(op, Rootfs(lowers=tuple(lowers), upper=upper, work=work), layers, materials, ambient)
-        tail = Tail(_TAIL_LINES)
+        tail = _Tail(_TAIL_LINES)
 
         def output(data: bytes) -> None:
             tail.add(data)
@@ -137,7 +137,7 @@ def _run_to_end(
         os.close(read_fd)
 
 
-class Tail:
+class _Tail:
     """The last lines of a stream of bytes, at most 64 KiB of them."""
 
     __slots__ = ("_lines", "_rest")

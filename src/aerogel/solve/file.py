@@ -33,23 +33,29 @@ def copy(
     contexts: dict[str, HostTree],
     materials: Materials,
     codec: Codec,
+    *,
+    origin: str,
 ) -> Digest | None:
-    """Makes the layer of a COPY or ADD; None when it changes nothing. Raises `copy.*`, `store.*`."""
+    """Makes the layer of a COPY or ADD; None when it changes nothing. Raises `copy.*`, `store.*`.
+
+    `origin` is what messages call the image or stage that is copied from.
+    """
     target = materials.tree(inputs[0])
     options = options_of(op, target, materials.epoch_s)
     found: dict[bytes, tuple[CopyItem, Source]] = {}
     with ExitStack() as stack:
         if len(inputs) > 1:
-            origin = node.inputs[1].op
+            where = node.inputs[1].op
             source: Source
-            if isinstance(origin, Local):
-                context = contexts[origin.name]
+            if isinstance(where, Local):
+                context = contexts[where.name]
                 source = ContextContent(context, materials.store.cache)
                 if op.unpack:
                     options = options._replace(unpack=source.archives.entries)
                 items = select(op, context, target, options)
             else:
                 tree = materials.tree(inputs[1])
+                tree.title = origin
                 items = select(op, tree, target, options)
                 source = LayerContent(materials, inputs[1], tree, items)
             stack.callback(source.close)
@@ -61,7 +67,7 @@ def copy(
             name, size = each.inline.name.encode(), len(each.inline.content)
             for item in plan_inline(name, size, op.dest, target, options, each.inline.mode):
                 found[item.entry.path] = (item, content)
-        return write_layer([found[path] for path in sorted(found, key=_order)], materials, codec)
+        return _write_layer([found[path] for path in sorted(found, key=_order)], materials, codec)
 
 
 def mkdir(op: Mkdir, layers: tuple[Digest, ...], materials: Materials, codec: Codec) -> Digest | None:
@@ -69,10 +75,10 @@ def mkdir(op: Mkdir, layers: tuple[Digest, ...], materials: Materials, codec: Co
     target = materials.tree(layers)
     owner = parse_owner(op.user, target) if op.user else (0, 0)
     items = plan_directory(op.path, target, owner=owner, mode=0o755, epoch=materials.epoch_s)
-    return write_layer([(item, InlineContent(b"")) for item in items], materials, codec)
+    return _write_layer([(item, InlineContent(b"")) for item in items], materials, codec)
 
 
-def write_layer(items: list[tuple[CopyItem, Source]], materials: Materials, codec: Codec) -> Digest | None:
+def _write_layer(items: list[tuple[CopyItem, Source]], materials: Materials, codec: Codec) -> Digest | None:
     """Writes the items, sorted as a layer is, and stores the layer with its index."""
     if not items:
         return None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aerogel.errors import AerogelError
 from aerogel.files.chmod import parse_chmod
-from aerogel.files.copy import CopyItem, CopyOptions, plan_copy
+from aerogel.files.copy import CopyError, CopyItem, CopyOptions, plan_copy
 from aerogel.files.owner import parse_owner
 from aerogel.files.tree import Tree
 from aerogel.graph.ops import Copy
@@ -13,9 +17,13 @@ __all__ = ["options_of", "select"]
 
 def options_of(op: Copy, target: Tree, epoch_s: int) -> CopyOptions:
     """The operation's options with names turned to numbers by the target's accounts. Raises AerogelError `copy.*`."""
+    with _about(op.chown):
+        chown = parse_owner(op.chown, target) if op.chown else None
+    with _about(op.chmod):
+        chmod = parse_chmod(op.chmod) if op.chmod else None
     return CopyOptions(
-        chown=parse_owner(op.chown, target) if op.chown else None,
-        chmod=parse_chmod(op.chmod) if op.chmod else None,
+        chown=chown,
+        chmod=chmod,
         keep_owner=op.keep_owner,
         parents=op.parents,
         exclude=op.exclude,
@@ -27,3 +35,12 @@ def select(op: Copy, source: Tree, target: Tree, options: CopyOptions, *, dest: 
     """What the operation copies from `source` into `target`; inline files are the caller's. Raises `copy.*`."""
     patterns = [each.path for each in op.sources if each.inline is None]
     return plan_copy(source, patterns, dest or op.dest, target, options)
+
+
+@contextmanager
+def _about(word: str) -> Iterator[None]:
+    """Errors in the block name the word of the instruction that they are about."""
+    try:
+        yield
+    except AerogelError as error:
+        raise CopyError(error.message, code=error.code, word=word, hints=error.hints) from error

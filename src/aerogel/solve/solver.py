@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, assert_never
 
-from aerogel.errors import AerogelError
+from aerogel.errors import AerogelError, Faults
 from aerogel.events import Sink, StepDone, StepStarted
 from aerogel.files.codec import Codec
 from aerogel.files.host import HostTree
@@ -100,6 +100,7 @@ class Solver:
 
     def solve(self, node: Node) -> Outcome:
         """The result of the node. Raises the error of the first step that failed, with the span of its instruction."""
+        self._check_contexts()
         try:
             future = self._demand(node)
             while not future.done():
@@ -114,6 +115,18 @@ class Solver:
             raise self._first_error
         self._report_skipped()
         return future.result()
+
+    def _check_contexts(self) -> None:
+        """Everything that is missing from a local context is told at once, before anything runs."""
+        faults: list[AerogelError] = []
+        for _, step in self._steps.values():
+            try:
+                self._keys.local(step.node)
+            except AerogelError as error:
+                step.place(error)
+                faults.append(error)
+        if faults:
+            raise faults[0] if len(faults) == 1 else Faults(faults)
 
     def peek(self, node: Node) -> Outcome | None:
         """The result of a node if it is known, without doing anything."""
@@ -266,8 +279,8 @@ class Solver:
                 self._done(node, number, "CANCELED" if canceled else "FAILED", time.monotonic() - began)
                 if self._canceled.is_set():
                     raise Canceled from error
-                if isinstance(error, AerogelError) and error.span is None:
-                    error.span = step.span
+                if isinstance(error, AerogelError):
+                    step.place(error)
                 raise
             self._done(node, number, status, time.monotonic() - began)
         return outcome
@@ -303,7 +316,15 @@ class Solver:
                     canceled=self._canceled,
                 )
             case Copy():
-                return file.copy(node, node.op, inputs, self._contexts, self._materials, self._options.codec)
+                return file.copy(
+                    node,
+                    node.op,
+                    inputs,
+                    self._contexts,
+                    self._materials,
+                    self._options.codec,
+                    origin=self._steps[node.digest][1].origin,
+                )
             case Mkdir():
                 return file.mkdir(node.op, inputs[0], self._materials, self._options.codec)
             case Base() | Local():

@@ -1,0 +1,78 @@
+"""The options and the result of `aerogel build`; what is done with them is in `build` and `building`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from aerogel.commands.result import Result
+from aerogel.flag import Flag
+from aerogel.oci.digest import Digest
+from aerogel.oci.types import Descriptor
+
+__all__ = ["Build", "BuildResult", "StepResult"]
+
+
+class Build(Struct, frozen=True, kw_only=True):
+    """Build an image from a Dockerfile."""
+
+    context: Annotated[str, Flag("Folder with the files that COPY and ADD read", positional=True, metavar="PATH")]
+    file: Annotated[str, Flag("Dockerfile; default: `PATH/Dockerfile`", short="f", complete="file", metavar="FILE")] = (
+        ""
+    )
+    tag: Annotated[list[str], Flag("Name of the image, `name[:tag]`", short="t", metavar="NAME")] = []
+    target: Annotated[str, Flag("Stage to build instead of the last one", metavar="STAGE")] = ""
+    build_arg: Annotated[dict[str, str | None], Flag("Value of an ARG; without `=`, from the environment")] = {}
+    build_context: Annotated[dict[str, str], Flag("A context by name: a folder or `docker-image://NAME`")] = {}
+    label: Annotated[dict[str, str], Flag("Label of the image")] = {}
+    annotation: Annotated[dict[str, str], Flag("Annotation of the manifest")] = {}
+    platform: Annotated[str, Flag("Platform of the image", metavar="OS/ARCH")] = ""
+    output: Annotated[
+        list[str],
+        Flag("Also write the image: `type=oci,dest=FILE` or `type=docker,dest=FILE`", short="o", group="Output"),
+    ] = []
+    compression: Annotated[str, Flag("`gzip`, `zstd`, `uncompressed`, `fast` or `small`", group="Output")] = "gzip"
+    iidfile: Annotated[str, Flag("Write the image id to a file", metavar="FILE", group="Output")] = ""
+    metadata_file: Annotated[str, Flag("Write digests as JSON to a file", metavar="FILE", group="Output")] = ""
+    quiet: Annotated[bool, Flag("Show no progress; print the image id", short="q", group="Output")] = False
+    load: Annotated[bool, Flag("Accepted for docker's sake: images always go to the local store", group="Output")] = (
+        False
+    )
+    no_cache: Annotated[bool, Flag("Run every step again", group="Cache")] = False
+    no_cache_filter: Annotated[list[str], Flag("Run every step of these stages again", group="Cache")] = []
+    pull: Annotated[bool, Flag("Compose or fetch base images anew", group="Cache")] = False
+    bases: Annotated[str | None, Flag("`auto`, `builtin` or `registry`", setting="bases", group="Host")] = None
+    mirror: Annotated[str | None, Flag("Debian mirror", setting="mirror", metavar="URL", group="Host")] = None
+    ca: Annotated[
+        str | None, Flag("Certificates that steps trust: `auto`, `none`, FILE", setting="ca", group="Host")
+    ] = None
+    isolation: Annotated[
+        str | None, Flag("How steps are isolated; see `aerogel doctor`", setting="isolation", group="Host")
+    ] = None
+    jobs: Annotated[int | None, Flag("Steps that run at the same time", short="j", setting="jobs", group="Host")] = None
+
+
+class StepResult(Struct, frozen=True, kw_only=True):
+    """One step: what it was and whether it was RAN, CACHED, REUSED or SKIPPED."""
+
+    stage: str
+    name: str
+    status: str
+
+
+class BuildResult(Result, frozen=True, kw_only=True):
+    image_id: Digest
+    """Digest of the config: docker's image id."""
+    descriptor: Descriptor
+    references: tuple[str, ...]
+    platform: str
+    size: int
+    """Bytes of all blobs of the image."""
+    layers: tuple[Descriptor, ...]
+    steps: tuple[StepResult, ...]
+    stages: dict[str, int]
+    """Bytes of the uncompressed layers of each stage that was built, by stage name."""
+
+    def text(self) -> str:
+        return self.image_id

@@ -1,0 +1,23 @@
+"""What the user asks of a Dockerfile, beside its text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+__all__ = ["Request"]
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What the user asked of the Dockerfile. `target` is a stage name, empty for the last stage.
+
+    `platform` is the target's platform, `build_platform` the one that runs the build, both as `os/arch[/variant]`.
+    `contexts` are the names given with `--build-context`.
+    """
+
+    target: str = ""
+    build_args: Mapping[str, str] = msgspec.field(default_factory=dict)
+    platform: str = "linux/amd64"
+    build_platform: str = "linux/amd64"
+    contexts: frozenset[str] = frozenset()
