@@ -386,6 +386,7 @@ def _descend(source: Tree, path: bytes, parts: list[bytes]) -> Iterator[bytes]:
 def _missing(source: Tree, pattern: str) -> CopyError:
     """Says why there is nothing: an ignore rule, a wrong name, an empty folder."""
     wanted = _relative(pattern)
+    slash = "/" if pattern.startswith("/") else ""
     hints: list[str] = []
     reason = source.explain(wanted)
     if reason:
@@ -397,9 +398,9 @@ def _missing(source: Tree, pattern: str) -> CopyError:
             if source.lookup(inner) is None:
                 names = [name.decode("utf-8", "replace") for name in source.children(there)]
                 guess = nearest(part.decode("utf-8", "replace"), names)
-                where = f"`{shown(there)}`" if there else f"the {source.title}"
+                where = f"`{slash}{shown(there)}`" if there else f"the {source.title}"
                 if guess:
-                    hints.append(f"did you mean `{shown(_join(there, guess.encode()))}`?")
+                    hints.append(f"did you mean `{slash}{shown(_join(there, guess.encode()))}`?")
                 elif names:
                     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
                     hints.append(f"{where} has " + ", ".join(f"`{name}`" for name in names[:6]) + more)
