@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from aerogel.debian.archive import Archive
 from aerogel.debian.package import Package
 from aerogel.debian.resolve import Chosen, resolve
 from aerogel.distroless.compose import compose
@@ -26,7 +26,10 @@ from aerogel.files.index import LayerIndex
 from aerogel.oci.digest import Digest
 from aerogel.oci.platform import Platform
 from aerogel.oci.types import ContainerConfig, History, ImageConfig, RootFS, timestamp
-from aerogel.sandbox.launch import Helper
+
+if TYPE_CHECKING:  # what they import is not needed to find a result that is kept already
+    from aerogel.debian.archive import Archive
+    from aerogel.sandbox.launch import Helper
 
 __all__ = [
     "COMPOSE_VERSION",

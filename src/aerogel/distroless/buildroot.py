@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from io import BufferedReader, BufferedWriter, FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aerogel.distroless.apt import apt_files
 from aerogel.distroless.layout import Layout, write_layer
@@ -29,8 +30,10 @@ from aerogel.distroless.unpacked import Unpacked
 from aerogel.errors import AerogelError
 from aerogel.events import Sink, StepLog
 from aerogel.files.index import LayerIndex, build_index
-from aerogel.sandbox.launch import Helper
 from aerogel.sandbox.spec import Mount, Rootfs, Sandbox
+
+if TYPE_CHECKING:
+    from aerogel.sandbox.launch import Helper
 
 __all__ = ["LEFT_OUT", "compose_buildroot"]
 

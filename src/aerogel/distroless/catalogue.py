@@ -102,11 +102,13 @@ def _split(reference: str) -> tuple[str, str]:
 
 
 def _debian(suite: str, *, slim: bool) -> Recipe:
+    # Debian 12 otherwise takes the first alternative of `usrmerge | usr-is-merged`, a converter that needs all of Perl.
+    merged = ("usr-is-merged",) if suite == "bookworm" else ()
     return Recipe(
         name=f"debian:{suite}{'-slim' if slim else ''}",
         kind="buildroot",
         suite=suite,
-        packages=("apt", "debian-archive-keyring", "tzdata"),
+        packages=("apt", "debian-archive-keyring", "tzdata", *merged),
         rules="parity",
         slim=slim,
         env=(f"PATH={PATH}",),
