@@ -56,6 +56,13 @@ def save_layer(store: Store, layer: LayerBlob, index: LayerIndex) -> None:
     store.layers.save(Digest(layer.diff_id), size=layer.size_uncompressed, blobs=blobs, index=index)
 
 
+def _stack_key(layers: Sequence[Digest]) -> str:
+    """The name of several layers unpacked into one directory."""
+    from hashlib import sha256
+
+    return f"sha256:{sha256(b'stack ' + b' '.join(layer.encode() for layer in layers)).hexdigest()}"
+
+
 class Materials:
     """The layers of one build. `helper` starts the sandbox helper on first use."""
 
@@ -81,7 +88,8 @@ class Materials:
             else:
                 with self.open_tar(layer) as stream:
                     found = build_index(stream)
-                self.store.layers.save(layer, size=record.size if record else 0, index=found)
+                if record is not None:
+                    self.store.layers.save(layer, size=record.size, index=found)
             with self._lock:
                 self._indexes[layer] = found
         return found
@@ -106,7 +114,7 @@ class Materials:
                 code="store.corrupt",
                 hints=["remove the image and load it again"],
             )
-        name = f"foreign-{LAYER_TYPES.get(blob.media_type) or 'tar'}"
+        name = f"foreign-{LAYER_TYPES.get(blob.media_type) or 'plain'}"
         self.store.layers.save(layer, size=made.size_uncompressed, blobs={name: blob}, index=index)
 
     def is_here(self, layer: Digest) -> bool:
@@ -116,30 +124,49 @@ class Materials:
             return False
         return bool(record.blobs) or self.directory(layer) is not None
 
-    def directory(self, layer: Digest) -> str | None:
-        """The layer's snapshot directory, if there is one."""
-        found = self.store.snapshots.dir_for(self.helper().rung.map_id, layer)
+    def directory(self, key: str) -> str | None:
+        """The snapshot directory of a layer, by diff id, or of a stack, by its key; None if there is none."""
+        found = self.store.snapshots.dir_for(self.helper().rung.map_id, key)
         return f"{found}/{FS}" if found is not None else None
 
     def directories(self, layers: Sequence[Digest]) -> list[str]:
-        """The layers as directories in overlay form, lowest first; what is only a blob is unpacked."""
-        return [self.directory(layer) or self._unpack(layer) for layer in layers]
+        """The layers as directories in overlay form, lowest first; what is only a blob is unpacked.
 
-    def _unpack(self, layer: Digest) -> str:
+        Layers that other tools made are unpacked on top of each other into one directory: they may leave out parent
+        directories, and what a missing parent is depends on the layers below.
+        """
+        number = 0
+        while number < len(layers) and self._is_foreign(layers[number]):
+            number += 1
+        base = [self._unpack(tuple(layers[:number]))] if number else []
+        return base + [self.directory(layer) or self._unpack((layer,)) for layer in layers[number:]]
+
+    def _is_foreign(self, layer: Digest) -> bool:
+        record = self.store.layers.record(layer)
+        names = record.blobs if record is not None else {}
+        return bool(names) and not any(name.startswith(("gzip-", "zstd-")) for name in names)
+
+    def _unpack(self, layers: tuple[Digest, ...]) -> str:
         helper = self.helper()
         mapping = helper.rung.map_id
         snapshots = self.store.snapshots
-        with self.store.once(f"unpack-{mapping}-{layer}"):
-            found = self.directory(layer)
+        is_stack = self._is_foreign(layers[0])
+        key = _stack_key(layers) if is_stack else layers[0]
+        with self.store.once(f"unpack-{mapping}-{key}"):
+            found = self.directory(key)
             if found is not None:
                 return found
             made = snapshots.new(mapping)
             try:
                 os.mkdir(f"{made}/{FS}", 0o755)
-                args: dict[str, object] = {"path": f"{made}/{FS}", "overlay": helper.rung.overlay}
-                with self.open_tar(layer) as stream:
-                    self._feed(stream, layer, args)
-                return f"{snapshots.commit(made, mapping, layer, self.remove)}/{FS}"
+                args: dict[str, object] = {
+                    "path": f"{made}/{FS}",
+                    "overlay": None if is_stack else helper.rung.overlay,
+                }
+                for layer in layers:
+                    with self.open_tar(layer) as stream:
+                        self._feed(stream, layer, args)
+                return f"{snapshots.commit(made, mapping, key, self.remove)}/{FS}"
             except BaseException:
                 snapshots.discard(made, self.remove)
                 raise
