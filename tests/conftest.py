@@ -1,11 +1,28 @@
-"""Options and fixtures that all tests share."""
+"""What holds for all tests: options, shared fixtures, markers, and when a missing requirement skips a test.
+
+`@pytest.mark.host("skopeo", "umoci")` names programs; `network` needs the Debian mirror or the package index. A test
+whose requirement is missing is skipped with the reason; when `CI` is set it fails instead, so nothing is lost unseen.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+
+IS_CI = os.environ.get("CI", "").lower() not in {"", "0", "false"}
+
+ACCEPTED_SKIPS = {
+    "umoci 0.4 does not know zstd": "nothing to install: the program lacks the format",
+}
+"""Reasons that do not fail under CI, and why."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,3 +39,52 @@ def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
         assert text == path.read_text(encoding="utf-8")
 
     return check
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    for mark in item.iter_markers("host"):
+        missing = [name for name in mark.args if shutil.which(name, path=path) is None]
+        if missing:
+            pytest.skip(f"this host has no {', '.join(missing)}")
+    if any(item.iter_markers("network")) and (reason := _why_no_network()):
+        pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Under CI a skip is a failure."""
+    report = yield
+    if IS_CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason not in ACCEPTED_SKIPS:
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid}: skipped under CI: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """The same for a module that skips itself."""
+    report = yield
+    if IS_CI and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid}: skipped under CI: {report.longrepr[2]}"
+    return report
+
+
+@functools.cache
+def _why_no_network() -> str:
+    """Empty when the host's Debian mirror answers; asked once."""
+    if os.environ.get("http_proxy") or os.environ.get("HTTP_PROXY"):
+        return ""
+    listed = subprocess.run(["apt-get", "indextargets", "--format", "$(SITE)"], capture_output=True, text=True)
+    sites = [one for one in listed.stdout.split() if "://" in one]
+    if listed.returncode or not sites:
+        return "apt names no Debian mirror on this host"
+    parts = urlsplit(sites[0])
+    try:
+        socket.create_connection((parts.hostname, parts.port or 80), timeout=5).close()
+    except OSError as error:
+        return f"the Debian mirror does not answer: {error}"
+    return ""

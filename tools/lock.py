@@ -35,6 +35,7 @@ def main() -> int:
     wanted = {"requirements.lock": runtime, "requirements-dev.lock": development}
     if options.check:
         return _check(wanted)
+    markers = {_name(one): one.partition(";")[2].strip() for one in development}
     pinned: dict[str, str] = {}
     lines: dict[str, str] = {}
     for name, requirements in wanted.items():
@@ -42,7 +43,7 @@ def main() -> int:
         pinned |= versions
         entries = []
         for package, version in sorted(versions.items()):
-            lines[package] = lines.get(package) or _entry(package, version)
+            lines[package] = lines.get(package) or _entry(package, version, markers.get(package, ""))
             entries.append(lines[package])
         (ROOT / name).write_text(HEADER + "".join(entries))
         print(f"{name}: {len(entries)} packages")
@@ -53,11 +54,15 @@ def _check(wanted: dict[str, list[str]]) -> int:
     status = 0
     for name, requirements in wanted.items():
         locked = set(re.findall(r"(?m)^([\w.-]+)==", (ROOT / name).read_text()))
-        missing = {_normal(re.split(r"[<>=!~\[; ]", one)[0]) for one in requirements} - locked
+        missing = {_name(one) for one in requirements} - locked
         if missing:
             print(f"{name} lacks {', '.join(sorted(missing))}: run `python tools/lock.py`")
             status = 1
     return status
+
+
+def _name(requirement: str) -> str:
+    return _normal(re.split(r"[<>=!~\[; ]", requirement)[0])
 
 
 def _normal(name: str) -> str:
@@ -73,11 +78,12 @@ def _resolve(requirements: list[str]) -> dict[str, str]:
     return {_normal(one["metadata"]["name"]): one["metadata"]["version"] for one in found}
 
 
-def _entry(package: str, version: str) -> str:
+def _entry(package: str, version: str, marker: str) -> str:
     hashes = sorted({found for index in _indexes() for found in _wheel_hashes(index, package, version)})
     if not hashes:
         raise SystemExit(f"the index has no wheel of {package} {version} with a sha256")
-    return f"{package}=={version} \\\n" + " \\\n".join(f"    --hash=sha256:{one}" for one in hashes) + "\n"
+    condition = f" ; {marker}" if marker else ""
+    return f"{package}=={version}{condition} \\\n" + " \\\n".join(f"    --hash=sha256:{one}" for one in hashes) + "\n"
 
 
 def _indexes() -> list[str]:
