@@ -7,7 +7,8 @@ a result may be kept; `compose_base` does the work and streams the layer into a 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,13 @@ import msgspec
 
 from aerogel.debian.package import Package
 from aerogel.debian.resolve import Chosen, resolve
+from aerogel.distroless.apt import apt_files
 from aerogel.distroless.compose import compose
 from aerogel.distroless.layout import write_layer
 from aerogel.distroless.recipe import DEBIAN_ARCHITECTURES, Recipe
+from aerogel.distroless.rules import SLIM, profile
 from aerogel.distroless.unpacked import unpack
-from aerogel.errors import AerogelError, nearest
+from aerogel.errors import EXIT_HOST, AerogelError, nearest
 from aerogel.events import Sink
 from aerogel.files.codec import LayerBlob, LayerWriter
 from aerogel.files.index import LayerIndex
@@ -49,7 +52,7 @@ COMPOSE_VERSION = b"aerogel-base-v1"
 class Selection(msgspec.Struct, frozen=True):
     """A recipe with the packages that it means today, dependencies first.
 
-    `key` is the digest of all that decides the result: recipe, architecture and the packages' digests.
+    `key` is the digest of all that decides the result: recipe, rules, architecture and the packages' digests.
     """
 
     recipe: Recipe
@@ -105,11 +108,19 @@ def select(recipe: Recipe, platform: Platform, archive: Archive, *, using: Seque
         essential=recipe.kind == "buildroot",
         skip=recipe.skip,
     )
-    hasher = hashlib.sha256(COMPOSE_VERSION)
-    parts = [msgspec.json.encode(recipe), arch.encode(), *sorted(each.package.digest.encode() for each in chosen)]
+    return Selection(recipe, platform, arch, tuple(chosen), _key(recipe, arch, chosen))
+
+
+def _key(recipe: Recipe, arch: str, chosen: Sequence[Chosen]) -> Digest:
+    rules = (*profile(recipe.rules), SLIM) if recipe.slim else profile(recipe.rules)
+    parts = [COMPOSE_VERSION, msgspec.json.encode(recipe), msgspec.json.encode(rules), arch.encode()]
+    if recipe.kind == "buildroot":
+        parts += [part for pair in sorted(apt_files(recipe.suite, slim=recipe.slim).items()) for part in pair]
+    parts += sorted(each.package.digest.encode() for each in chosen)
+    hasher = hashlib.sha256()
     for part in parts:
         hasher.update(len(part).to_bytes(8, "big") + part)
-    return Selection(recipe, platform, arch, tuple(chosen), Digest(f"sha256:{hasher.hexdigest()}"))
+    return Digest(f"sha256:{hasher.hexdigest()}")
 
 
 def debian_architecture(platform: Platform) -> str:
@@ -141,7 +152,7 @@ def compose_base(
 
     `cache` is the folder for unpacked packages (the archive's will do). `helper_factory` and `scratch` (a new empty
     directory on the state directory's file system, removed by the caller) are called for build roots only.
-    Raises what `Archive`, `compose` and `buildroot` raise; then `writer` is the caller's to abort.
+    Raises `distroless.foreign`, and what `Archive`, `compose` and `buildroot` raise; then `writer` is the caller's to abort.
     """
     recipe = selection.recipe
     debs = archive.fetch_all(selection.packages, step=step)
@@ -149,21 +160,39 @@ def compose_base(
         if recipe.kind == "buildroot":
             from aerogel.distroless.buildroot import compose_buildroot
 
-            index, epoch = compose_buildroot(
-                selection.recipe,
-                unpacked,
-                debs,
-                writer.write,
-                helper=helper_factory(),
-                scratch=scratch(),
-                sink=sink,
-                step=step,
-            )
+            with _foreign_named(selection):
+                index, epoch = compose_buildroot(
+                    recipe,
+                    unpacked,
+                    debs,
+                    writer.write,
+                    helper=helper_factory(),
+                    scratch=scratch(),
+                    sink=sink,
+                    step=step,
+                )
         else:
             composition = compose(recipe, unpacked, selection.arch)
             index, epoch = write_layer(composition.items, writer.write), composition.epoch
     blob = writer.finish()
     return ComposedBase(blob, index, image_config(selection, Digest(blob.diff_id), epoch), epoch, selection.summary)
+
+
+@contextmanager
+def _foreign_named(selection: Selection) -> Iterator[None]:
+    """Says it plainly when a build root fails because the machine cannot run its programs."""
+    try:
+        yield
+    except AerogelError as error:
+        if not error.code.startswith("sandbox.") or Platform.host().matches(selection.platform):
+            raise
+        raise AerogelError(
+            f"`{selection.recipe.name}` cannot be set up for `{selection.platform}` here: its own programs must run for that",
+            code="distroless.foreign",
+            detail=error.message,
+            hints=["install `qemu-user-static`, with which the kernel runs programs of other architectures"],
+            exit_status=EXIT_HOST,
+        ) from None
 
 
 def image_config(selection: Selection, diff_id: Digest, epoch: int) -> ImageConfig:
