@@ -56,6 +56,14 @@ ARCHITECTURES = (
 
 _SYSTEMS = ("darwin", "freebsd", "linux", "wasi", "wasip1", "windows")
 
+_RARE = frozenset(
+    (
+        *("aix", "android", "dragonfly", "hurd", "illumos", "ios", "js", "netbsd", "openbsd", "plan9", "solaris"),
+        *("amd64p32", "arm64be", "armbe", "mips64p32", "mips64p32le", "ppc", "riscv", "s390", "sparc", "sparc64"),
+    )
+)
+"""Other values of GOOS and GOARCH: what is near a known name but stands here is no typing error."""
+
 _DEFAULT_VARIANT = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
 
 
@@ -112,9 +120,13 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
             raise AerogelError(
                 f"`{text}` is not a platform: it has {len(parts)} parts, at most 3 are valid (`os/architecture/variant`)",
                 code="oci.platform",
+                hints=["for example `linux/amd64` or `linux/arm64`"],
             )
         if len(parts) > 1:
-            return cls.of(*parts)
+            found = cls.of(*parts)
+            _check_typing(text, found.os, _SYSTEMS)
+            _check_typing(text, found.architecture, ARCHITECTURES)
+            return found
         return cls._from_word(parts[0].lower(), text, default)
 
     @classmethod
@@ -182,6 +194,19 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         if mine.architecture == "arm64":
             return (Platform.of(mine.os, "arm", "v8"),)
         return ()
+
+
+def _check_typing(text: str, word: str, known: Sequence[str]) -> None:
+    """An unknown name may be right (registries hold what nobody listed), one that nearly is a known one is not."""
+    if word in known or word in _RARE:
+        return
+    near = nearest(word, known)
+    if near:
+        raise AerogelError(
+            f"`{text}` is not a platform: `{word}` is not known",
+            code="oci.platform",
+            hints=[f"did you mean `{near}`?"],
+        )
 
 
 def _variant_distance(architecture: str, mine: str, other: str) -> int | None:

@@ -103,7 +103,12 @@ class Reference(msgspec.Struct, frozen=True, order=True):
             _refuse(text, "the repository is missing", "a name is `[registry/]repository[:tag][@digest]`")
         if path.lower() != path:
             path = path if path in text else path.removeprefix(_OFFICIAL)
-            _refuse(text, "a repository is lower case", f"did you mean `{text.replace(path, path.lower(), 1)}`?")
+            head, _, tail = text.partition(path)
+            if "." not in head and ":" not in head:  # a word before the `/` that only its capitals made a registry
+                head = head.lower()
+            fixed = head + path.lower() + tail
+            hint = f"did you mean `{fixed}`?" if _is_name(fixed) else "a name is `[registry/]repository[:tag][@digest]`"
+            _refuse(text, "a repository is lower case", hint)
         if not _PATH.fullmatch(path):
             part = next((part for part in path.split("/") if not _PATH.fullmatch(part)), path)
             _refuse(
@@ -152,6 +157,14 @@ class Reference(msgspec.Struct, frozen=True, order=True):
     def with_digest(self, digest: Digest) -> Reference:
         """The same repository by digest alone."""
         return Reference(self.registry, self.repository, None, digest)
+
+
+def _is_name(text: str) -> bool:
+    try:
+        Reference.parse(text)
+    except AerogelError:
+        return False
+    return True
 
 
 def _split_domain(text: str) -> tuple[str, str]:
