@@ -29,6 +29,14 @@ class CopyError(AerogelError):
         super().__init__(message, code=code, hints=hints)
         self.word = word
 
+    @classmethod
+    def about(cls, word: str, error: AerogelError) -> CopyError:
+        """The same error, with the word of the instruction that it is about."""
+        made = cls(error.message, code=error.code, word=word, hints=error.hints)
+        made.span, made.detail = error.span, error.detail
+        made.exit_status, made.temporary = error.exit_status, error.temporary
+        return made
+
 
 class CopyItem(NamedTuple):
     """One entry of the layer.
@@ -65,11 +73,16 @@ def plan_copy(source: Tree, patterns: Sequence[str], dest: str, target: Tree, op
     """
     planner = _Planner(source, target, options)
     for pattern in patterns:
-        if options.parents:
-            planner.with_parents(pattern, dest)
-        else:
-            for path, name in _matches(source, pattern):
-                planner.one(path, name, dest)
+        try:
+            if options.parents:
+                planner.with_parents(pattern, dest)
+            else:
+                for path, name in _matches(source, pattern):
+                    planner.one(path, name, dest)
+        except CopyError:
+            raise
+        except AerogelError as error:
+            raise CopyError.about(pattern, error) from error
     return planner.items()
 
 
@@ -408,7 +421,19 @@ def _missing(source: Tree, pattern: str) -> CopyError:
                     hints.append(f"{where} is empty")
                 break
             there = inner
+        else:
+            hints += _dangling(source, there, pattern)
     return CopyError(f"`{pattern}` is not in the {source.title}", code="copy.missing", word=pattern, hints=hints)
+
+
+def _dangling(source: Tree, path: bytes, pattern: str) -> list[str]:
+    """A hint for a path that is there but leads, by a symbolic link, to what is not."""
+    for each in [*parents(path), path]:
+        found = source.lookup(each)
+        if found is not None and found.kind == SYM and source.lookup(source.resolve(each)) is None:
+            name = pattern if each == path else shown(each)
+            return [f"`{name}` is a symbolic link to `{shown(found.link)}`, which is not in the {source.title}"]
+    return []
 
 
 def _relative(path: str) -> bytes:

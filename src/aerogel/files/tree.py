@@ -92,6 +92,7 @@ class Tree(ABC):
                     f"path `/{shown(path)}` goes through more than {_MAX_LINKS} symbolic links; "
                     f"`/{shown(entry.path)}` points to `{shown(entry.link)}`",
                     code="tree.loop",
+                    hints=["one of the links leads back to itself"],
                 )
             done.pop()
             if entry.link.startswith(b"/"):

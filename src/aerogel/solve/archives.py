@@ -13,7 +13,7 @@ from typing import IO
 from aerogel.errors import AerogelError
 from aerogel.files.codec import open_uncompressed, sniff
 from aerogel.files.copy import CopyItem
-from aerogel.files.entry import REG, Entry
+from aerogel.files.entry import REG, Entry, shown
 from aerogel.files.host import HostTree
 from aerogel.files.tar import Readable, TarWriter, scan
 
@@ -42,6 +42,10 @@ class Archives:
                 return None
             stream = open_uncompressed(fd, family or "tar")
             return self._spool(path, stream, is_compressed=family not in (None, "tar"))
+        except AerogelError as error:
+            error.message = f"the archive `{shown(path)}` cannot be extracted: {error.message}"
+            error.hints = (*error.hints, "`ADD --unpack=false` copies it as it is")
+            raise
         finally:
             os.close(fd)
 

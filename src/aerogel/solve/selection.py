@@ -43,4 +43,4 @@ def _about(word: str) -> Iterator[None]:
     try:
         yield
     except AerogelError as error:
-        raise CopyError(error.message, code=error.code, word=word, hints=error.hints) from error
+        raise CopyError.about(word, error) from error
