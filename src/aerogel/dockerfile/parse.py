@@ -36,7 +36,12 @@ def parse(source: Source) -> Dockerfile:
 
 def _parse(source: Source, faults: list[AerogelError]) -> Dockerfile:
     if not source.data.strip():
-        raise AerogelError("the Dockerfile is empty", code="dockerfile.empty", span=Span(source, 0, 0))
+        raise AerogelError(
+            "the Dockerfile is empty",
+            code="dockerfile.empty",
+            span=Span(source, 0, 0),
+            hints=["a stage begins with `FROM image`"],
+        )
     reader = Reader(source, faults)
     args: list[Arg] = []
     stages: list[_OpenStage] = []
