@@ -17,6 +17,7 @@ from aerogel.dockerfile import ast
 from aerogel.errors import AerogelError, nearest
 from aerogel.graph.request import Request
 from aerogel.graph.scope import Scope
+from aerogel.oci.platform import Platform
 
 __all__ = ["ContextRef", "ImageRef", "Plan", "PlannedStage", "ScratchRef", "SourceRef", "StageRef", "plan"]
 
@@ -173,6 +174,11 @@ def _platform(stage: ast.Stage, scope: Scope, request: Request) -> str:
             span=stage.platform.span,
             hints=["write `os/architecture`, such as `linux/amd64`, or a variable such as `$BUILDPLATFORM`"],
         )
+    try:
+        Platform.parse(value)
+    except AerogelError as error:
+        error.span = stage.platform.span
+        raise
     return value
 
 
@@ -200,12 +206,18 @@ def _source(word: ast.Word, index: int, names: Mapping[str, int], contexts: froz
             f"there is no stage number {name} before this one",
             code="graph.no-such-stage",
             span=word.span,
-            hints=[f"earlier stages are numbered 0 to {index - 1}" if index else "this is the first stage"],
+            hints=[_numbers(index)],
         )
     if lower == "scratch":
         return ScratchRef()
     context = _context(name, contexts)
     return ContextRef(context) if context else ImageRef(name)
+
+
+def _numbers(index: int) -> str:
+    if index < 2:
+        return "the only earlier stage has number 0" if index else "this is the first stage"
+    return f"earlier stages are numbered 0 to {index - 1}"
 
 
 def _needs(planned: PlannedStage, names: Mapping[str, int], contexts: frozenset[str]) -> Iterator[tuple[int, ast.Word]]:
