@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aerogel.commands.ambient import proxies
 from aerogel.commands.world import World
-from aerogel.errors import AerogelError, Span
+from aerogel.errors import AerogelError, Span, nearest
 from aerogel.events import Message
 from aerogel.files.codec import GZIP, LayerWriter
 from aerogel.graph.ops import frame
@@ -37,9 +38,21 @@ _VERSION = b"aerogel-base-v1"
 
 
 class Bases:
-    """Finds the bases of one build. `images` are named contexts that stand for an image, by name."""
+    """Finds the bases of one build. `images` are named contexts that stand for an image, by name.
 
-    def __init__(self, world: World, materials: Materials, images: dict[str, str], *, pull: bool) -> None:
+    `stages` are the names of the Dockerfile's stages: an image that is not found may be a misspelt stage.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        materials: Materials,
+        images: dict[str, str],
+        *,
+        pull: bool,
+        stages: Sequence[str] = (),
+    ) -> None:
+        self._stages = stages
         self._world = world
         self._materials = materials
         self._images = images
@@ -90,7 +103,7 @@ class Bases:
             found = self._built_in(name, platform)
             if found is not None:
                 return found
-        raise _missing(name, bases)
+        raise _missing(name, bases, self._stages)
 
     def _stored(self, reference: Reference, name: str, platform: str) -> BaseImage | None:
         store = self._world.store
@@ -181,14 +194,22 @@ class Bases:
         self._world.sink.emit(Message(f"FROM {name} -> {what}"))
 
 
-def _missing(name: str, bases: str) -> AerogelError:
+def _missing(name: str, bases: str, stages: Sequence[str]) -> AerogelError:
     from aerogel.distroless.catalogue import suggestion
 
-    near = suggestion(name)
+    if name.lower() in stages:
+        return AerogelError(
+            f"stage `{name.lower()}` comes later in the Dockerfile, and no image has this name",
+            code="build.no-base",
+            hints=["a stage can only start from an earlier one: move it up"],
+        )
+    near = nearest(name, stages) or suggestion(name)
     hints = [f"did you mean `{near}`?"] if near else []
-    hints.append(
-        "built in are `debian` and `gcr.io/distroless/{static,base,cc,python3}`; `aerogel images` lists the local ones"
-    )
+    if near not in stages:
+        hints.append(
+            "built in are `debian` and `gcr.io/distroless/{static,base,cc,python3}`; "
+            "`aerogel images` lists the local ones"
+        )
     if bases == "registry":
         hints = ["this version fetches nothing from registries: load the image with `aerogel load`"]
     return AerogelError(f"base image `{name}` was not found", code="build.no-base", hints=hints)

@@ -6,8 +6,9 @@ Read the Dockerfile, plan the stages, find the bases (in parallel), lower, solve
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from aerogel.dockerfile.parse import parse
 from aerogel.errors import EXIT_USAGE, AerogelError, Source
 from aerogel.events import Warned
 from aerogel.export.image import Exported, export_image
-from aerogel.export.outputs import Output, parse_output
+from aerogel.export.outputs import Output, check_destination, parse_output
 from aerogel.files.codec import select
 from aerogel.files.hashing import DigestCache
 from aerogel.files.host import HostTree
@@ -41,6 +42,16 @@ DEFAULT_EPOCH_S = 315532800
 """1980-01-01T00:00:00Z: the time of everything a build makes, unless SOURCE_DATE_EPOCH says another."""
 
 
+@contextmanager
+def _usage() -> Iterator[None]:
+    """Errors in the block are of the command line, not of the Dockerfile."""
+    try:
+        yield
+    except AerogelError as error:
+        error.exit_status = EXIT_USAGE
+        raise
+
+
 class _Contexts(NamedTuple):
     folders: dict[str, Path]
     images: dict[str, str]
@@ -53,12 +64,16 @@ class Builder:
         self.options = options
         self.world = world
         self.outputs: list[Output] = [parse_output(text) for text in options.output]
-        self.references = [Reference.parse(tag) for tag in options.tag]
-        self.codec = select(options.compression)
-        self.platform = Platform.parse(options.platform or world.settings.platform or str(Platform.host()))
+        with _usage():
+            self.references = [Reference.parse(tag) for tag in options.tag]
+            self.codec = select(options.compression)
+            self.platform = Platform.parse(options.platform or world.settings.platform or str(Platform.host()))
         self.build_args = _build_args(options.build_arg, world.settings.environment)
         self.contexts = _contexts(options, world.settings.directory)
         self.epoch_s = _epoch(self.build_args, world.settings.source_date_epoch)
+        for path in (options.iidfile, options.metadata_file, *(output.dest for output in self.outputs)):
+            if path not in ("", "-"):
+                check_destination(path)
 
     def build(self) -> tuple[BuildResult, Exported]:
         """Builds; the image is in the store afterwards, under its names."""
@@ -72,7 +87,7 @@ class Builder:
         )
         planned = plan(dockerfile, request)
         materials = Materials(self.world.store, self.world.helper, self.epoch_s)
-        bases = Bases(self.world, materials, self.contexts.images, pull=self.options.pull)
+        bases = Bases(self.world, materials, self.contexts.images, pull=self.options.pull, stages=tuple(planned.names))
         self._prefetch(planned, bases)
         graph = lower(planned, bases.resolve)
         for diagnostic in graph.diagnostics:
@@ -109,6 +124,7 @@ class Builder:
                 f"{(error.strerror or str(error)).lower()}",
                 code="build.no-dockerfile",
                 exit_status=EXIT_USAGE,
+                hints=["name a readable file with `-f FILE`"],
             ) from error
         self._dockerfile = path
         return Source(_shown(path, self.world.settings.directory), data)
@@ -260,6 +276,7 @@ def _epoch(build_args: Mapping[str, str], setting: int | None) -> int:
             f"`SOURCE_DATE_EPOCH={text}` is not a number of seconds since 1970",
             code="build.bad-epoch",
             exit_status=EXIT_USAGE,
+            hints=["for example the time of the last commit: `SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)`"],
         )
     return int(text)
 

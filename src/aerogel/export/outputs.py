@@ -13,14 +13,14 @@ from typing import BinaryIO
 
 import msgspec
 
-from aerogel.errors import EXIT_USAGE, AerogelError, nearest
+from aerogel.errors import EXIT_HOST, EXIT_USAGE, AerogelError, nearest
 from aerogel.events import Message, Sink
 from aerogel.export.image import Exported
 from aerogel.oci.reference import Reference
 from aerogel.store.disk import disk_errors
 from aerogel.store.store import Store
 
-__all__ = ["Output", "parse_output", "write_outputs"]
+__all__ = ["Output", "check_destination", "parse_output", "write_outputs"]
 
 _TYPES = ("image", "oci", "docker")
 
@@ -63,6 +63,30 @@ def parse_output(text: str) -> Output:
             hints=["write `type=oci,dest=FILE`; `dest=-` is standard output"],
         )
     return Output(kind, dest, name)
+
+
+def check_destination(path: str) -> None:
+    """Looks before the build whether a file can be written at its end. Raises `build.bad-output`, `store.denied`."""
+    target = Path(path).absolute()
+    shown = os.path.dirname(path) or "."
+    if target.is_dir():
+        problem = "it is a folder"
+        hint = f"name a file, for example `{path.rstrip('/')}/app.tar`"
+    elif not target.parent.is_dir():
+        problem = f"`{shown}` is not a folder" if target.parent.exists() else f"there is no folder `{shown}`"
+        hint = f"make the folder first: `mkdir -p {shown}`" if not target.parent.exists() else "choose another place"
+    elif not os.access(target.parent, os.W_OK | os.X_OK):
+        raise AerogelError(
+            f"cannot write `{path}`: the folder `{shown}` is not writable",
+            code="store.denied",
+            exit_status=EXIT_HOST,
+            hints=["check the owner and the mode of the folder, or choose another place"],
+        )
+    else:
+        return
+    raise AerogelError(
+        f"cannot write `{path}`: {problem}", code="build.bad-output", exit_status=EXIT_USAGE, hints=[hint]
+    )
 
 
 def write_outputs(

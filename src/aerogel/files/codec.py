@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
-from aerogel.errors import EXIT_HOST, AerogelError
+from aerogel.errors import EXIT_HOST, AerogelError, nearest
 from aerogel.files.decode import Members, ZstdReader
 from aerogel.files.tar import Readable
 
@@ -103,9 +103,11 @@ def select(compression: str, level: int | None = None) -> Codec:
     known = {"gzip": GZIP, "zstd": ZSTD, "uncompressed": UNCOMPRESSED, "fast": FAST, "small": SMALL}
     codec = known.get(compression)
     if codec is None:
+        guess = nearest(compression, known)
         raise AerogelError(
             f"compression `{compression}` is not known; known are " + ", ".join(f"`{name}`" for name in known),
             code="codec.unknown",
+            hints=[f"did you mean `{guess}`?"] if guess else [],
         )
     if level is None or codec.family == "tar":
         return codec
