@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = ("tests/unit", "tests/golden", "tests/house")
-WHOLE = (*FAST, "tests/fuzz", "tests/host", "tests/integration")
+WHOLE = (*FAST, "tests/fuzz", "tests/host", "tests/integration", "tests/differential")
 SOURCES = ("src", "tests", "tools", "bench")
 SUMMARY = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|deselected)\b")
 

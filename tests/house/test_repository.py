@@ -158,6 +158,12 @@ def console_lines() -> list[tuple[str, str]]:
     ]
 
 
+def test_test_files_have_names_of_their_own():
+    """pytest imports them by base name."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 HARMLESS = ("doctor --offline", "images", "version", "completion bash")
 
 

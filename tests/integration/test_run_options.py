@@ -1,0 +1,156 @@
+"""The options of `aerogel run`, with the built-in python image: what docker's mean."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.host, pytest.mark.network]
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGE = "gcr.io/distroless/python3"
+PYTHON = "/usr/bin/python3.13"
+
+
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory):
+    state = tmp_path_factory.mktemp("state")
+    return {**os.environ, "AEROGEL_ROOT": str(state), "PYTHONPATH": str(ROOT / "src")}
+
+
+@pytest.fixture
+def run(environ):
+    def run(*words, status=0, **options):
+        words = [sys.executable, "-m", "aerogel", "run", *words]
+        done = subprocess.run(words, env=environ, capture_output=True, text=True, **options)
+        assert done.returncode == status, done.stderr
+        return done
+
+    return run
+
+
+def program(text):
+    return [IMAGE, "-c", text]
+
+
+def test_output_streams_and_status(run):
+    done = run(*program("import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)"), status=7)
+    assert done.stdout == "out\n"
+    assert done.stderr.endswith("err\n")
+
+
+def test_environment(run, environ, tmp_path):
+    (tmp_path / "env").write_text("# comment\nFILED=yes\n\n")
+    environ["AEROGEL_TEST_GIVEN"] = "from outside"
+    words = ["-e", "A=1", "--env", "B=x=y", "-e", "AEROGEL_TEST_GIVEN", "-e", "NOWHERE", "--env-file", "env"]
+    shown = "import os; print([os.environ.get(n) for n in ('A','B','AEROGEL_TEST_GIVEN','NOWHERE','FILED')])"
+    assert run(*words, *program(shown), cwd=tmp_path).stdout == "['1', 'x=y', 'from outside', None, 'yes']\n"
+
+
+def test_user_folder_and_volume(run, tmp_path):
+    tmp_path.chmod(0o755)
+    (tmp_path / "in").write_text("data")
+    shown = "import os; print(os.getuid(), os.getgid(), os.getcwd(), open('/mnt/in').read())"
+    words = ["-u", "1234:77", "-w", "/tmp", "-v", f"{tmp_path}:/mnt:ro"]
+    assert run(*words, *program(shown)).stdout == "1234 77 /tmp data\n"
+    assert "Read-only" in run("-v", f"{tmp_path}:/mnt:ro", *program("open('/mnt/x', 'w')"), status=1).stderr
+    run("-v", f"{tmp_path}:/mnt", *program("open('/mnt/out', 'w').write('made')"))
+    assert (tmp_path / "out").read_text() == "made"
+
+
+def test_nothing_is_kept(run):
+    run(*program("open('/kept', 'w')"))
+    assert run(*program("import os; print(os.path.exists('/kept'))")).stdout == "False\n"
+    assert "Read-only" in run("--read-only", *program("open('/kept', 'w')"), status=1).stderr
+
+
+def test_standard_input(run):
+    shown = "import sys; print(sys.stdin.read())"
+    assert run("-i", *program(shown), input="given").stdout == "given\n"
+    assert run(*program(shown), input="not given").stdout == "\n"
+
+
+def test_entry_point(run):
+    assert run("--entrypoint", PYTHON, IMAGE, "-c", "print(1)").stdout == "1\n"
+    done = run("--entrypoint", "/nothing", IMAGE, status=127)
+    assert done.stderr.endswith("error: `/nothing` is not in the image\n")
+    assert "`/etc/passwd`" in run("--entrypoint", "/etc/passwd", IMAGE, status=126).stderr
+
+
+def test_network_none(run):
+    shown = "import os; print(sorted(os.listdir('/sys/class/net')) if os.path.exists('/sys/class/net') else ['lo'])"
+    assert run("--network", "none", *program(shown)).stdout == "['lo']\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["-v", "relative:/x"], "is not an absolute path"),
+        (["--ulimit", "nofile"], "is not a limit"),
+        (["--add-host", "x"], "is not a host and its address"),
+        (["--security-opt", "seccomp=unconfined"], "security option `seccomp=unconfined` is not known"),
+        (["--env-file", "/missing"], "`/missing` cannot be read: no such file or directory"),
+        (["-it"], "standard input is not a terminal"),
+        (["--network", "bridge"], "must be one of `host`, `none`, not `bridge`"),
+    ],
+)
+def test_wrong_options(words, code, run):
+    assert code in run(*words, *program("pass"), status=2).stderr
+
+
+def test_unknown_image_points_at_the_name(run):
+    done = run("gcr.io/distroless/pyton3", status=1)
+    assert " 1 | gcr.io/distroless/pyton3\n   | ^^^^" in done.stderr
+    assert "did you mean" in done.stderr
+
+
+def read_until(fd, wanted, seconds=60):
+    """Reads from a terminal until the bytes come."""
+    found = b""
+    end = time.monotonic() + seconds
+    while wanted not in found:
+        ready, _, _ = select.select([fd], [], [], max(0.0, end - time.monotonic()))
+        assert ready, f"waited for {wanted!r}, found {found!r}"
+        try:
+            found += os.read(fd, 4096)
+        except OSError:
+            break
+    return found
+
+
+def on_terminal(environ, *words):
+    """The process and the other end of its terminal."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, [sys.executable, "-m", "aerogel", "run", *words], {**environ, "TERM": "xterm"})
+    return pid, fd
+
+
+def test_terminal_and_interrupt(environ):
+    text = "import os, sys; print('tty', os.isatty(0), os.isatty(1)); input(); import time; time.sleep(60)"
+    pid, fd = on_terminal(environ, "-it", *program(text))
+    assert b"tty True True" in read_until(fd, b"True True")
+    os.write(fd, b"go\n")
+    time.sleep(0.3)
+    os.write(fd, b"\x03")
+    assert b"KeyboardInterrupt" in read_until(fd, b"KeyboardInterrupt")
+    _, status = os.waitpid(pid, 0)
+    os.close(fd)
+    assert os.waitstatus_to_exitcode(status) == 130
+
+
+def test_termination_is_passed_on(environ):
+    text = "import signal, sys, time; signal.signal(15, lambda *a: sys.exit(9)); print('ready', flush=True); time.sleep(60)"
+    words = [sys.executable, "-m", "aerogel", "run", *program(text)]
+    with subprocess.Popen(words, env=environ, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 9
