@@ -160,6 +160,8 @@ class AerogelError(Exception):
         self.detail = detail
         self.exit_status = exit_status
         self.temporary = temporary
+        self.word = ""
+        """The word of an instruction that the error is about, for whoever knows where it is written."""
 
 
 class Faults(AerogelError):

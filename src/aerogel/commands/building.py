@@ -15,7 +15,11 @@ from typing import NamedTuple
 from aerogel.commands.ambient import ambient
 from aerogel.commands.bases import Bases
 from aerogel.commands.build_model import Build, BuildResult, StepResult
+from aerogel.commands.remotes import open_remotes
+from aerogel.commands.checking import Checker, check_build, warn
+from aerogel.commands.source import build_args
 from aerogel.commands.world import World
+from aerogel.dockerfile.ast import Dockerfile
 from aerogel.dockerfile.parse import parse
 from aerogel.errors import EXIT_USAGE, AerogelError, Source
 from aerogel.events import Warned
@@ -29,11 +33,13 @@ from aerogel.graph.ops import Base, Copy, Local, Node
 from aerogel.graph.request import Request
 from aerogel.graph.stages import ImageRef, Plan, plan
 from aerogel.graph.steps import Graph, Step, lower
+from aerogel.lint.rule import Checked
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
 from aerogel.sandbox.spec import Mount
 from aerogel.solve.keys import Keys
 from aerogel.solve.materials import Materials
+from aerogel.solve.remotes import Remotes
 from aerogel.solve.solver import Options, Solver
 
 __all__ = ["DEFAULT_EPOCH_S", "Builder"]
@@ -68,7 +74,7 @@ class Builder:
             self.references = [Reference.parse(tag) for tag in options.tag]
             self.codec = select(options.compression)
             self.platform = Platform.parse(options.platform or world.settings.platform or str(Platform.host()))
-        self.build_args = _build_args(options.build_arg, world.settings.environment)
+        self.build_args = build_args(options.build_arg, world.settings.environment)
         self.contexts = _contexts(options, world.settings.directory)
         self.epoch_s = _epoch(self.build_args, world.settings.source_date_epoch)
         for path in (options.iidfile, options.metadata_file, *(output.dest for output in self.outputs)):
@@ -92,8 +98,13 @@ class Builder:
         graph = lower(planned, bases.resolve)
         for diagnostic in graph.diagnostics:
             self.world.sink.emit(Warned(diagnostic))
-        solver = self._solver(graph, materials, bases)
-        outcome = solver.solve(graph.target.node)
+        self._check(dockerfile, planned, bases)
+        remotes = open_remotes(self.world)
+        try:
+            solver = self._solver(graph, materials, bases, remotes)
+            outcome = solver.solve(graph.target.node)
+        finally:
+            remotes.close()
         image = export_image(
             graph.target,
             outcome,
@@ -105,6 +116,24 @@ class Builder:
         )
         self.world.store.sync()
         return self._result(graph, planned, solver, materials, image), image
+
+    def check(self) -> Checked:
+        """The findings of `aerogel lint` for this build; nothing is built and no base is looked for."""
+        source = self._read_dockerfile()
+        checker = Checker(build_args=self.build_args, platform=str(self.platform))
+        return checker.file(source, self._ignore(self.contexts.folders["context"], main=True))
+
+    def _check(self, dockerfile: Dockerfile, planned: Plan, bases: Bases) -> None:
+        """Warns of what the rules find, now that the bases are known."""
+        checker = Checker(build_args=self.build_args, platform=str(self.platform))
+        images = {
+            stage.base.name: bases.resolve(stage.base, stage.platform, stage.stage.base.span)
+            for stage in planned.stages
+            if isinstance(stage.base, ImageRef)
+        }
+        ignore = self._ignore(self.contexts.folders["context"], main=True)
+        findings, options = check_build(checker, dockerfile, ignore, planned, images)
+        warn(findings, self.world.sink, options)
 
     def _read_dockerfile(self) -> Source:
         context = self.contexts.folders["context"]
@@ -169,7 +198,7 @@ class Builder:
                 return IgnoreMatcher.parse(Source(_shown(path, self.world.settings.directory), path.read_bytes()))
         return None
 
-    def _solver(self, graph: Graph, materials: Materials, bases: Bases) -> Solver:
+    def _solver(self, graph: Graph, materials: Materials, bases: Bases, remotes: Remotes) -> Solver:
         trees = self._trees(graph)
         stages = {name.lower() for name in self.options.no_cache_filter}
 
@@ -189,8 +218,8 @@ class Builder:
             no_cache=no_cache,
         )
         host = ambient(self.world.settings, self.build_args, mirror_mounts)
-        keys = Keys(trees, self.epoch_s)
-        return Solver(graph.steps, materials, keys, trees, host, self.world.sink, options)
+        keys = Keys(trees, remotes, self.epoch_s)
+        return Solver(graph.steps, materials, keys, trees, remotes, host, self.world.sink, options)
 
     def _result(
         self, graph: Graph, planned: Plan, solver: Solver, materials: Materials, image: Exported
@@ -224,17 +253,6 @@ def _chain(node: Node) -> frozenset[str]:
         found.add(current.digest)
         current = current.root
     return frozenset(found)
-
-
-def _build_args(given: Mapping[str, str | None], environment: Mapping[str, str]) -> dict[str, str]:
-    """`--build-arg NAME` takes the value of the environment; without one it is not set, as with docker."""
-    found: dict[str, str] = {}
-    for name, value in given.items():
-        if value is not None:
-            found[name] = value
-        elif name in environment:
-            found[name] = environment[name]
-    return found
 
 
 def _contexts(options: Build, here: Path) -> _Contexts:

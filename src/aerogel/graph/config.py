@@ -11,7 +11,16 @@ import msgspec
 from aerogel.graph.ops import Node
 from aerogel.oci.types import ContainerConfig, Healthcheck, History, ImageConfig, RootFS, timestamp
 
-__all__ = ["COMMENT", "DEFAULT_PATH", "ConfigState", "go_duration", "go_list", "go_quote", "healthcheck_text", "split_env"]
+__all__ = [
+    "COMMENT",
+    "DEFAULT_PATH",
+    "ConfigState",
+    "go_duration",
+    "go_list",
+    "go_quote",
+    "healthcheck_text",
+    "split_env",
+]
 
 COMMENT = "buildkit.dockerfile.v0"
 """What BuildKit writes as the comment of each history entry; tools recognise Dockerfile steps by it."""

@@ -6,7 +6,7 @@ the nodes whose results it works on; input 0 of `Run`, `Copy` and `Mkdir` is the
 
 The definition digest of a node is the SHA-256 of the canonical JSON of its operation and its inputs' digests
 (every part length-framed), so it covers the whole history. What the graph cannot know, the content of a local
-context, is added by `solve.keys`.
+context, of a URL or of a branch, is added by `solve.keys`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ __all__ = [
     "Base",
     "Copy",
     "CopySource",
+    "Git",
+    "Http",
     "InlineFile",
     "Local",
     "Mkdir",
@@ -44,6 +46,33 @@ class Local(msgspec.Struct, frozen=True, tag="local"):
     """A local build context, by name (`context` is the main one). A source only, never a root."""
 
     name: str
+
+
+class Http(msgspec.Struct, frozen=True, tag="http"):
+    """A file behind an http(s) URL, called `name`. A source only.
+
+    `checksum` is `sha256:<hex>` or empty; `unpack` lets it be extracted when it is an archive.
+    """
+
+    url: str
+    name: str
+    checksum: str = ""
+    unpack: bool = False
+
+
+class Git(msgspec.Struct, frozen=True, tag="git"):
+    """The files of a commit of a git repository, or of a folder in it. A source only.
+
+    `ref` is a branch, tag, full reference or commit, empty for the default branch; `checksum` are the first digits
+    that the commit must have.
+    """
+
+    remote: str
+    ref: str = ""
+    subdir: str = ""
+    keep_git_dir: bool = False
+    submodules: bool = True
+    checksum: str = ""
 
 
 class InlineFile(msgspec.Struct, frozen=True):
@@ -118,7 +147,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     inline: tuple[InlineFile, ...] = ()
 
 
-Op = Base | Local | Copy | Mkdir | Run
+Op = Base | Local | Copy | Mkdir | Run | Http | Git
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 

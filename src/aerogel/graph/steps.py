@@ -18,11 +18,13 @@ from aerogel.dockerfile import ast
 from aerogel.dockerfile.parse import parse
 from aerogel.errors import AerogelError, Diagnostic, Source, Span, nearest
 from aerogel.graph.config import ConfigState, go_list, healthcheck_text
-from aerogel.graph.ops import Base, Copy, CopySource, InlineFile, Local, Mkdir, Node, Run
+from aerogel.graph.ops import Base, Copy, InlineFile, Local, Mkdir, Node, Run
 from aerogel.graph.scope import PROXY_ARGS, Scope
+from aerogel.graph.sources import sources_of
 from aerogel.graph.stages import ContextRef, ImageRef, Plan, PlannedStage, ScratchRef, SourceRef, StageRef
 from aerogel.oci.platform import Platform
 from aerogel.oci.types import Healthcheck, ImageConfig
+from aerogel.redact import redact
 
 __all__ = ["BaseImage", "Graph", "Lowered", "Resolve", "Step", "lower"]
 
@@ -282,33 +284,24 @@ class _StageLowering:
 
     def copy(self, it: ast.Copy | ast.Add) -> None:
         from_ = it.from_ if isinstance(it, ast.Copy) else None
-        inputs = [self.node]
-        if from_ is not None:
-            inputs.append(self.whole.source(from_, self.planned))
-        elif it.sources:
-            inputs.append(Node(Local("context")))
-        if isinstance(it, ast.Add):
-            self._refuse(it, it.checksum is not None, "ADD --checksum")
-            self._refuse(it, it.keep_git_dir is not None, "ADD --keep-git-dir")
+        origin = None if from_ is None else self.whole.source(from_, self.planned)
         words = [(word, self.scope.expand(word)) for word in it.sources]
-        for word, path in words:
-            _check_local(it, word, path)
         docs = [InlineFile(doc.name, self._heredoc(doc).encode("utf-8", "surrogateescape")) for doc in it.heredocs]
-        sources = [CopySource(input=1, path=path) for _, path in words]
-        sources += [CopySource(input=-1, inline=doc) for doc in docs]
+        checksum = self.scope.expand(it.checksum) if isinstance(it, ast.Add) and it.checksum else ""
+        sources = sources_of(it, words, docs, origin, checksum)
         destination = self.scope.expand(it.destination)
         chown = self.scope.expand(it.chown) if it.chown else ""
         chmod = self.scope.expand(it.chmod) if it.chmod else ""
         parents = isinstance(it, ast.Copy) and it.parents
         op = Copy(
-            sources=tuple(sources),
+            sources=sources.words,
             dest=_absolute(self.config.config.working_dir, destination),
             chown=chown,
             chmod=chmod,
             link=it.link and not chmod,
             parents=parents,
             exclude=tuple(word.text for word in it.exclude),
-            keep_owner=from_ is not None,
+            keep_owner=origin is not None and not isinstance(origin.op, Local),
             unpack=isinstance(it, ast.Add) and it.unpack is not False,
         )
         text = [
@@ -316,14 +309,13 @@ class _StageLowering:
             *(["--parents"] if parents else []),
             *([f"--chown={chown}"] if chown else []),
             *([f"--chmod={chmod}"] if chmod else []),
-            *(path for _, path in words),
+            *(redact(path) for _, path in words),
             *(f"<<{doc.name}" for doc in docs),
             destination,
         ]
-        places = {path: word.span for word, path in words}
-        places[op.dest] = it.destination.span
+        places = {**sources.places, op.dest: it.destination.span}
         places |= {value: word.span for word, value in ((it.chown, chown), (it.chmod, chmod)) if word}
-        node = Node(op, tuple(inputs), self.planned.platform)
+        node = Node(op, (self.node, *sources.nodes), self.planned.platform)
         self.extend(it, node, " ".join(text), words=places, origin=self._origin(from_))
 
     def _origin(self, word: ast.Word | None) -> str:
@@ -474,19 +466,3 @@ def _clean(cwd: str, path: str) -> str:
     """Go's `path.Clean` of the path under `cwd`."""
     joined = posixpath.normpath(posixpath.join("/", cwd, path))
     return "/" + joined.lstrip("/")
-
-
-def _check_local(it: ast.Copy | ast.Add, word: ast.Word, path: str) -> None:
-    """COPY takes no URL; a URL or repository in ADD is another kind of source."""
-    if not path.startswith(("http://", "https://", "git://", "ssh://", "git@")):
-        return
-    if isinstance(it, ast.Copy):
-        raise AerogelError(
-            "COPY cannot read a URL", code="graph.copy-url", span=word.span, hints=["ADD can: write `ADD` instead"]
-        )
-    raise AerogelError(
-        "ADD of a URL cannot be built by this version",
-        code="graph.unsupported",
-        span=word.span,
-        hints=["download it in a RUN step, or put the file in the build context"],
-    )

@@ -17,10 +17,11 @@ from aerogel.files.host import HostTree
 from aerogel.files.index import SMALL_FILES, LayerIndex
 from aerogel.files.owner import parse_owner
 from aerogel.files.tar import TarWriter
-from aerogel.graph.ops import Copy, Local, Mkdir, Node
+from aerogel.graph.ops import Copy, Git, Http, Local, Mkdir, Node
 from aerogel.oci.digest import Digest
 from aerogel.solve.content import ContextContent, InlineContent, LayerContent, Source, write_items
 from aerogel.solve.materials import Materials, save_layer
+from aerogel.solve.remotes import Remotes
 from aerogel.solve.selection import options_of, select
 
 __all__ = ["copy", "mkdir"]
@@ -31,6 +32,7 @@ def copy(
     op: Copy,
     inputs: tuple[tuple[Digest, ...], ...],
     contexts: dict[str, HostTree],
+    remotes: Remotes,
     materials: Materials,
     codec: Codec,
     *,
@@ -44,20 +46,20 @@ def copy(
     options = options_of(op, target, materials.epoch_s)
     found: dict[bytes, tuple[CopyItem, Source]] = {}
     with ExitStack() as stack:
-        if len(inputs) > 1:
-            where = node.inputs[1].op
+        for number in range(1, len(inputs)):
+            where = node.inputs[number].op
             source: Source
-            if isinstance(where, Local):
-                context = contexts[where.name]
-                source = ContextContent(context, materials.store.cache)
-                if op.unpack:
-                    options = options._replace(unpack=source.archives.entries)
-                items = select(op, context, target, options)
+            if isinstance(where, Local | Http | Git):
+                tree = contexts[where.name] if isinstance(where, Local) else remotes.tree(where)
+                source = ContextContent(tree, materials.store.cache)
+                unpack = op.unpack if isinstance(where, Local) else isinstance(where, Http) and where.unpack
+                its_options = options._replace(unpack=source.archives.entries if unpack else None)
+                items = select(op, number, tree, target, its_options)
             else:
-                tree = materials.tree(inputs[1])
-                tree.title = origin
-                items = select(op, tree, target, options)
-                source = LayerContent(materials, inputs[1], tree, items)
+                layers = materials.tree(inputs[number])
+                layers.title = origin
+                items = select(op, number, layers, target, options)
+                source = LayerContent(materials, inputs[number], layers, items)
             stack.callback(source.close)
             found.update((item.entry.path, (item, source)) for item in items)
         for each in op.sources:

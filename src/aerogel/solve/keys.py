@@ -16,8 +16,9 @@ from aerogel.files.copy import CopyOptions
 from aerogel.files.hashing import content_key
 from aerogel.files.host import HostTree
 from aerogel.files.tree import LayerTree
-from aerogel.graph.ops import Base, Copy, Local, Node, frame
+from aerogel.graph.ops import Base, Copy, Git, Http, Local, Node, frame
 from aerogel.oci.digest import Digest
+from aerogel.solve.remotes import Remotes
 from aerogel.solve.selection import select
 
 __all__ = ["KEY_VERSION", "Keys", "content_of_node"]
@@ -30,8 +31,9 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 class Keys:
     """Definition keys of the nodes of one build. `contexts` are the local contexts by name."""
 
-    def __init__(self, contexts: dict[str, HostTree], epoch_s: int) -> None:
+    def __init__(self, contexts: dict[str, HostTree], remotes: Remotes, epoch_s: int) -> None:
         self._contexts = contexts
+        self._remotes = remotes
         self._epoch = b"%d" % epoch_s
         self._known: dict[str, Digest] = {}
         self._local: dict[str, str] = {}
@@ -59,12 +61,20 @@ class Keys:
         return self._known[node.digest]
 
     def local(self, node: Node) -> str:
-        """The digest of what a COPY selects from a local context; empty for every other node."""
-        if not isinstance(node.op, Copy) or len(node.inputs) < 2 or not isinstance(node.inputs[1].op, Local):
+        """What a COPY or ADD takes from local contexts, URLs and repositories; empty for every other node.
+
+        Fetches. Raises `copy.*`, `net.*`, `git.*`, `remote.checksum`.
+        """
+        if not isinstance(node.op, Copy):
             return ""
         if node.digest not in self._local:
-            tree = self._contexts[node.inputs[1].op.name]
-            self._local[node.digest] = _selected(node.op, tree)
+            found = []
+            for number, side in enumerate(node.inputs[1:], 1):
+                if isinstance(side.op, Local):
+                    found.append(_selected(node.op, number, self._contexts[side.op.name]))
+                elif isinstance(side.op, Http | Git):
+                    found.append(self._remotes.identity(side.op))
+            self._local[node.digest] = "\n".join(found)
         return self._local[node.digest]
 
     def content(self, node: Node, inputs: tuple[tuple[Digest, ...], ...]) -> Digest:
@@ -84,10 +94,10 @@ def content_of_node(node: Node) -> tuple[Digest, ...]:
     return tuple(Digest(each) for each in node.op.diff_ids) if isinstance(node.op, Base) else ()
 
 
-def _selected(op: Copy, tree: HostTree) -> str:
+def _selected(op: Copy, number: int, tree: HostTree) -> str:
     """The content key of the selection alone: to the root of an empty target, with no owner, no mode."""
     options = CopyOptions(keep_owner=op.keep_owner, parents=op.parents, exclude=op.exclude)
-    return content_key(select(op, tree, LayerTree([]), options, dest="/"), tree)
+    return content_key(select(op, number, tree, LayerTree([]), options, dest="/"), tree)
 
 
 def _digest(*parts: bytes) -> Digest:

@@ -31,9 +31,11 @@ def options_of(op: Copy, target: Tree, epoch_s: int) -> CopyOptions:
     )
 
 
-def select(op: Copy, source: Tree, target: Tree, options: CopyOptions, *, dest: str = "") -> list[CopyItem]:
-    """What the operation copies from `source` into `target`; inline files are the caller's. Raises `copy.*`."""
-    patterns = [each.path for each in op.sources if each.inline is None]
+def select(
+    op: Copy, number: int, source: Tree, target: Tree, options: CopyOptions, *, dest: str = ""
+) -> list[CopyItem]:
+    """What the operation copies from `source`, its input `number`, into `target`. Raises `copy.*`."""
+    patterns = [each.path for each in op.sources if each.input == number and each.inline is None]
     return plan_copy(source, patterns, dest or op.dest, target, options)
 
 

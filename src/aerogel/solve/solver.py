@@ -20,12 +20,13 @@ from aerogel.errors import AerogelError, Faults
 from aerogel.events import Sink, StepDone, StepStarted
 from aerogel.files.codec import Codec
 from aerogel.files.host import HostTree
-from aerogel.graph.ops import Base, Copy, Local, Mkdir, Node, Run
+from aerogel.graph.ops import Base, Copy, Git, Http, Local, Mkdir, Node, Run
 from aerogel.graph.steps import Step
 from aerogel.oci.digest import Digest
 from aerogel.solve.ambient import Ambient
 from aerogel.solve.keys import Keys, content_of_node
 from aerogel.solve.materials import Materials
+from aerogel.solve.remotes import Remotes
 
 __all__ = ["Canceled", "Options", "Outcome", "Solver"]
 
@@ -77,6 +78,7 @@ class Solver:
         materials: Materials,
         keys: Keys,
         contexts: dict[str, HostTree],
+        remotes: Remotes,
         ambient: Ambient,
         sink: Sink,
         options: Options,
@@ -84,6 +86,7 @@ class Solver:
         self._materials = materials
         self._keys = keys
         self._contexts = contexts
+        self._remotes = remotes
         self._ambient = ambient
         self._sink = sink
         self._options = options
@@ -117,14 +120,17 @@ class Solver:
         return future.result()
 
     def _check_contexts(self) -> None:
-        """Everything that is missing from a local context is told at once, before anything runs."""
+        """Everything that is missing from a local context or behind a URL is told at once, before anything runs."""
+        sides = (side.op for _, step in self._steps.values() for side in step.node.inputs)
+        self._remotes.prefetch([op for op in sides if isinstance(op, Http | Git)])
         faults: list[AerogelError] = []
         for _, step in self._steps.values():
             try:
                 self._keys.local(step.node)
             except AerogelError as error:
                 step.place(error)
-                faults.append(error)
+                if error not in faults:
+                    faults.append(error)
         if faults:
             raise faults[0] if len(faults) == 1 else Faults(faults)
 
@@ -201,7 +207,7 @@ class Solver:
             raise AssertionError(f"{node!r} has no base")
         for each in todo:
             for side in each.inputs[1:]:
-                if not isinstance(side.op, Local):
+                if not isinstance(side.op, Local | Http | Git):
                     self._demand(side)
         while todo:
             each = todo.pop()
@@ -256,7 +262,10 @@ class Solver:
         """Does the node on top of `below`, or finds it by content key."""
         inputs = (
             below.layers,
-            *(() if isinstance(side.op, Local) else self._demand(side).result().layers for side in node.inputs[1:]),
+            *(
+                () if isinstance(side.op, Local | Http | Git) else self._demand(side).result().layers
+                for side in node.inputs[1:]
+            ),
         )
         number, step = self._steps[node.digest]
         use_cache = not self._options.no_cache(step)
@@ -321,13 +330,14 @@ class Solver:
                     node.op,
                     inputs,
                     self._contexts,
+                    self._remotes,
                     self._materials,
                     self._options.codec,
                     origin=self._steps[node.digest][1].origin,
                 )
             case Mkdir():
                 return file.mkdir(node.op, inputs[0], self._materials, self._options.codec)
-            case Base() | Local():
+            case Base() | Local() | Http() | Git():
                 raise AssertionError(f"{node!r} is not executed")
             case _:
                 assert_never(node.op)
