@@ -121,6 +121,8 @@ def specification(command: Command) -> Specification:
     module = import_module(command.module)
     hints = get_type_hints(module.run)
     options_type, result_type = hints["options"], hints["return"]
+    if not isinstance(result_type, type):  # a union, the usual result first
+        result_type = get_args(result_type)[0]
     options = options_of(options_type)
     taken = {option.long for option in options}
     shown = set() if result_type.__struct_fields__ and result_type.is_data else {"json"}

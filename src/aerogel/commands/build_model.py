@@ -11,7 +11,7 @@ from aerogel.flag import Flag
 from aerogel.oci.digest import Digest
 from aerogel.oci.types import Descriptor
 
-__all__ = ["Build", "BuildResult", "StepResult"]
+__all__ = ["Build", "BuildResult", "CallResult", "StepResult"]
 
 
 class Build(Struct, frozen=True, kw_only=True):
@@ -39,6 +39,7 @@ class Build(Struct, frozen=True, kw_only=True):
     load: Annotated[bool, Flag("Accepted for docker's sake: images always go to the local store", group="Output")] = (
         False
     )
+    check: Annotated[bool, Flag("Build nothing; check the Dockerfile as `aerogel lint` does")] = False
     no_cache: Annotated[bool, Flag("Run every step again", group="Cache")] = False
     no_cache_filter: Annotated[list[str], Flag("Run every step of these stages again", group="Cache")] = []
     pull: Annotated[bool, Flag("Compose or fetch base images anew", group="Cache")] = False
@@ -76,3 +77,16 @@ class BuildResult(Result, frozen=True, kw_only=True):
 
     def text(self) -> str:
         return self.image_id
+
+
+class CallResult(Result, frozen=True, kw_only=True):
+    """What is said about the Dockerfile when nothing is built (`--check`)."""
+
+    report: str
+    status: int
+
+    def text(self) -> str:
+        return self.report
+
+    def exit_status(self) -> int:
+        return self.status

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from aerogel.commands.ambient import ambient
 from aerogel.commands.bases import Bases
 from aerogel.commands.build_model import Build, BuildResult, StepResult
-from aerogel.commands.remotes import open_remotes
 from aerogel.commands.checking import Checker, check_build, warn
+from aerogel.commands.remotes import open_remotes
 from aerogel.commands.source import build_args
 from aerogel.commands.world import World
 from aerogel.dockerfile.ast import Dockerfile

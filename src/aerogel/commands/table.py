@@ -18,7 +18,7 @@ class Command:
         self.aliases = aliases
 
 
-BUILD, STORE, HOST = "Build and run", "Images", "Host"
+BUILD, FILES, STORE, HOST = "Build and run", "Dockerfiles", "Images", "Host"
 
 COMMANDS = (
     Command(
@@ -29,6 +29,8 @@ COMMANDS = (
         aliases=("buildx build", "buildx b", "image build", "builder build"),
     ),
     Command("run", "run", "Run a command in an image", group=BUILD, aliases=("container run",)),
+    Command("lint", "lint", "Check Dockerfiles against the rules of docker's build checks", group=FILES),
+    Command("format", "formatting", "Write Dockerfiles in house form", group=FILES),
     Command("images", "images", "List images", group=STORE, aliases=("image ls", "image list")),
     Command("inspect", "inspect", "Show everything about images as JSON", group=STORE, aliases=("image inspect",)),
     Command("save", "save", "Write images to an archive", group=STORE, aliases=("image save",)),

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from aerogel.dockerfile.ast import Comment, Dockerfile, Node
 from aerogel.dockerfile.syntax import match_directive
-from aerogel.errors import AerogelError, Diagnostic, Span, nearest
+from aerogel.errors import AerogelError, Diagnostic, Faults, Source, Span, nearest
 
-__all__ = ["Finding", "Options", "Rule", "Subject", "allowed", "parse_options"]
+__all__ = ["Checked", "Finding", "Options", "Rule", "Subject", "allowed", "parse_options"]
 
 _KEYS = ("skip", "error", "experimental")
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
@@ -72,6 +72,28 @@ class Finding(NamedTuple):
             hints=self.hints,
             url=f"docs/lint/{self.rule}.md",
         )
+
+
+class Checked(NamedTuple):
+    """One file: what was found, or the fault for which it could not be checked.
+
+    `is_error` says that findings are to fail the run, as `# check=error=true` asks for.
+    """
+
+    source: Source
+    findings: tuple[Finding, ...] = ()
+    fault: AerogelError | None = None
+    is_error: bool = False
+
+    def faults(self) -> tuple[AerogelError, ...]:
+        if self.fault is None:
+            return ()
+        return self.fault.errors if isinstance(self.fault, Faults) else (self.fault,)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the file is broken, or has findings that count as errors."""
+        return self.fault is not None or (self.is_error and bool(self.findings))
 
 
 class Rule(NamedTuple):

@@ -1,0 +1,46 @@
+"""What a user names on the command line of several commands: a text by its file, build arguments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from aerogel.errors import EXIT_USAGE, AerogelError, Source
+
+__all__ = ["build_args", "default_dockerfile", "read_source"]
+
+
+def read_source(name: str, folder: Path, stdin: int, code: str) -> Source:
+    """The text of a file below `folder`, or of the descriptor `stdin` for `-`. It is called as the user called it.
+
+    Raises AerogelError with the given code and exit status 2 for a file that cannot be read.
+    """
+    if name == "-":
+        with os.fdopen(os.dup(stdin), "rb") as stream:
+            return Source("stdin", stream.read())
+    try:
+        return Source(name, (folder / name).read_bytes())
+    except OSError as error:
+        raise AerogelError(
+            f"`{name}` cannot be read: {(error.strerror or str(error)).lower()}",
+            code=code,
+            exit_status=EXIT_USAGE,
+            hints=["name a Dockerfile, or `-` for standard input"],
+        ) from error
+
+
+def default_dockerfile(folder: Path) -> str:
+    """`Dockerfile`, or `dockerfile` if only that is in the folder."""
+    return "dockerfile" if not (folder / "Dockerfile").exists() and (folder / "dockerfile").exists() else "Dockerfile"
+
+
+def build_args(given: Mapping[str, str | None], environment: Mapping[str, str]) -> dict[str, str]:
+    """`--build-arg NAME` takes the value of the environment; without one it is not set, as with docker."""
+    found: dict[str, str] = {}
+    for name, value in given.items():
+        if value is not None:
+            found[name] = value
+        elif name in environment:
+            found[name] = environment[name]
+    return found
