@@ -40,6 +40,7 @@ class _Prepared(NamedTuple):
     stdio: tuple[int, ...]
     master: int
     host_pid: int
+    listeners: list[socket.socket]
 
 
 def run(sock: socket.socket, session: Session) -> NoReturn:
@@ -105,7 +106,7 @@ def _run(sock: socket.socket, session: Session, request: dict[str, Any], fds: li
     base = session.mount_dir
     root_fd = rootfs.build(base, request["root"], mounts.places_of(asked), session.overlay)
     mounts.mount_system(root_fd, request, in_userns=session.in_userns)
-    mounts.mount_asked(root_fd, base, asked, insecure=request["insecure"])
+    listeners = mounts.mount_asked(root_fd, base, asked, overlay=session.overlay, insecure=request["insecure"])
     passwd, group = (inroot.read_file(root_fd, name) for name in ("/etc/passwd", "/etc/group"))
     account = accounts.find_account(request["user"], passwd, group)
     request["env"] = _environment(request, account)
@@ -116,7 +117,7 @@ def _run(sock: socket.socket, session: Session, request: dict[str, Any], fds: li
         for fd in fds:
             os.close(fd)
         fds = [slave, slave, slave]
-    prepared = _Prepared(account, tuple(fds), master, host_pid)
+    prepared = _Prepared(account, tuple(fds), master, host_pid, listeners)
     # from here on the image can be seen: nothing may be imported any more
     sys.path[:] = []
     sys.meta_path[:] = []
@@ -164,9 +165,12 @@ def _serve(sock: socket.socket, session: Session, request: dict[str, Any], prepa
     os.close(error_write)
     for fd in set(stdio):
         os.close(fd)
-    _answer(sock, {"started": prepared.host_pid}, (master,) if master >= 0 else ())
+    given = (*((master,) if master >= 0 else ()), *(each.fileno() for each in prepared.listeners))
+    _answer(sock, {"started": prepared.host_pid, "terminal": master >= 0}, given)
     if master >= 0:
         os.close(master)
+    for listener in prepared.listeners:
+        listener.close()
     kill_only = capabilities.mask_of(["KILL"])
     capabilities.drop(kill_only)
     syscalls.capset(kill_only & session.capabilities)

@@ -4,7 +4,7 @@ The only module that starts processes. Nothing here forks Python: the helper is 
 processes). The state directory holds one directory per helper, locked while its main process lives:
 
     STATE/session-XXXXXXXX/mnt/            private mounts of the helper, always empty on the host
-                          /run-N/{upper,work}   what a throw-away root writes
+                          /run-N/M/{upper,work}   what throw-away roots and mounts write
 
 Leftovers of a main process that was killed are removed by the next helper on the same state directory.
 """
@@ -52,27 +52,33 @@ class Process:
     """A running command. One thread waits; any thread may signal.
 
     `pid` is process 1 of the sandbox as the host numbers it. `tty` is the master of the terminal when one was asked
-    for; it belongs to the process and is closed with it.
+    for; it belongs to the process and is closed with it, as do `listeners`, the sockets of mounts of that kind by
+    target.
     """
 
     def __init__(self, helper: Helper, sock: socket.socket, throw_away: str | None) -> None:
         self.pid = 0
         self.tty: int | None = None
+        self.listeners: dict[str, socket.socket] = {}
         self._helper = helper
         self._sock = sock
         self._throw_away = throw_away
         self._exit: Exit | None = None
         self._lock = threading.RLock()  # a signal handler may come while this thread holds it
 
-    def start(self) -> None:
-        """Waits until the command is started. Raises AerogelError when the sandbox could not be set up."""
+    def start(self, sockets: Sequence[str] = ()) -> None:
+        """Waits until the command is started. Raises AerogelError when the sandbox could not be set up.
+
+        `sockets` are the targets of the mounts that are sockets, in the order of the request.
+        """
         message, fds = self._receive()
         if "started" not in message:
             self._drain()
             self._end()
             raise _failure(message)
         self.pid = message["started"]
-        self.tty = fds[0] if fds else None
+        self.tty = fds.pop(0) if message["terminal"] else None
+        self.listeners = {target: socket.socket(fileno=fd) for target, fd in zip(sockets, fds, strict=True)}
 
     def signal(self, number: int) -> None:
         """Sends a signal: SIGKILL to all processes, a terminal's signals to the command's group, others to it alone."""
@@ -154,6 +160,8 @@ class Process:
         if self.tty is not None:
             os.close(self.tty)
             self.tty = None
+        for listener in self.listeners.values():
+            listener.close()
         if self._throw_away is not None:
             path, self._throw_away = self._throw_away, None
             with contextlib.suppress(AerogelError):  # the next helper removes it with the session
@@ -209,15 +217,16 @@ class Helper:
         request, throw_away = self._request(sandbox)
         sock = self._open("run")
         process = Process(self, sock, throw_away)
+        sockets = [mount["target"] for mount in request["mounts"] if mount["kind"] == "socket"]
         try:
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             try:
                 wire.send(sock, request, (null if stdin is None else stdin, stdout, stderr))
             finally:
                 os.close(null)
-            process.start()
+            process.start(sockets)
         except BrokenPipeError:
-            process.start()  # raises what the helper said before it ended
+            process.start(sockets)  # raises what the helper said before it ended
         except BaseException:
             process.close()
             raise
@@ -289,14 +298,18 @@ class Helper:
         )
         request["mounts"] = [_mount_part(mount) for mount in mounts]
         root = sandbox.root
-        if root.upper or root.readonly:
+        writable = [part for part in request["mounts"] if part["kind"] == "overlay" and not part["readonly"]]
+        if not (root.upper or root.readonly):
+            writable.append(request["root"])
+        if not writable:
             return request, None
         with self._lock:
             self._runs += 1
             throw_away = f"{self._session.path}/run-{self._runs}"
-        for name in ("upper", "work"):
-            os.makedirs(f"{throw_away}/{name}", 0o755)
-            request["root"][name] = f"{throw_away}/{name}"
+        for number, part in enumerate(writable):
+            for name in ("upper", "work"):
+                os.makedirs(f"{throw_away}/{number}/{name}", 0o755)
+                part[name] = f"{throw_away}/{number}/{name}"
         return request, throw_away
 
     def _reclaim(self) -> None:

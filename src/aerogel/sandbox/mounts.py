@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import errno
 import os
+import socket
 import stat
 from typing import Any
 
 from aerogel.errors import EXIT_HOST, AerogelError
-from aerogel.sandbox import inroot, syscalls
+from aerogel.sandbox import inroot, rootfs, syscalls
 from aerogel.sandbox.rootfs import Place
 from aerogel.sandbox.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT
 
@@ -52,7 +53,7 @@ def places_of(mounts: list[dict[str, Any]]) -> list[Place]:
     """Where something will be mounted, the system's own first. Raises AerogelError for a source that is missing."""
     places = [Place(target, is_dir=True) for target in _SYSTEM]
     for mount in mounts:
-        is_dir = mount["kind"] == "tmpfs"
+        is_dir = mount["kind"] == "tmpfs" or (mount["kind"] == "overlay" and mount["is_directory"])
         if mount["kind"] == "bind":
             try:
                 is_dir = stat.S_ISDIR(os.stat(mount["source"]).st_mode)
@@ -156,13 +157,24 @@ def _mount_dev(root_fd: int, request: dict[str, Any]) -> None:
     os.close(fd)
 
 
-def mount_asked(root_fd: int, base: str, mounts: list[dict[str, Any]], *, insecure: bool) -> None:
-    """Mounts what the request names, in its order. Raises AerogelError `sandbox.mount-target`, `sandbox.mount`."""
+def mount_asked(
+    root_fd: int, base: str, mounts: list[dict[str, Any]], *, overlay: str, insecure: bool
+) -> list[socket.socket]:
+    """Mounts what the request names, in its order, and gives the listening sockets among it.
+
+    Raises AerogelError `sandbox.mount-target`, `sandbox.mount`, `sandbox.mount-source`.
+    """
+    sockets: list[socket.socket] = []
     for number, mount in enumerate(mounts):
         target = mount["target"]
         fd = _target(root_fd, mount)
         try:
-            _mount_one(mount, fd, f"{base}/files/{number}", insecure=insecure)
+            if mount["kind"] == "overlay":
+                _mount_overlay(mount, fd, f"{base}/files/{number}", overlay, insecure=insecure)
+            elif mount["kind"] == "socket":
+                sockets.append(_mount_socket(mount, fd, f"{base}/files/{number}"))
+            else:
+                _mount_one(mount, fd, f"{base}/files/{number}", insecure=insecure)
         except OSError as error:
             raise AerogelError(
                 f"`{mount['source'] or mount['kind']}` cannot be mounted at `{target}`: {error.strerror}",
@@ -171,6 +183,50 @@ def mount_asked(root_fd: int, base: str, mounts: list[dict[str, Any]], *, insecu
             ) from None
         finally:
             os.close(fd)
+    return sockets
+
+
+def _mount_overlay(mount: dict[str, Any], fd: int, scratch: str, overlay: str, *, insecure: bool) -> None:
+    """A part of a stack of layers, through an overlay of its own; it is seen only below the target."""
+    for path in (scratch, f"{scratch}/l", f"{scratch}/root", f"{scratch}/empty"):
+        os.mkdir(path, 0o755)
+    lowers = list(mount["lowers"]) or [f"{scratch}/empty"]
+    upper, work = mount.get("upper"), mount.get("work")
+    if upper and work:
+        rootfs.prepare_upper(upper, work, lowers[-1])
+    rootfs.mount_overlay(scratch, lowers, upper, work, overlay)
+    inner = os.open(f"{scratch}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = inroot.find(inner, mount["source"])
+    finally:
+        os.close(inner)
+    try:
+        if found.missing or found.is_dir != mount["is_directory"]:
+            raise AerogelError(f"`{mount['source']}` is not in its layers", code="sandbox.mount-source")
+        attributes = 0 if insecure else syscalls.MOUNT_ATTR_NODEV
+        readonly = syscalls.MOUNT_ATTR_RDONLY if mount["readonly"] else 0
+        _bind(f"/proc/self/fd/{found.fd}", fd, attributes | readonly)
+    finally:
+        os.close(found.fd)
+
+
+def _mount_socket(mount: dict[str, Any], fd: int, scratch: str) -> socket.socket:
+    """A socket that listens at the target; the name that it is bound by is short whatever the directory's."""
+    directory, _, name = scratch.rpartition("/")
+    parent = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(f"/proc/self/fd/{parent}/{name}")
+        os.chown(scratch, mount["uid"], mount["gid"])
+        os.chmod(scratch, 0o600 if mount["mode"] < 0 else mount["mode"])
+        listener.listen(16)
+        _bind(scratch, fd, 0)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.close(parent)
+    return listener
 
 
 def _mount_one(mount: dict[str, Any], fd: int, scratch: str, *, insecure: bool) -> None:
@@ -221,7 +277,7 @@ def _target(root_fd: int, mount: dict[str, Any]) -> int:
 def _is_directory(mount: dict[str, Any]) -> bool:
     if mount["kind"] == "bind":
         return os.path.isdir(mount["source"])
-    return bool(mount["kind"] == "tmpfs")
+    return bool(mount["kind"] == "tmpfs" or (mount["kind"] == "overlay" and mount["is_directory"]))
 
 
 def _make_inside(parent: int, missing: tuple[str, ...], is_dir: bool) -> None:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from aerogel.errors import EXIT_HOST, AerogelError
 from aerogel.sandbox import inroot, syscalls
 
-__all__ = ["Place", "build", "mount_overlay", "remove"]
+__all__ = ["Place", "build", "mount_overlay", "prepare_upper", "remove"]
 
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -54,7 +54,7 @@ def build(base: str, root: dict[str, Any], places: list[Place], overlay: str) ->
         upper = work = None
     _check_directories(lowers)
     if upper:
-        _prepare_upper(upper, work, lowers[-1])
+        prepare_upper(upper, work, lowers[-1])
     mount_overlay(base, lowers, upper, work, overlay)
     fd = os.open(f"{base}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if _make_missing(f"{base}/top", fd, places):
@@ -132,7 +132,7 @@ def _check_directories(paths: list[str]) -> None:
             raise AerogelError(f"the layer directory `{path}` is missing", code="sandbox.no-layer")
 
 
-def _prepare_upper(upper: str, work: str, top_lower: str) -> None:
+def prepare_upper(upper: str, work: str, top_lower: str) -> None:
     """An empty upper gets the owner and mode of the root below: they would be hidden by its own."""
     _clear_work(work)
     if not os.listdir(upper):

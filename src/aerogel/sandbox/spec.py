@@ -33,7 +33,7 @@ Isolation = Literal["auto", "root", "ident", "subid"]
 
 Network = Literal["host", "none"]
 
-MountKind = Literal["bind", "tmpfs", "file"]
+MountKind = Literal["bind", "overlay", "tmpfs", "file", "socket"]
 
 DEFAULT_CAPABILITIES = (
     "AUDIT_WRITE",
@@ -65,14 +65,20 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
 
     - `bind`: the host's file or directory `source`, with what is mounted below it;
     - `tmpfs`: an empty directory in memory, `size_bytes` at most (0: the kernel's default, half of the memory);
-    - `file`: a file with the content `data`, in memory only.
-    `mode`, `uid` and `gid` are those of a tmpfs's root and of a file; -1 as mode means 01777 and 0644.
+    - `overlay`: the path `source` inside the directories `lowers` (overlay form, the lowest first; never written to);
+      unless `readonly`, what is written is thrown away when the sandbox ends;
+    - `file`: a file with the content `data`, in memory only;
+    - `socket`: a listening Unix socket, which the main process serves: `Process.listeners` has it.
+    `mode`, `uid` and `gid` are those of a tmpfs's root, a file and a socket; -1 as mode means 01777, 0644 and 0600.
     `nodev` is always set. A missing target is made; one that leads outside by symbolic links stays inside the root.
     """
 
     kind: MountKind
     target: str
     source: str = ""
+    lowers: tuple[str, ...] = ()
+    is_directory: bool = True
+    """Of an `overlay`: what `source` is."""
     readonly: bool = False
     mode: int = -1
     uid: int = 0

@@ -1,12 +1,15 @@
 """Mounts leave nothing behind, and lead nowhere outside."""
 
 import os
+import socket
 import stat
+import threading
 
 import pytest
 
 from aerogel.errors import AerogelError
-from aerogel.sandbox.spec import Mount, Rootfs
+from aerogel.sandbox.agent import AgentProxy
+from aerogel.sandbox.spec import Mount, Rootfs, Sandbox
 
 pytestmark = pytest.mark.host
 
@@ -206,3 +209,104 @@ def test_devices(box):
     assert "null character special file" in said
     assert said.endswith("\n2\n")
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def layers(tmp_path):
+    for name, text in (("low", "low\n"), ("high", "high\n")):
+        (tmp_path / name / "opt/tool").mkdir(parents=True)
+        (tmp_path / name / "opt/tool/version").write_text(text)
+        (tmp_path / name / "opt/tool" / name).write_text(text)
+    return (str(tmp_path / "low"), str(tmp_path / "high"))
+
+
+def test_a_part_of_other_layers(box, tmp_path):
+    stack = layers(tmp_path)
+    upper = box.upper()
+    said = box.sh(
+        "cat /mnt/tool/version /mnt/tool/low /version; ls / | grep -c ^opt; touch /mnt/tool/x 2>/dev/null || echo ro;"
+        "echo new >/mnt/rw/version; rm /mnt/rw/low; cat /mnt/rw/version; ls /mnt/rw; echo new >/one; cat /one; ls /mnt/none",
+        root=upper,
+        mounts=(
+            Mount(kind="overlay", lowers=stack, source="opt/tool", target="/mnt/tool", readonly=True),
+            Mount(
+                kind="overlay",
+                lowers=stack,
+                source="opt/tool/version",
+                target="/version",
+                is_directory=False,
+                readonly=True,
+            ),
+            Mount(kind="overlay", lowers=stack, source="/opt/tool", target="/mnt/rw"),
+            Mount(kind="overlay", lowers=stack, source="/opt/tool/version", target="/one", is_directory=False),
+            Mount(kind="overlay", lowers=(), source="", target="/mnt/none"),
+        ),
+    )
+    assert said == "high\nlow\nhigh\n0\nro\nnew\nhigh\nversion\nnew\n"
+    assert os.listdir(upper.upper) == []
+    assert (tmp_path / "high/opt/tool/version").read_text() == "high\n"
+    assert (tmp_path / "low/opt/tool/low").exists()
+
+
+def test_a_source_that_is_not_in_the_layers(box, tmp_path):
+    mount = Mount(kind="overlay", lowers=layers(tmp_path), source="opt/none", target="/mnt", readonly=True)
+    with pytest.raises(AerogelError) as caught:
+        box.sh("true", root=box.upper(), mounts=(mount,))
+    assert caught.value.code == "sandbox.mount-source"
+
+
+def test_a_link_in_the_layers_leads_nowhere_outside(box, tmp_path):
+    (tmp_path / "low").mkdir()
+    (tmp_path / "low/out").symlink_to("/etc")
+    mount = Mount(kind="overlay", lowers=(str(tmp_path / "low"),), source="out", target="/mnt", readonly=True)
+    with pytest.raises(AerogelError) as caught:
+        box.sh("true", root=box.upper(), mounts=(mount,))
+    assert caught.value.code == "sandbox.mount-source"
+
+
+class PlainAgent:
+    """Answers any request with its own type byte and a text, and remembers the types."""
+
+    def __init__(self, path):
+        self.seen = []
+        self.path = str(path)
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.bind(self.path)
+        self.sock.listen()
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            connection, _ = self.sock.accept()
+            with connection, connection.makefile("rwb") as stream:
+                while head := stream.read(4):
+                    body = stream.read(int.from_bytes(head))
+                    self.seen.append(body[0])
+                    stream.write((7).to_bytes(4) + body[:1] + b"agent\n")
+                    stream.flush()
+
+
+def test_an_agent_is_asked_through_a_socket(box, tmp_path):
+    agent = PlainAgent(tmp_path / "agent")
+    perl = (
+        "use IO::Socket::UNIX; for my $type (11, 17) {"
+        "my $s = IO::Socket::UNIX->new(Peer => $ENV{SOCK}) or die $!; syswrite($s, pack('NC', 1, $type));"
+        "sysread($s, my $head, 4); sysread($s, my $body, unpack('N', $head)); print unpack('C', $body), substr($body, 1), ' '; }"
+    )
+    mounts = (
+        Mount(kind="socket", target="/run/deep/agent", mode=0o640, uid=1000, gid=44),
+        *(Mount(kind="bind", source=os.path.realpath(name), target=name) for name in ("/usr", "/lib", "/lib64")),
+    )
+    script = f"stat -c '%a %u %g %F' $SOCK; exec /usr/bin/perl -e \"{perl.replace('$', chr(92) + '$')}\""
+    upper = box.upper()
+    read, write = os.pipe()
+    argv = ("sh", "-c", script)
+    with open(read, "rb") as output:
+        wanted = Sandbox(argv=argv, root=upper, mounts=mounts, env=(("SOCK", "/run/deep/agent"),))
+        process = box.helper.run(wanted, stdout=write, stderr=write)
+        os.close(write)
+        with process, AgentProxy(process.listeners["/run/deep/agent"], agent.path):
+            said = output.read()
+            assert process.wait(30).code == 0
+    assert said == b"640 1000 44 socket\n11agent\n 5 "
+    assert agent.seen == [11], "removing all keys (17) was not let through"
+    assert os.listdir(upper.upper) == []
