@@ -1,4 +1,4 @@
-"""Writes docs/reference/{commands,settings,errors,events}.md from the source, or checks that they are current.
+"""Writes docs/reference/{commands,settings,errors,events,lint}.md from the source, or checks that they are current.
 
 python tools/gen_reference.py --write
 python tools/gen_reference.py --check
@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / "src"))
 from aerogel import events, settings  # noqa: E402 - the path comes first
 from aerogel.cli import parse  # noqa: E402
 from aerogel.commands.table import COMMANDS, Command  # noqa: E402
+from aerogel.lint.dockerfile import RULES  # noqa: E402
 
 FOLDER = ROOT / "docs" / "reference"
 NOTE = "<!-- Made by tools/gen_reference.py; change the source instead. -->\n"
@@ -60,6 +61,7 @@ def pages() -> dict[str, str]:
         "settings.md": NOTE + settings_page(),
         "errors.md": NOTE + errors_page(),
         "events.md": NOTE + events_page(),
+        "lint.md": NOTE + lint_page(),
     }
 
 
@@ -141,6 +143,24 @@ def events_page() -> str:
     lines.append(
         "| `warning` | `code`, `message`, `severity`, `file`, `line`, `column`, `hints` | A remark that stops nothing. |"
     )
+    return "\n".join(lines) + "\n"
+
+
+def lint_page() -> str:
+    lines = [
+        "# Lint rules\n",
+        "`aerogel lint`, `aerogel build --check` and every build know these rules, by the names that docker's build checks",
+        "have. A page each: what it prints, why, a bad and a good example.\n",
+        "Switch rules off with `# check=skip=Rule,Rule` in the first lines of the file or, for one instruction, with the",
+        "same comment right above it; `# check=error=true` makes findings fail. `--build-arg BUILDKIT_DOCKERFILE_CHECK=...`",
+        "takes the place of the comment at the top of the file. Experimental rules run only when asked for, with",
+        "`# check=experimental=Rule` or `--experimental`.\n",
+        "| rule | what holds |",
+        "|---|---|",
+    ]
+    for rule in sorted(RULES, key=lambda rule: rule.name):
+        note = " (experimental)" if rule.experimental else ""
+        lines.append(f"| [{rule.name}](../lint/{rule.name}.md) | {rule.summary}{note} |")
     return "\n".join(lines) + "\n"
 
 
