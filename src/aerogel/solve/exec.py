@@ -24,6 +24,7 @@ from aerogel.solve.materials import FS, Materials
 __all__ = ["run"]
 
 _TAIL_LINES = 40
+_LITTLE = 1 << 20
 
 
 def run(
@@ -59,7 +60,7 @@ def run(
 
         ended = _run_to_end(sandbox, materials, output, canceled)
         if ended.code != 0:
-            raise step_failed(op, ended, tail.text())
+            raise step_failed(op, ended, tail.text(), disk_full=_is_full(made))
         layer, index = materials.diff(upper, lowers, codec)
         if not index.entries:
             snapshots.discard(made, materials.remove)
@@ -70,6 +71,12 @@ def run(
     except BaseException:
         snapshots.discard(made, materials.remove)
         raise
+
+
+def _is_full(path: str) -> bool:
+    """Whether the disk that holds the path has no space, so that a step may have failed for that."""
+    state = os.statvfs(path)
+    return state.f_bavail * state.f_frsize < _LITTLE or (state.f_files > 0 and state.f_favail == 0)
 
 
 def _sandbox(op: Run, root: Rootfs, layers: tuple[Digest, ...], materials: Materials, ambient: Ambient) -> Sandbox:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from aerogel.errors import AerogelError
+from aerogel.errors import EXIT_FAILED, EXIT_HOST, AerogelError
 from aerogel.graph.ops import Run
 from aerogel.sandbox.spec import Exit
 
@@ -15,7 +15,6 @@ _FREQUENT = (
     ("Could not resolve host", "names cannot be resolved: check the host's /etc/resolv.conf and network"),
     ("404  Not Found", "the package index is older than the mirror: run `apt-get update` in the same RUN step"),
     ("Unable to locate package", "run `apt-get update` in the same RUN step, and check the package's name"),
-    ("No space left on device", "the disk is full: free some space, or set `AEROGEL_ROOT` to another disk"),
     ("CERTIFICATE_VERIFY_FAILED", "the server's certificate is not trusted: give your CA bundle with `--ca FILE`"),
     ("exec format error", "the program is made for another kind of processor"),
 )
@@ -38,13 +37,18 @@ def exit_in_words(ended: Exit) -> str:
     return f"exit status {ended.code}"
 
 
-def step_failed(op: Run, ended: Exit, output: str) -> AerogelError:
-    """The error of a step that ended with a status other than 0; its span is added by the solver."""
+def step_failed(op: Run, ended: Exit, output: str, *, disk_full: bool = False) -> AerogelError:
+    """The error of a step that ended with a status other than 0; its span is added by the solver.
+
+    `disk_full` says that the disk of the store has no space: then the host failed, not the step.
+    """
     hints: list[str] = []
     message = f"RUN failed: {exit_in_words(ended)}"
     if ended.fault is not None:
         message = f"RUN could not start: {ended.fault.message}"
         hints += ended.fault.hints
+        if ended.fault.code == "sandbox.not-found" and not hints:
+            hints = ["the exec form looks for the program itself: give its path in the image of this stage"]
         if ended.fault.code == "sandbox.not-found" and op.argv[:1] == ("/bin/sh",):
             hints = [
                 (
@@ -55,4 +59,16 @@ def step_failed(op: Run, ended: Exit, output: str) -> AerogelError:
     hints += [hint for sign, hint in _FREQUENT if sign in output]
     if ended.oom:
         hints.append("give the machine more memory, or make the step use less (fewer parallel jobs)")
-    return AerogelError(message, code="solve.step-failed", detail=output, hints=hints)
+    elif ended.signal == signal.SIGKILL:
+        hints.append("something killed it: if that was the kernel, for lack of memory, the host's log says so")
+    elif ended.code == 127 and ended.fault is None:
+        hints.append("install the program in an earlier RUN of this stage, or correct its name")
+    if disk_full:
+        hints.append("the disk that holds the store is full: `aerogel prune`, or `AEROGEL_ROOT` on another disk")
+    return AerogelError(
+        message,
+        code="solve.step-failed",
+        detail=output,
+        hints=hints,
+        exit_status=EXIT_HOST if disk_full else EXIT_FAILED,
+    )

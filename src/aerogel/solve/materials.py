@@ -266,10 +266,10 @@ class Materials:
         try:
             with os.fdopen(read_fd, "rb", buffering=0) as stream:
                 result = take_tar(self.store, stream, codec)
-        except AerogelError:
+        except BaseException as error:
             thread.join()
-            # A job that failed half-way is the cause of a truncated tar.
-            if failures:
+            # A job that failed half-way is the cause of a truncated tar; a disk that is full here breaks its pipe.
+            if failures and isinstance(error, AerogelError) and error.code.startswith("tar."):
                 raise failures[0] from None
             raise
         thread.join()
