@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -69,7 +70,7 @@ def check_destination(path: str) -> None:
     """Looks before the build whether a file can be written at its end. Raises `build.bad-output`, `store.denied`."""
     target = Path(path).absolute()
     shown = os.path.dirname(path) or "."
-    if target.is_dir():
+    if os.path.isdir(target):
         problem = "it is a folder"
         hint = f"name a file, for example `{path.rstrip('/')}/app.tar`"
     elif not target.parent.is_dir():
@@ -103,7 +104,7 @@ def write_outputs(
             continue
         target = Path(output.dest).absolute()
         made = target.with_name(f".{target.name}.{os.getpid()}")
-        with disk_errors(str(target.parent)):
+        with _place_errors(str(target.parent)):
             try:
                 with made.open("wb") as file:
                     _write(output.type, file, image, store, names)
@@ -113,6 +114,18 @@ def write_outputs(
             finally:
                 made.unlink(missing_ok=True)
         sink.emit(Message(f"wrote {output.dest} ({output.type} archive)"))
+
+
+@contextmanager
+def _place_errors(folder: str) -> Iterator[None]:
+    """As `disk_errors`, for a place that is not the store's."""
+    try:
+        with disk_errors(folder):
+            yield
+    except AerogelError as error:
+        if error.code.startswith("store.") and error.exit_status == EXIT_HOST:
+            error.hints = ("write it to another place; the image is in the local store all the same",)
+        raise
 
 
 def _write(kind: str, file: BinaryIO, image: Exported, store: Store, names: Sequence[Reference]) -> None:
