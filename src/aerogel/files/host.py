@@ -122,6 +122,8 @@ class HostTree(Tree):
 
     def explain(self, path: bytes) -> str:
         """Which ignore rule removed the path, or something above it; empty if none did."""
+        if self._is_socket(path):
+            return "it is a socket, and an image holds none"
         if self._ignore is None:
             return ""
         at = len(path)
@@ -131,6 +133,12 @@ class HostTree(Tree):
                 return f"`{rule.source.name}` removes it: line {rule.line}, `{rule.text.strip()}`"
             at = path.rfind(b"/", 0, at)
         return ""
+
+    def _is_socket(self, path: bytes) -> bool:
+        try:
+            return stat.S_ISSOCK(os.stat(path, dir_fd=self._fd, follow_symlinks=False).st_mode)
+        except OSError:
+            return False
 
     def _exists(self, path: bytes) -> bool:
         try:
