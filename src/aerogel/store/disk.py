@@ -74,7 +74,12 @@ def disk_error(path: str, error: OSError) -> AerogelError:
             hints=["the store must be writable; `AEROGEL_ROOT` puts it elsewhere"],
             exit_status=EXIT_HOST,
         )
-    return AerogelError(f"cannot use `{place}`: {reason}", code="store.io", exit_status=EXIT_HOST)
+    return AerogelError(
+        f"cannot use `{place}`: {reason}",
+        code="store.io",
+        hints=["`AEROGEL_ROOT` puts the store elsewhere"],
+        exit_status=EXIT_HOST,
+    )
 
 
 def _free(path: str) -> str:
