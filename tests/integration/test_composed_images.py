@@ -13,7 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -361,18 +361,30 @@ def build_root(cache: Path, state: Path, name: str, package: str = "-", account:
     return json.loads(done.stdout)
 
 
+@pytest.fixture
+def account() -> Iterator[str]:
+    """An ordinary user with subordinate ids, of this process only: runs of the tests may go on side by side."""
+    if os.getuid() != 0:
+        pytest.skip("needs root, to try both kinds of isolation")
+    name = f"aerogel-{os.getpid()}"
+    subprocess.run(["useradd", "--create-home", "--shell", "/bin/sh", name], check=True, capture_output=True)
+    try:
+        yield name
+    finally:
+        subprocess.run(["userdel", "--remove", name], capture_output=True, check=False)
+
+
 @pytest.mark.host
 @pytest.mark.slow
-@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to try both kinds of isolation")
 @pytest.mark.parametrize("name", ["debian", "debian:bookworm-slim"])
-def test_build_root(tmp_path: Path, cache: Path, ordinary: Any, name: str) -> None:
+def test_build_root(tmp_path: Path, cache: Path, account: str, name: str) -> None:
     """Root and an ordinary user get the same bytes, and apt works for both with its own unprivileged user."""
     as_root = build_root(cache, tmp_path / "state", name, "hello", TZ="Asia/Tokyo", PYTHONHASHSEED="3", LC_ALL="C")
-    folder = ordinary.state / "build-root"
-    folder.mkdir(exist_ok=True)
+    folder = Path(pwd.getpwnam(account).pw_dir) / "build-root"
+    folder.mkdir()
     subprocess.run(["cp", "-r", str(cache), str(folder / "cache")], check=True)
-    subprocess.run(["chown", "-R", ordinary.account, str(folder)], check=True)
-    as_user = build_root(folder / "cache", folder / "state", name, "hello", ordinary.account)
+    subprocess.run(["chown", "-R", account, str(folder)], check=True)
+    as_user = build_root(folder / "cache", folder / "state", name, "hello", account)
     subprocess.run(["rm", "-rf", str(folder)], check=True)
     assert (as_root["rung"], as_user["rung"]) == ("root", "subid")
     assert as_root["diff_id"] == as_user["diff_id"]
