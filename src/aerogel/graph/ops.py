@@ -134,7 +134,7 @@ class Mount(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True, tag="run"):
-    """RUN: one command in the root of input 0. `env` is in order."""
+    """RUN: one command in the root of input 0. `env` is in order, `hosts` are (name, address) pairs."""
 
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
@@ -143,6 +143,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     network: str = "default"
     security: str = "sandbox"
     hostname: str = "buildkitsandbox"
+    hosts: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
     inline: tuple[InlineFile, ...] = ()
 

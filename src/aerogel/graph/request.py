@@ -13,7 +13,9 @@ class Request(msgspec.Struct, frozen=True):
     """What the user asked of the Dockerfile. `target` is a stage name, empty for the last stage.
 
     `platform` is the target's platform, `build_platform` the one that runs the build, both as `os/arch[/variant]`.
-    `contexts` are the names given with `--build-context`.
+    `contexts` are the names given with `--build-context`. `network` is that of RUN steps that say nothing else
+    (`default`, `none` or `host`), `hosts` are (name, address) pairs that they know, `allow` are the entitlements
+    that the user grants: `network.host`, `security.insecure`.
     """
 
     target: str = ""
@@ -21,3 +23,7 @@ class Request(msgspec.Struct, frozen=True):
     platform: str = "linux/amd64"
     build_platform: str = "linux/amd64"
     contexts: frozenset[str] = frozenset()
+    image_contexts: frozenset[str] = frozenset()
+    network: str = "default"
+    hosts: tuple[tuple[str, str], ...] = ()
+    allow: frozenset[str] = frozenset()

@@ -19,6 +19,7 @@ from aerogel.dockerfile.parse import parse
 from aerogel.errors import AerogelError, Diagnostic, Source, Span, nearest
 from aerogel.graph.config import ConfigState, go_list, healthcheck_text
 from aerogel.graph.ops import Base, Copy, InlineFile, Local, Mkdir, Node, Run
+from aerogel.graph.runs import mounts_of, network_of, security_of
 from aerogel.graph.scope import PROXY_ARGS, Scope
 from aerogel.graph.sources import sources_of
 from aerogel.graph.stages import ContextRef, ImageRef, Plan, PlannedStage, ScratchRef, SourceRef, StageRef
@@ -163,9 +164,9 @@ class _Lowering:
                 return self.done[index].node
             case ScratchRef():
                 return Node(Base(()), (), planned.platform)
-            case ContextRef(name):
+            case ContextRef(name) if name not in self.plan.request.image_contexts:
                 return Node(Local(name))
-            case ImageRef():
+            case ContextRef() | ImageRef():
                 return Node(Base(self.resolve(ref, planned.platform, word.span).diff_ids), (), planned.platform)
             case _:
                 assert_never(ref)
@@ -251,21 +252,25 @@ class _StageLowering:
     # Instructions that make files.
 
     def run(self, it: ast.Run) -> None:
-        self._refuse(it, bool(it.mounts), "RUN --mount")
-        self._refuse(it, it.network != "default", f"RUN --network={it.network}")
-        self._refuse(it, it.security != "sandbox", f"RUN --security={it.security}")
         self._refuse(it, bool(it.devices), "RUN --device")
         argv, inline = self._run_argv(it)
+        request, cwd = self.whole.plan.request, self.config.config.working_dir or "/"
+        mounted = mounts_of(it, request, cwd, self.scope.expand, lambda word: self.whole.source(word, self.planned))
         op = Run(
             argv=argv,
             env=tuple(self.scope.values.items()),
-            cwd=self.config.config.working_dir or "/",
+            cwd=cwd,
             user=self.config.config.user,
-            hostname=self.whole.plan.request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", "buildkitsandbox"),
+            network=network_of(it, request),
+            security=security_of(it, request),
+            hosts=request.hosts,
+            mounts=mounted.mounts,
+            hostname=request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", "buildkitsandbox"),
             inline=inline,
         )
         text = " ".join([*self.scope.declared_as_history(), *argv])
-        self.extend(it, Node(op, (self.node,), self.planned.platform), f"RUN {text}")
+        node = Node(op, (self.node, *mounted.inputs), self.planned.platform)
+        self.extend(it, node, f"RUN {text}", words=mounted.words)
 
     def _run_argv(self, it: ast.Run) -> tuple[tuple[str, ...], tuple[InlineFile, ...]]:
         """The argument vector, and the file that a heredoc with `#!` becomes."""

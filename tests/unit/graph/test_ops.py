@@ -22,8 +22,8 @@ def test_golden_digests() -> None:
     )
     assert [node.digest for node in (base, run, copy)] == [
         "sha256:7371b63739a9b6c6f06cb59d841f1f0e6b28eae86fc54dc8e07bf83fc3a9c56a",
-        "sha256:46e49efeb41c8563ac365dd0d4aba895c4c8d12d837b2ea093b0b770f8236d4d",
-        "sha256:a64690787251d8fe28bacfe066f9308769f3109ba09084c5321a3cbb30bcee09",
+        "sha256:1a4b6fcd5daaf1f71771fa62fc1b6c7bf1543ccf0c6570c484fbe8b74d6d5c7b",
+        "sha256:bae1ea19df94ab37f4ea6ef8c9bbc383e57c4489dbdbdd6da8ae547aa50b4716",
     ]
 
 
