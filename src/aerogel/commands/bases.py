@@ -24,7 +24,7 @@ from aerogel.oci.digest import Digest
 from aerogel.oci.image import load
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
-from aerogel.oci.types import ImageConfig, from_dict, to_dict
+from aerogel.oci.types import Descriptor, ImageConfig, from_dict, to_dict
 from aerogel.solve.materials import Materials, save_layer
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Bases:
         self,
         world: World,
         materials: Materials,
-        images: dict[str, str],
+        images: dict[str, str | Descriptor],
         *,
         pull: bool,
         stages: Sequence[str] = (),
@@ -71,7 +71,10 @@ class Bases:
                     span=span,
                     hints=[f"copy from it with `COPY --from={ref.name}`, or give `docker-image://NAME`"],
                 )
-            name = self._images[ref.name]
+            image = self._images[ref.name]
+            if isinstance(image, Descriptor):
+                return self._loaded(image, f"context `{ref.name}`", platform)
+            name = image
         elif isinstance(ref, ImageRef):
             name = ref.name
         else:
@@ -108,9 +111,11 @@ class Bases:
     def _stored(self, reference: Reference, name: str, platform: str) -> BaseImage | None:
         store = self._world.store
         descriptor = store.images.resolve(reference)
-        if descriptor is None:
-            return None
-        image = load(descriptor, store.blobs, Platform.parse(platform))
+        return None if descriptor is None else self._loaded(descriptor, name, platform)
+
+    def _loaded(self, descriptor: Descriptor, name: str, platform: str) -> BaseImage:
+        """An image whose blobs are in the store."""
+        image = load(descriptor, self._world.store.blobs, Platform.parse(platform))
         for layer, diff_id in zip(image.manifest.layers, image.config.rootfs.diff_ids, strict=True):
             self._materials.adopt(diff_id, layer)
         self._tell(name, f"local store, {image.descriptor.digest}")

@@ -100,6 +100,7 @@ class Builder:
             platform=str(self.platform),
             build_platform=str(Platform.host()),
             contexts=contexts.names,
+            image_contexts=frozenset(contexts.images),
         )
         setting = self.world.settings.source_date_epoch
         epoch_s, arguments = resolve_epoch(dockerfile, request, setting, contexts, remotes)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal, NamedTuple
 
@@ -40,16 +40,25 @@ class Extracted(NamedTuple):
     dropped_xattrs: int
 
 
-def extract(stream: Readable, root_fd: int, overlay: Overlay | None = None) -> Extracted:
+def extract(
+    stream: Readable,
+    root_fd: int,
+    overlay: Overlay | None = None,
+    *,
+    change: Callable[[Entry], Entry | None] | None = None,
+) -> Extracted:
     """Unpacks the tar below the directory and reads the stream to its end.
 
     Without `overlay`, the directory may hold lower layers already and whiteouts delete from them; with it, the
-    directory is the empty one of this layer. Raises AerogelError `tar.*` and `extract.*`.
+    directory is the empty one of this layer. `change` gives each entry as it is to be made, None to leave it
+    out. Raises AerogelError `tar.*` and `extract.*`.
     """
     with Directories(root_fd, follow=overlay is None) as directories:
         extractor = _Extractor(root_fd, directories, overlay)
         for entry, content in read_entries(stream):
-            extractor.take(entry, content)
+            changed = entry if change is None else change(entry)
+            if changed is not None:
+                extractor.take(changed, content)
         extractor.finish()
     while stream.read(CHUNK):
         pass

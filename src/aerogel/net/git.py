@@ -138,10 +138,10 @@ class GitClient:
             return
         inside = ("-C", str(target))
         self._git("init", "--quiet", "--template=", str(target))
-        own = ("-c", "protocol.file.allow=always", "-c", "fetch.fsckObjects=false")
-        refspec = f"{commit.id}:{self._local_name(commit)}"
-        self._git(*inside, *own, "fetch", "--quiet", "--update-shallow", "--no-tags", "--update-head-ok",
-                  "--no-write-fetch-head", repository, refspec, protocols="file")  # fmt: skip
+        # Always one commit deep, whatever the remote allowed: the result is the same everywhere.
+        self._git(*inside, "-c", "fetch.fsckObjects=false", "fetch", "--quiet", "--depth=1", "--no-tags",
+                  "--update-head-ok", "--no-write-fetch-head", f"file://{repository}",
+                  f"{commit.id}:{self._local_name(commit)}", protocols="file")  # fmt: skip
         self._git(*inside, "remote", "add", "origin", remote)
         self._git(*inside, "checkout", "--quiet", "--force", *self._head(commit))
         if with_submodules:
