@@ -72,20 +72,22 @@ class Bases:
                     hints=[f"copy from it with `COPY --from={ref.name}`, or give `docker-image://NAME`"],
                 )
             image = self._images[ref.name]
-            if isinstance(image, Descriptor):
-                return self._loaded(image, f"context `{ref.name}`", platform)
-            name = image
         elif isinstance(ref, ImageRef):
-            name = ref.name
+            image = ref.name
         else:
             raise TypeError(f"{ref!r} is no image")
+        name = image.digest if isinstance(image, Descriptor) else image
         key = (name, platform)
         with self._lock:
             busy = self._busy.setdefault(key, threading.Lock())
         with busy:
             if key not in self._found:
                 try:
-                    self._found[key] = self._find(name, platform)
+                    self._found[key] = (
+                        self._loaded(image, f"context `{ref.name}`", platform)
+                        if isinstance(image, Descriptor)
+                        else self._find(image, platform)
+                    )
                 except AerogelError as error:
                     if error.span is None:
                         error.span = span
@@ -122,12 +124,16 @@ class Bases:
         return BaseImage(tuple(image.config.rootfs.diff_ids), image.config)
 
     def _built_in(self, name: str, platform: str) -> BaseImage | None:
+        import msgspec
+
         from aerogel.distroless.catalogue import find
+        from aerogel.distroless.recipe import COMPOSE_VERSION
 
         recipe = find(name)
         if recipe is None:
             return None
-        key = Digest("sha256:" + hashlib.sha256(frame(_VERSION, recipe.name.encode(), platform.encode())).hexdigest())
+        facts = (_VERSION, COMPOSE_VERSION, msgspec.json.encode(recipe), platform.encode())
+        key = Digest("sha256:" + hashlib.sha256(frame(*facts)).hexdigest())
         with self._world.store.once(key):
             known = None if self._pull else self._world.store.actions.get(key)
             if known is not None and all(self._materials.is_here(Digest(each)) for each in known["layers"]):

@@ -19,7 +19,7 @@ from aerogel.debian.resolve import Chosen, resolve
 from aerogel.distroless.apt import apt_files
 from aerogel.distroless.compose import compose
 from aerogel.distroless.layout import write_layer
-from aerogel.distroless.recipe import DEBIAN_ARCHITECTURES, Recipe
+from aerogel.distroless.recipe import COMPOSE_VERSION, DEBIAN_ARCHITECTURES, Recipe
 from aerogel.distroless.rules import SLIM, profile
 from aerogel.distroless.unpacked import unpack
 from aerogel.errors import EXIT_HOST, AerogelError, nearest
@@ -35,7 +35,6 @@ if TYPE_CHECKING:  # what they import is not needed to find a result that is kep
     from aerogel.sandbox.launch import Helper
 
 __all__ = [
-    "COMPOSE_VERSION",
     "ComposedBase",
     "Selection",
     "compose_base",
@@ -44,9 +43,6 @@ __all__ = [
     "select",
     "suites",
 ]
-
-COMPOSE_VERSION = b"aerogel-base-v1"
-"""Part of every key: changes when the same packages would give other bytes."""
 
 
 class Selection(msgspec.Struct, frozen=True):

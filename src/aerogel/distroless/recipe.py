@@ -10,7 +10,20 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["DEBIAN_ARCHITECTURES", "PATH", "RELEASES", "SCRIPT_ONLY", "TRIPLETS", "Kind", "Recipe", "Release"]
+__all__ = [
+    "COMPOSE_VERSION",
+    "DEBIAN_ARCHITECTURES",
+    "PATH",
+    "RELEASES",
+    "SCRIPT_ONLY",
+    "TRIPLETS",
+    "Kind",
+    "Recipe",
+    "Release",
+]
+
+COMPOSE_VERSION = b"aerogel-base-v1"
+"""Part of every key: changes when the same packages would give other bytes."""
 
 Kind = Literal["distroless", "buildroot"]
 """`distroless`: files put together without running anything; `buildroot`: set up by dpkg in the sandbox."""
