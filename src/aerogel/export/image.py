@@ -40,7 +40,7 @@ def export_image(
 ) -> Exported:
     """Puts the image of a solved stage in the store under the references. Raises `store.*`."""
     if labels:
-        lowered.config.edit(labels={**lowered.config.config.labels, **labels})
+        lowered.config.labels.update(labels)
     added = outcome.added(lowered.node)
     empty = frozenset(digest for digest, layer in added.items() if not layer)
     config = lowered.config.finish(outcome.layers, empty, materials.epoch_s)

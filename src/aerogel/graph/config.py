@@ -6,6 +6,8 @@ keep working.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from aerogel.graph.ops import Node
@@ -31,17 +33,28 @@ _DEFAULT_SHELL = ("/bin/sh", "-c")
 _GO_ESCAPES = {7: "\\a", 8: "\\b", 12: "\\f", 10: "\\n", 13: "\\r", 9: "\\t", 11: "\\v", 34: '\\"', 92: "\\\\"}
 
 
+class _Past(NamedTuple):
+    """A history entry with its node, and what came before: stages that start from each other share it."""
+
+    before: _Past | None
+    entry: History
+    node: Node | None
+
+
 class ConfigState:
     """A stage's image config in the making. `clone` gives a stage that starts from it its own copy."""
 
-    __slots__ = ("base", "config", "env", "has_cmd", "history", "platform")
+    __slots__ = ("base", "config", "env", "has_cmd", "history", "labels", "ports", "triggers")
 
     def __init__(self, base: ImageConfig) -> None:
         self.base = base
         self.config: ContainerConfig = base.config
         self.env: dict[str, str] = dict(split_env(item) for item in base.config.env)
         self.env.setdefault("PATH", DEFAULT_PATH)
-        self.history: list[tuple[History, Node | None]] = []
+        self.labels = dict(base.config.labels)
+        self.ports = dict(base.config.exposed_ports)
+        self.triggers = list(base.config.on_build)
+        self.history: _Past | None = None
         self.has_cmd = False
 
     def clone(self) -> ConfigState:
@@ -49,17 +62,21 @@ class ConfigState:
         copy = ConfigState(self.base)
         copy.config = self.config
         copy.env = dict(self.env)
-        copy.history = list(self.history)
+        copy.labels = dict(self.labels)
+        copy.ports = dict(self.ports)
+        copy.triggers = list(self.triggers)
+        copy.history = self.history
         return copy
 
     def edit(self, **changes: object) -> None:
-        """Replaces fields of the container config by name."""
+        """Replaces fields of the container config by name; `labels`, `ports`, `triggers` and `env` are set apart."""
         self.config = msgspec.structs.replace(self.config, **changes)
 
     def commit(self, text: str, node: Node | None = None) -> None:
         """Adds a history entry; with `node` it is the entry of that node's layer."""
         suffix = " # buildkit" if node is not None and not text.startswith("WORKDIR ") else ""
-        self.history.append((History(created_by=text + suffix, comment=COMMENT, empty_layer=node is None), node))
+        entry = History(created_by=text + suffix, comment=COMMENT, empty_layer=node is None)
+        self.history = _Past(self.history, entry, node)
 
     def shell(self) -> tuple[str, ...]:
         """What the shell form runs with."""
@@ -72,18 +89,25 @@ class ConfigState:
         `empty_layer`. `epoch_s` is the creation time of the image and of the new history entries.
         """
         created = timestamp(epoch_s)
-        entries = [
-            msgspec.structs.replace(
-                entry, created=created, empty_layer=entry.empty_layer or (node is not None and node.digest in empty)
-            )
-            for entry, node in self.history
-        ]
+        entries: list[History] = []
+        past = self.history
+        while past is not None:
+            is_empty = past.entry.empty_layer or (past.node is not None and past.node.digest in empty)
+            entries.append(msgspec.structs.replace(past.entry, created=created, empty_layer=is_empty))
+            past = past.before
+        config = msgspec.structs.replace(
+            self.config,
+            env=tuple(f"{key}={value}" for key, value in self.env.items()),
+            labels=self.labels,
+            exposed_ports=self.ports,
+            on_build=tuple(self.triggers),
+        )
         return msgspec.structs.replace(
             self.base,
             created=created,
-            config=msgspec.structs.replace(self.config, env=tuple(f"{key}={value}" for key, value in self.env.items())),
+            config=config,
             rootfs=RootFS(diff_ids=tuple(diff_ids)),  # type: ignore[arg-type]  # NewType of str
-            history=(*self.base.history, *entries),
+            history=(*self.base.history, *reversed(entries)),
         )
 
 

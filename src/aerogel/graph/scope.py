@@ -72,10 +72,6 @@ class Scope:
             declared=dict(self.declared),
         )
 
-    def snapshot(self) -> Scope:
-        """The scope as it is: the words of one instruction see none of its own settings."""
-        return self.child()
-
     def set(self, name: str, value: str) -> None:
         """ENV: a name that is set again goes to the end, as in BuildKit's environment list."""
         self.values.pop(name, None)

@@ -9,6 +9,7 @@ Spec: notes of the Dockerfile reference, FROM and COPY --from.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -91,7 +92,11 @@ def plan(dockerfile: ast.Dockerfile, request: Request) -> Plan:
 
     Raises AerogelError `graph.no-such-stage`, `graph.cycle`, `graph.blank-base`, `graph.bad-platform`.
     """
-    names = {stage.name: index for index, stage in enumerate(dockerfile.stages) if stage.name}
+    numbers: dict[str, list[int]] = {}
+    for index, stage in enumerate(dockerfile.stages):
+        if stage.name:
+            numbers.setdefault(stage.name, []).append(index)
+    names = {name: found[-1] for name, found in numbers.items()}
     target = _target(dockerfile, request.target, names)
     scope = Scope.globals(request, dockerfile, dockerfile.stages[target].name or "default")
     planned: dict[int, PlannedStage] = {}
@@ -105,7 +110,7 @@ def plan(dockerfile: ast.Dockerfile, request: Request) -> Plan:
         planned[index] = PlannedStage(
             index=index,
             stage=stage,
-            base=_base(dockerfile, index, scope, request.contexts),
+            base=_base(stage, index, scope, request.contexts, numbers),
             platform=_platform(stage, scope, request),
         )
         needs[index] = list(_needs(planned[index], names, request.contexts))
@@ -134,8 +139,10 @@ def _target(dockerfile: ast.Dockerfile, target: str, names: Mapping[str, int]) -
     )
 
 
-def _base(dockerfile: ast.Dockerfile, index: int, scope: Scope, contexts: frozenset[str]) -> SourceRef:
-    stage = dockerfile.stages[index]
+def _base(
+    stage: ast.Stage, index: int, scope: Scope, contexts: frozenset[str], numbers: Mapping[str, list[int]]
+) -> SourceRef:
+    """What a stage starts from; `numbers` are the places of the stages of each name."""
     name = scope.expand(stage.base)
     if not name:
         raise AerogelError(
@@ -148,9 +155,10 @@ def _base(dockerfile: ast.Dockerfile, index: int, scope: Scope, contexts: frozen
         return ScratchRef()
     if stage.name in contexts:
         return ContextRef(stage.name)
-    for earlier in range(index - 1, -1, -1):
-        if dockerfile.stages[earlier].name == name.lower():
-            return StageRef(earlier)
+    same = numbers.get(name.lower(), ())
+    before = bisect.bisect_left(same, index)
+    if before:
+        return StageRef(same[before - 1])
     context = _context(name, contexts)
     return ContextRef(context) if context else ImageRef(name)
 

@@ -122,11 +122,12 @@ class _Lowering:
         self.done: dict[int, Lowered] = {}
         self.diagnostics: list[Diagnostic] = []
         self.declared: set[str] = set(plan.globals.declared)
+        self.names = {planned.index: planned.stage.name for planned in plan.stages}
 
     def stage(self, planned: PlannedStage) -> None:
         base = self.base(planned)
         instructions = _triggers(base.config) + planned.stage.instructions
-        base.config.edit(on_build=())
+        base.config.triggers.clear()
         lowerer = _StageLowering(self, planned, base)
         for instruction in instructions:
             lowerer.instruction(instruction)
@@ -230,7 +231,7 @@ class _StageLowering:
                 self.config.edit(stop_signal=signal)
                 self.config.commit(f"STOPSIGNAL {signal}")
             case ast.Onbuild():
-                self.config.edit(on_build=(*self.config.config.on_build, it.expression))
+                self.config.triggers.append(it.expression)
             case ast.Maintainer():
                 author = it.name.text
                 self.config.base = msgspec.structs.replace(self.config.base, author=author)
@@ -329,8 +330,7 @@ class _StageLowering:
             return "build context"
         match self.whole.plan.source(word, self.planned):
             case StageRef(index):
-                stage = self.whole.plan.names
-                name = next((name for name, number in stage.items() if number == index), "")
+                name = self.whole.names[index]
                 return f"stage `{name}`" if name else f"stage number {index}"
             case ScratchRef():
                 return "empty image `scratch`"
@@ -363,8 +363,7 @@ class _StageLowering:
     # Instructions that edit the config.
 
     def env(self, it: ast.Env) -> None:
-        old = self.scope.snapshot()
-        pairs = [(old.expand(pair.key), old.expand(pair.value)) for pair in it.pairs]
+        pairs = [(self.scope.expand(pair.key), self.scope.expand(pair.value)) for pair in it.pairs]
         for key, value in pairs:
             self.scope.set(key, value)
             self.config.env[key] = value
@@ -380,9 +379,8 @@ class _StageLowering:
         self.config.commit("ARG " + " ".join(texts))
 
     def label(self, it: ast.Label) -> None:
-        old = self.scope.snapshot()
-        pairs = [(old.expand(pair.key), old.expand(pair.value)) for pair in it.pairs]
-        self.config.edit(labels={**self.config.config.labels, **dict(pairs)})
+        pairs = [(self.scope.expand(pair.key), self.scope.expand(pair.value)) for pair in it.pairs]
+        self.config.labels.update(pairs)
         self.config.commit("LABEL" + "".join(f" {key}={value}" for key, value in pairs))
 
     def expose(self, it: ast.Expose) -> None:
@@ -392,7 +390,7 @@ class _StageLowering:
         for word in it.ports:
             for text in self.scope.expand_words(word):
                 ports += parse_ports(text, word.span)
-        self.config.edit(exposed_ports={**self.config.config.exposed_ports, **{port: {} for port in ports}})
+        self.config.ports.update({port: {} for port in ports})
         self.config.commit(f"EXPOSE {go_list(tuple(ports))}")
 
     def volume(self, it: ast.Volume) -> None:
@@ -447,7 +445,7 @@ class _StageLowering:
 def _triggers(config: ConfigState) -> tuple[ast.Instruction, ...]:
     """The ONBUILD instructions of the base, parsed; their places are inside their own text."""
     found: list[ast.Instruction] = []
-    for text in config.config.on_build:
+    for text in config.triggers:
         source = Source("ONBUILD of the base image", b"FROM scratch\n" + text.encode("utf-8", "surrogateescape"))
         found += parse(source).stages[0].instructions
     return tuple(found)
