@@ -31,7 +31,7 @@ from aerogel.files.codec import select
 from aerogel.files.host import HostTree
 from aerogel.graph.ops import Base, Local, Node
 from aerogel.graph.request import Request
-from aerogel.graph.stages import ImageRef, Plan, plan
+from aerogel.graph.stages import ContextRef, ImageRef, Plan, SourceRef, plan
 from aerogel.graph.steps import Graph, Step, lower
 from aerogel.lint.rule import Checked
 from aerogel.oci.platform import Platform
@@ -104,10 +104,10 @@ class Builder:
         )
         setting = self.world.settings.source_date_epoch
         epoch_s, arguments = resolve_epoch(dockerfile, request, setting, contexts, remotes)
-        planned = plan(dockerfile, msgspec.structs.replace(request, build_args=arguments))
+        request = msgspec.structs.replace(request, build_args=arguments)
         materials = Materials(self.world.store, self.world.helper, epoch_s)
-        bases = Bases(self.world, materials, contexts.images, pull=self.options.pull, stages=tuple(planned.names))
-        self._prefetch(planned, bases)
+        bases = Bases(self.world, materials, contexts.images, pull=self.options.pull, stages=_names(dockerfile))
+        planned = self._plan(dockerfile, request, bases)
         graph = lower(planned, bases.resolve)
         for diagnostic in graph.diagnostics:
             self.world.sink.emit(Warned(diagnostic))
@@ -136,6 +136,21 @@ class Builder:
         }
         findings, options = check_build(checker, dockerfile, contexts.ignore(), planned, images)
         warn(findings, self.world.sink, options)
+
+    def _plan(self, dockerfile: Dockerfile, request: Request, bases: Bases) -> Plan:
+        """The plan with the ONBUILD instructions of its images, which may need more stages and more images."""
+        triggers: dict[tuple[SourceRef, str], tuple[str, ...]] = {}
+        while True:
+            planned = plan(dockerfile, request, triggers)
+            self._prefetch(planned, bases)
+            known = dict(triggers)
+            for each in planned.stages:
+                if isinstance(each.base, ImageRef | ContextRef):
+                    config = bases.resolve(each.base, each.platform, each.stage.base.span).config
+                    if config.config.on_build:
+                        triggers[each.base, each.platform] = config.config.on_build
+            if triggers == known:
+                return planned
 
     def _prefetch(self, planned: Plan, bases: Bases) -> None:
         """Finds all bases at the same time; a fault is raised for the first in the order of the file."""
@@ -200,6 +215,10 @@ class Builder:
             ),
             stages=sizes,
         )
+
+
+def _names(dockerfile: Dockerfile) -> tuple[str, ...]:
+    return tuple(stage.name for stage in dockerfile.stages if stage.name)
 
 
 def _chain(node: Node) -> frozenset[str]:
