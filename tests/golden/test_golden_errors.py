@@ -40,8 +40,8 @@ def test_golden_error(
     status = main.main(words)
     seen = capsys.readouterr()
     text = transcript(words, seen.err, status, tmp_path / "context", tmp_path)
-    golden(ERRORS / case / "expected", text)
     check_form(text)
+    golden(ERRORS / case / "expected", text)
     assert seen.out == ""
     assert images(state) == []
     assert leftovers(state) == []

@@ -19,16 +19,17 @@ STATUSES = {1, 2, 3, 4}
 MAX_LINES = 60
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SECONDS = re.compile(r"\b\d+\.\d+s")
+_KEY = re.compile(r"\bkey [0-9a-f]{40}\b")
 _PORT = re.compile(r"127\.0\.0\.1:\d+")
 _PROGRESS = re.compile(r"(?m)^(#\d+ .*|FROM .* -> .*)\n")
 
 
 def cases(prefix: str = "") -> list[str]:
-    """The names of the cases; `host-` stands before those that need a sandbox, `network-` before those that need a mirror."""
+    """The names of the cases; those that need more than files begin with `host-`, `setup-` or `network-`."""
     names = sorted(path.name for path in ERRORS.iterdir())
     if prefix:
         return [name for name in names if name.startswith(prefix)]
-    return [name for name in names if not name.startswith(("host-", "network-"))]
+    return [name for name in names if not name.startswith(("host-", "setup-", "network-"))]
 
 
 def copy_case(name: str, folder: Path) -> list[str]:
@@ -46,7 +47,7 @@ def normal(text: str, *folders: Path) -> str:
     for folder in folders:
         text = text.replace(str(folder), "<tmp>")
     text = _PROGRESS.sub("", text)
-    text = _DIGEST.sub("sha256:<digest>", text)
+    text = _KEY.sub("key <fingerprint>", _DIGEST.sub("sha256:<digest>", text))
     return _PORT.sub("127.0.0.1:<port>", _SECONDS.sub("<time>", text))
 
 
@@ -56,12 +57,16 @@ def transcript(words: list[str], stderr: str, status: int, *folders: Path) -> st
 
 
 def check_form(text: str) -> None:
-    """The house form: first what, at the end a hint, one screen, no traceback."""
+    """The house form: first what, at the end a hint, one screen, no traceback.
+
+    The output of a step that failed says itself what to do.
+    """
     lines = text.splitlines()
-    assert lines[1].startswith("error: "), text
+    assert lines[1].startswith(("error: ", "warning: ")), text
+    assert "\nerror: " in text, text
     assert "Traceback" not in text
     assert "bug" not in text
-    assert any(line.startswith("hint: ") for line in lines), "no hint:\n" + text
+    assert any(line.startswith("hint: ") for line in lines) or "RUN failed: " in text, "no hint:\n" + text
     assert not lines[1].endswith("."), text
     assert int(lines[-1].split()[-1]) in STATUSES, text
     assert len(lines) <= MAX_LINES, text
