@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from aerogel.dockerfile import ast
-from aerogel.errors import AerogelError, nearest
+from aerogel.dockerfile.parse import parse
+from aerogel.errors import AerogelError, Source, nearest
 from aerogel.graph.request import Request
 from aerogel.graph.scope import Scope
 from aerogel.oci.platform import Platform
 
-__all__ = ["ContextRef", "ImageRef", "Plan", "PlannedStage", "ScratchRef", "SourceRef", "StageRef", "plan"]
+__all__ = ["ContextRef", "ImageRef", "Plan", "PlannedStage", "ScratchRef", "SourceRef", "StageRef", "Triggers", "plan"]
 
 
 class StageRef(msgspec.Struct, frozen=True):
@@ -48,13 +49,26 @@ class ScratchRef(msgspec.Struct, frozen=True):
 SourceRef = StageRef | ContextRef | ImageRef | ScratchRef
 
 
+Triggers = Mapping[tuple[SourceRef, str], tuple[str, ...]]
+"""The ONBUILD texts of images and contexts, by reference and platform."""
+
+
 class PlannedStage(msgspec.Struct, frozen=True):
-    """A reachable stage: what it starts from and, for a platform given with `FROM --platform`, which."""
+    """A reachable stage: what it starts from and, for a platform given with `FROM --platform`, which.
+
+    `triggers` are the ONBUILD instructions of its base.
+    """
 
     index: int
     stage: ast.Stage
     base: SourceRef
     platform: str
+    triggers: tuple[ast.Instruction, ...] = ()
+
+    @property
+    def instructions(self) -> tuple[ast.Instruction, ...]:
+        """All that is done in the stage: those of the base's ONBUILD, then its own."""
+        return self.triggers + self.stage.instructions
 
     @property
     def name(self) -> str:
@@ -76,7 +90,7 @@ class Plan(msgspec.Struct, frozen=True):
         for planned in self.stages:
             if isinstance(planned.base, ImageRef):
                 found[planned.base.name, planned.platform] = None
-            for word in _sources(planned.stage.instructions):
+            for word in _sources(planned.instructions):
                 ref = self.source(word, planned)
                 if isinstance(ref, ImageRef):
                     found[ref.name, planned.platform] = None
@@ -87,9 +101,10 @@ class Plan(msgspec.Struct, frozen=True):
         return _source(word, planned.index, self.names, self.request.contexts)
 
 
-def plan(dockerfile: ast.Dockerfile, request: Request) -> Plan:
+def plan(dockerfile: ast.Dockerfile, request: Request, triggers: Triggers | None = None) -> Plan:
     """Resolves the target and everything it needs.
 
+    `triggers` are those of the images that a former plan named: what their instructions read is planned as well.
     Raises AerogelError `graph.no-such-stage`, `graph.cycle`, `graph.blank-base`, `graph.bad-platform`.
     """
     numbers: dict[str, list[int]] = {}
@@ -107,12 +122,10 @@ def plan(dockerfile: ast.Dockerfile, request: Request) -> Plan:
         if index in planned:
             continue
         stage = dockerfile.stages[index]
-        planned[index] = PlannedStage(
-            index=index,
-            stage=stage,
-            base=_base(stage, index, scope, request.contexts, numbers),
-            platform=_platform(stage, scope, request),
-        )
+        base = _base(stage, index, scope, request.contexts, numbers)
+        platform = _platform(stage, scope, request)
+        own = _triggers(dockerfile, base, platform, triggers or {})
+        planned[index] = PlannedStage(index=index, stage=stage, base=base, platform=platform, triggers=own)
         needs[index] = list(_needs(planned[index], names, request.contexts))
         todo += [other for other, _ in needs[index]]
     order = _order(target, needs, dockerfile)
@@ -161,6 +174,21 @@ def _base(
         return StageRef(same[before - 1])
     context = _context(name, contexts)
     return ContextRef(context) if context else ImageRef(name)
+
+
+def _triggers(
+    dockerfile: ast.Dockerfile, base: SourceRef, platform: str, given: Triggers
+) -> tuple[ast.Instruction, ...]:
+    """Those of a stage stand in the file; those of an image are parsed, and their places are in their own text."""
+    if isinstance(base, StageRef):
+        own = dockerfile.stages[base.index].instructions
+        return tuple(it.instruction for it in own if isinstance(it, ast.Onbuild))
+    found: list[ast.Instruction] = []
+    for text in given.get((base, platform), ()):
+        name = base.name if isinstance(base, ImageRef | ContextRef) else "scratch"
+        source = Source(f"ONBUILD of {name}", b"FROM scratch\n" + text.encode("utf-8", "surrogateescape"))
+        found += parse(source).stages[0].instructions
+    return tuple(found)
 
 
 def _context(name: str, contexts: frozenset[str]) -> str:
@@ -231,7 +259,7 @@ def _numbers(index: int) -> str:
 def _needs(planned: PlannedStage, names: Mapping[str, int], contexts: frozenset[str]) -> Iterator[tuple[int, ast.Word]]:
     if isinstance(planned.base, StageRef):
         yield planned.base.index, planned.stage.base
-    for word in _sources(planned.stage.instructions):
+    for word in _sources(planned.instructions):
         ref = _source(word, planned.index, names, contexts)
         if isinstance(ref, StageRef):
             yield ref.index, word

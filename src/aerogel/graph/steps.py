@@ -15,8 +15,7 @@ from typing import assert_never
 import msgspec
 
 from aerogel.dockerfile import ast
-from aerogel.dockerfile.parse import parse
-from aerogel.errors import AerogelError, Diagnostic, Source, Span, nearest
+from aerogel.errors import AerogelError, Diagnostic, Span, nearest
 from aerogel.graph.config import ConfigState, go_list, healthcheck_text
 from aerogel.graph.ops import Base, Copy, InlineFile, Local, Mkdir, Node, Run
 from aerogel.graph.runs import mounts_of, network_of, security_of
@@ -126,10 +125,9 @@ class _Lowering:
 
     def stage(self, planned: PlannedStage) -> None:
         base = self.base(planned)
-        instructions = _triggers(base.config) + planned.stage.instructions
         base.config.triggers.clear()
         lowerer = _StageLowering(self, planned, base)
-        for instruction in instructions:
+        for instruction in planned.instructions:
             lowerer.instruction(instruction)
         self.done[planned.index] = Lowered(lowerer.node, lowerer.config, lowerer.scope, planned.platform)
 
@@ -440,15 +438,6 @@ class _StageLowering:
         )
         self.config.edit(healthcheck=check)
         self.config.commit(f"HEALTHCHECK {healthcheck_text(check)}")
-
-
-def _triggers(config: ConfigState) -> tuple[ast.Instruction, ...]:
-    """The ONBUILD instructions of the base, parsed; their places are inside their own text."""
-    found: list[ast.Instruction] = []
-    for text in config.triggers:
-        source = Source("ONBUILD of the base image", b"FROM scratch\n" + text.encode("utf-8", "surrogateescape"))
-        found += parse(source).stages[0].instructions
-    return tuple(found)
 
 
 def _title(it: ast.Node) -> str:
