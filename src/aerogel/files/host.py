@@ -106,6 +106,10 @@ class HostTree(Tree):
         del path
         return None
 
+    def status(self, path: bytes) -> os.stat_result:
+        """What the kernel said of a path, which was looked at before."""
+        return self._status[path]
+
     def open(self, path: bytes) -> int:
         """A descriptor of a regular file, the caller's to close."""
         try:

@@ -20,7 +20,7 @@ from aerogel.files.extract import extract as extract_tar
 from aerogel.files.inside import Directories, open_regular, remove_tree, system_errors
 from aerogel.files.tar import CHUNK
 
-__all__ = ["archive", "diff", "extract", "read", "remove"]
+__all__ = ["archive", "diff", "extract", "own", "read", "remove"]
 
 
 class _FdReader:
@@ -145,6 +145,16 @@ def _copy(fd: int, out: io.BufferedWriter[io.FileIO], path: bytes, size: int) ->
         raise AerogelError(
             f"file `/{shown(path)}` does not have the {size} bytes that its layer says", code="read.changed"
         )
+
+
+def own(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """Gives the directory `path` to `uid` and `gid`, with `mode`. Raises AerogelError `own.failed`."""
+    del fds
+    path = _bytes(args["path"])
+    with system_errors("set the owner of", path.lstrip(b"/"), "own.failed"):
+        os.chown(path, args["uid"], args["gid"])
+        os.chmod(path, args["mode"])
+    return {}
 
 
 def remove(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:

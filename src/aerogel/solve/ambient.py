@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
-from aerogel.sandbox.spec import Mount
+from aerogel.sandbox.spec import Limit, Mount
+from aerogel.solve.logs import Logs
 
-__all__ = ["Ambient"]
+__all__ = ["Ambient", "Lent"]
+
+
+class Lent(NamedTuple):
+    """What the user lends to the steps of one build, and how far they may go.
+
+    `secrets` are contents by id, `agents` paths of ssh agents' sockets by id. `timeout_s` is for each step, None for
+    no limit; `logs` keeps what steps print.
+    """
+
+    secrets: Mapping[str, bytes] = MappingProxyType({})
+    agents: Mapping[str, str] = MappingProxyType({})
+    limits: tuple[Limit, ...] = ()
+    shm_size_bytes: int = 64 << 20
+    timeout_s: float | None = None
+    logs: Logs | None = None
 
 
 class Ambient:
@@ -16,8 +34,14 @@ class Ambient:
     with a function that tells whether a path exists in the root.
     """
 
-    __slots__ = ("env", "mounts")
+    __slots__ = ("env", "lent", "mounts")
 
-    def __init__(self, env: Mapping[str, str], mounts: Callable[[Callable[[str], bool]], tuple[Mount, ...]]) -> None:
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        mounts: Callable[[Callable[[str], bool]], tuple[Mount, ...]],
+        lent: Lent = Lent(),  # noqa: B008 - a tuple, made once and never changed
+    ) -> None:
         self.env = env
         self.mounts = mounts
+        self.lent = lent

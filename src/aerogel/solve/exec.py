@@ -8,28 +8,41 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from signal import SIGTERM
 
 from aerogel.errors import AerogelError
 from aerogel.events import Sink, StepLog
-from aerogel.files.codec import Codec
-from aerogel.graph.ops import Run
+from aerogel.files.codec import Codec, LayerBlob
+from aerogel.files.host import HostTree
+from aerogel.files.index import LayerIndex
+from aerogel.files.tree import LayerTree
+from aerogel.graph.ops import Node, Run
 from aerogel.oci.digest import Digest
+from aerogel.sandbox.agent import AgentProxy
+from aerogel.sandbox.launch import Process
 from aerogel.sandbox.spec import Exit, Mount, Rootfs, Sandbox
 from aerogel.solve.ambient import Ambient
-from aerogel.solve.failure import step_failed
+from aerogel.solve.failure import step_failed, step_timed_out
 from aerogel.solve.materials import FS, Materials
+from aerogel.solve.mounts import Prepared, prepare
 
 __all__ = ["run"]
 
 _TAIL_LINES = 40
 _LITTLE = 1 << 20
+_GRACE_S = 5.0
+"""Between asking a step to end and ending it."""
 
 
 def run(
+    node: Node,
     op: Run,
-    layers: tuple[Digest, ...],
+    inputs: tuple[tuple[Digest, ...], ...],
+    contexts: Mapping[str, HostTree],
     materials: Materials,
     ambient: Ambient,
     *,
@@ -40,28 +53,45 @@ def run(
 ) -> Digest | None:
     """Runs the command and stores the layer; None when it changed nothing.
 
-    Raises `solve.step-failed` with the last lines of output, `sandbox.*`, `store.*`.
+    Raises `solve.step-failed` with the last lines of output, `solve.timeout`, `solve.secret-leak`, what
+    `mounts.prepare` raises, `sandbox.*`, `store.*`.
     """
     helper = materials.helper()
     snapshots = materials.store.snapshots
+    layers = inputs[0]
     lowers = materials.directories(layers)
     mapping = helper.rung.map_id
     made = snapshots.new(mapping)
+    lent = ambient.lent
     try:
         upper, work = f"{made}/{FS}", f"{made}/work"
         os.mkdir(upper, 0o755)
         os.mkdir(work, 0o700)
-        sandbox = _sandbox(op, Rootfs(lowers=tuple(lowers), upper=upper, work=work), layers, materials, ambient)
-        tail = _Tail(_TAIL_LINES)
+        with ExitStack() as stack:
+            mounts = prepare(
+                node, op, inputs, contexts, materials, lent, stack, step=step, sink=sink, canceled=canceled
+            )
+            root = Rootfs(lowers=tuple(lowers), upper=upper, work=work)
+            sandbox = _sandbox(op, root, materials.tree(layers), ambient, mounts)
+            tail = _Tail(_TAIL_LINES)
+            log = lent.logs.open(step) if lent.logs is not None else None
+            if log is not None:
+                stack.callback(log.close)
 
-        def output(data: bytes) -> None:
-            tail.add(data)
-            sink.emit(StepLog(step, data))
+            def output(data: bytes) -> None:
+                tail.add(data)
+                if log is not None:
+                    log.add(data)
+                sink.emit(StepLog(step, data))
 
-        ended = _run_to_end(sandbox, materials, output, canceled)
+            command = _Command(sandbox, mounts.agents, output, canceled, lent.timeout_s)
+            ended = command.run(materials)
         if ended.code != 0:
-            raise step_failed(op, ended, tail.text(), disk_full=_is_full(made))
-        layer, index = materials.diff(upper, lowers, codec)
+            where = log.path if log is not None else ""
+            if command.is_late and lent.timeout_s is not None:
+                raise step_timed_out(lent.timeout_s, tail.text(), log=where)
+            raise step_failed(op, ended, tail.text(), disk_full=_is_full(made), log=where)
+        layer, index = _take_layer(materials, upper, lowers, codec, mounts.secrets)
         if not index.entries:
             snapshots.discard(made, materials.remove)
             return None
@@ -79,9 +109,23 @@ def _is_full(path: str) -> bool:
     return state.f_bavail * state.f_frsize < _LITTLE or (state.f_files > 0 and state.f_favail == 0)
 
 
-def _sandbox(op: Run, root: Rootfs, layers: tuple[Digest, ...], materials: Materials, ambient: Ambient) -> Sandbox:
-    tree = materials.tree(layers)
+def _take_layer(
+    materials: Materials, upper: str, lowers: Sequence[str], codec: Codec | None, secrets: Mapping[str, bytes]
+) -> tuple[LayerBlob, LayerIndex]:
+    """The layer of what the step wrote, unless one of its secrets is in it. Raises `solve.secret-leak`."""
+    if not secrets:
+        return materials.diff(upper, lowers, codec)
+    from aerogel.solve.leaks import LeakError, LeakScanner, path_at
 
+    try:
+        return materials.diff(upper, lowers, codec, LeakScanner(secrets).watch)
+    except LeakError as leak:
+        offset = leak.offset
+        where = materials.read_diff(upper, lowers, lambda stream: path_at(stream, offset))
+        raise LeakError(offset, leak.name, where) from None
+
+
+def _sandbox(op: Run, root: Rootfs, tree: LayerTree, ambient: Ambient, prepared: Prepared) -> Sandbox:
     def exists(path: str) -> bool:
         try:
             return tree.lookup(tree.resolve(path.lstrip("/").encode())) is not None
@@ -91,6 +135,9 @@ def _sandbox(op: Run, root: Rootfs, layers: tuple[Digest, ...], materials: Mater
     env = dict(op.env)
     for name, value in ambient.env.items():
         env.setdefault(name, value)
+    for name, value in prepared.env.items():
+        if name != "SSH_AUTH_SOCK" or name not in env:
+            env[name] = value
     inline = tuple(
         Mount(kind="file", target=f"/dev/pipes/{doc.name}", data=doc.content, mode=doc.mode, readonly=True)
         for doc in op.inline
@@ -101,47 +148,77 @@ def _sandbox(op: Run, root: Rootfs, layers: tuple[Digest, ...], materials: Mater
         cwd=op.cwd,
         user=op.user,
         root=root,
-        mounts=(*ambient.mounts(exists), *inline),
+        mounts=(*ambient.mounts(exists), *inline, *prepared.mounts),
+        network="none" if op.network == "none" else "host",
         hostname=op.hostname,
+        hosts=op.hosts,
+        insecure=op.security == "insecure",
+        limits=ambient.lent.limits,
+        shm_size_bytes=ambient.lent.shm_size_bytes,
         create_cwd=True,
     )
 
 
-def _run_to_end(
-    sandbox: Sandbox, materials: Materials, output: Callable[[bytes], None], canceled: threading.Event
-) -> Exit:
-    """Runs the command with its output on one pipe; a cancelled build ends it."""
-    read_fd, write_fd = os.pipe()
-    try:
-        process = materials.helper().run(sandbox, stdin=None, stdout=write_fd, stderr=write_fd)
-    except BaseException:
-        os.close(read_fd)
-        raise
-    finally:
-        os.close(write_fd)
-    ended = threading.Event()
+class _Command:
+    """One command that runs to its end, to that of its time or to that of the build."""
 
-    def watch() -> None:
-        while not ended.wait(0.1):
-            if canceled.is_set():
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        agents: Mapping[str, str],
+        output: Callable[[bytes], None],
+        canceled: threading.Event,
+        timeout_s: float | None,
+    ) -> None:
+        self.is_late = False
+        self._sandbox = sandbox
+        self._agents = agents
+        self._output = output
+        self._canceled = canceled
+        self._timeout_s = timeout_s
+        self._ended = threading.Event()
+
+    def run(self, materials: Materials) -> Exit:
+        """Runs it with its output on one pipe, and lends it the agents."""
+        read_fd, write_fd = os.pipe()
+        try:
+            process = materials.helper().run(self._sandbox, stdin=None, stdout=write_fd, stderr=write_fd)
+        except BaseException:
+            os.close(read_fd)
+            raise
+        finally:
+            os.close(write_fd)
+        watcher = threading.Thread(target=self._watch, args=(process,), name="watch", daemon=True)
+        watcher.start()
+        try:
+            with ExitStack() as stack:
+                for target, listener in process.listeners.items():
+                    stack.enter_context(AgentProxy(listener, self._agents[target]))
+                while data := os.read(read_fd, 1 << 16):
+                    self._output(data)
+                return process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            self._ended.set()
+            watcher.join()
+            process.close()
+            os.close(read_fd)
+
+    def _watch(self, process: Process) -> None:
+        """Ends the process when the build is canceled, or asks it to end when its time is over, and then ends it."""
+        until = None if self._timeout_s is None else time.monotonic() + self._timeout_s
+        while not self._ended.wait(0.1):
+            late = until is not None and time.monotonic() > until
+            if self._canceled.is_set() or (late and self.is_late):
                 process.kill()
                 return
-
-    watcher = threading.Thread(target=watch, name="cancel", daemon=True)
-    watcher.start()
-    try:
-        while data := os.read(read_fd, 1 << 16):
-            output(data)
-        return process.wait()
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    finally:
-        ended.set()
-        watcher.join()
-        process.close()
-        os.close(read_fd)
+            if late:
+                self.is_late = True
+                until = time.monotonic() + _GRACE_S
+                process.signal(SIGTERM)
 
 
 class _Tail:

@@ -8,7 +8,7 @@ from aerogel.errors import EXIT_FAILED, EXIT_HOST, AerogelError
 from aerogel.graph.ops import Run
 from aerogel.sandbox.spec import Exit
 
-__all__ = ["exit_in_words", "step_failed"]
+__all__ = ["exit_in_words", "step_failed", "step_timed_out"]
 
 _FREQUENT = (
     ("Temporary failure resolving", "names cannot be resolved: check the host's /etc/resolv.conf and network"),
@@ -37,10 +37,25 @@ def exit_in_words(ended: Exit) -> str:
     return f"exit status {ended.code}"
 
 
-def step_failed(op: Run, ended: Exit, output: str, *, disk_full: bool = False) -> AerogelError:
+def step_timed_out(timeout_s: float, output: str, *, log: str = "") -> AerogelError:
+    """The error of a step that took longer than `--timeout` allows."""
+    return AerogelError(
+        f"RUN took longer than the {timeout_s:g} seconds that `--timeout` allows",
+        code="solve.timeout",
+        detail=output,
+        hints=_log_hint(log),
+    )
+
+
+def _log_hint(path: str) -> list[str]:
+    return [f"all of its output is in `{path}`"] if path else []
+
+
+def step_failed(op: Run, ended: Exit, output: str, *, disk_full: bool = False, log: str = "") -> AerogelError:
     """The error of a step that ended with a status other than 0; its span is added by the solver.
 
-    `disk_full` says that the disk of the store has no space: then the host failed, not the step.
+    `disk_full` says that the disk of the store has no space: then the host failed, not the step. `log` is the file
+    with the whole output.
     """
     hints: list[str] = []
     message = f"RUN failed: {exit_in_words(ended)}"
@@ -65,6 +80,7 @@ def step_failed(op: Run, ended: Exit, output: str, *, disk_full: bool = False) -
         hints.append("install the program in an earlier RUN of this stage, or correct its name")
     if disk_full:
         hints.append("the disk that holds the store is full: `aerogel prune`, or `AEROGEL_ROOT` on another disk")
+    hints += _log_hint(log if output else "")
     return AerogelError(
         message,
         code="solve.step-failed",

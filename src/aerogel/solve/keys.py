@@ -16,7 +16,7 @@ from aerogel.files.copy import CopyOptions
 from aerogel.files.hashing import content_key
 from aerogel.files.host import HostTree
 from aerogel.files.tree import LayerTree
-from aerogel.graph.ops import Base, Copy, Git, Http, Local, Node, frame
+from aerogel.graph.ops import Base, Copy, Git, Http, Local, Node, Run, frame
 from aerogel.oci.digest import Digest
 from aerogel.solve.remotes import Remotes
 from aerogel.solve.selection import select
@@ -61,10 +61,12 @@ class Keys:
         return self._known[node.digest]
 
     def local(self, node: Node) -> str:
-        """What a COPY or ADD takes from local contexts, URLs and repositories; empty for every other node.
+        """What a node takes from local contexts, URLs and repositories: COPY, ADD, mounts of RUN; else empty.
 
-        Fetches. Raises `copy.*`, `net.*`, `git.*`, `remote.checksum`.
+        Fetches. Raises `copy.*`, `solve.mount-source`, `net.*`, `git.*`, `remote.checksum`.
         """
+        if isinstance(node.op, Run):
+            return self._mounted(node, node.op)
         if not isinstance(node.op, Copy):
             return ""
         if node.digest not in self._local:
@@ -74,6 +76,21 @@ class Keys:
                     found.append(_selected(node.op, number, self._contexts[side.op.name]))
                 elif isinstance(side.op, Http | Git):
                     found.append(self._remotes.identity(side.op))
+            self._local[node.digest] = "\n".join(found)
+        return self._local[node.digest]
+
+    def _mounted(self, node: Node, op: Run) -> str:
+        """What the mounts of a RUN show of local contexts."""
+        if len(node.inputs) < 2:
+            return ""
+        if node.digest not in self._local:
+            from aerogel.solve.subtree import context_digest
+
+            found = []
+            for number, mount in enumerate(op.mounts):
+                side = node.inputs[mount.input].op if mount.input > 0 else None
+                if isinstance(side, Local):
+                    found.append(context_digest(self._contexts[side.name], mount.source, number))
             self._local[node.digest] = "\n".join(found)
         return self._local[node.digest]
 

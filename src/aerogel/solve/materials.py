@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from aerogel.errors import AerogelError
 from aerogel.files.codec import Codec, LayerBlob, LayerWriter, open_uncompressed
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from aerogel.sandbox.launch import Helper
 
 __all__ = ["FS", "Materials", "save_layer", "take_tar"]
+
+_T = TypeVar("_T")
 
 FS = "fs"
 """The directory inside a snapshot that holds the layer's files."""
@@ -243,13 +245,33 @@ class Materials:
             )
         return Descriptor(media_type=made.media_type or "", digest=Digest(str(made.digest)), size=made.size or 0)
 
-    def diff(self, upper: str, lowers: Sequence[str], codec: Codec | None) -> tuple[LayerBlob, LayerIndex]:
-        """The layer tar of an upper directory: stored when there is a codec, else only its diff id and index."""
+    def diff(
+        self,
+        upper: str,
+        lowers: Sequence[str],
+        codec: Codec | None,
+        watch: Callable[[Readable], Readable] | None = None,
+    ) -> tuple[LayerBlob, LayerIndex]:
+        """The layer tar of an upper directory: stored when there is a codec, else only its diff id and index.
+
+        `watch` may stand between the tar and its reader; what it raises at the end keeps the layer from being stored.
+        """
+
+        def take(stream: Readable) -> tuple[LayerBlob, LayerIndex]:
+            return take_tar(self.store, stream if watch is None else watch(stream), codec)
+
+        return self.read_diff(upper, lowers, take)
+
+    def read_diff(self, upper: str, lowers: Sequence[str], take: Callable[[Readable], _T]) -> _T:
+        """What `take` makes of the layer tar of an upper directory, which it must read to its end."""
         args = {"upper": upper, "lowers": list(lowers), "epoch": self.epoch_s}
-        return self.through_pipe("diff", args, codec)
+        return self._piped("diff", args, take)
 
     def through_pipe(self, job: str, args: dict[str, object], codec: Codec | None) -> tuple[LayerBlob, LayerIndex]:
-        """Runs a helper job that writes a layer tar, and takes what it writes."""
+        """Runs a helper job that writes a layer tar, and stores what it writes."""
+        return self._piped(job, args, lambda stream: take_tar(self.store, stream, codec))
+
+    def _piped(self, job: str, args: dict[str, object], take: Callable[[Readable], _T]) -> _T:
         read_fd, write_fd = os.pipe()
         failures: list[BaseException] = []
 
@@ -265,7 +287,7 @@ class Materials:
         thread.start()
         try:
             with os.fdopen(read_fd, "rb", buffering=0) as stream:
-                result = take_tar(self.store, stream, codec)
+                result = take(stream)
         except BaseException as error:
             thread.join()
             # A job that failed half-way is the cause of a truncated tar; a disk that is full here breaks its pipe.
