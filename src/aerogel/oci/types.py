@@ -121,7 +121,8 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel", 
     media_type: str = ""
     artifact_type: str = ""
     config: Descriptor
-    layers: tuple[Descriptor, ...] = ()
+    layers: tuple[Descriptor, ...] = msgspec.field(default_factory=lambda: ())
+    """Required by the specification: a factory's value is written even when it is empty."""
     subject: Descriptor | None = None
     annotations: dict[str, str] = {}
     unknown: str = msgspec.field(default="", name=_UNKNOWN)
@@ -133,7 +134,8 @@ class Index(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel", kw_
     schema_version: int
     media_type: str = ""
     artifact_type: str = ""
-    manifests: tuple[Descriptor, ...] = ()
+    manifests: tuple[Descriptor, ...] = msgspec.field(default_factory=lambda: ())
+    """Required by the specification, as the layers of a manifest."""
     subject: Descriptor | None = None
     annotations: dict[str, str] = {}
     unknown: str = msgspec.field(default="", name=_UNKNOWN)

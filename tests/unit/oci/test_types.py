@@ -124,6 +124,12 @@ def test_required_keys_stay_in_an_empty_config() -> None:
     }
 
 
+def test_required_lists_stay_when_they_are_empty() -> None:
+    manifest = Manifest(schema_version=2, config=Descriptor(digest=SHA, size=1))
+    assert json.loads(encode(manifest))["layers"] == []
+    assert json.loads(encode(Index(schema_version=2))) == {"schemaVersion": 2, "manifests": []}
+
+
 def test_manifest_and_index_round_trip() -> None:
     layer = Descriptor(media_type=OCI_LAYER_GZIP, digest=SHA, size=1, annotations={"k": "v"}, urls=("u",), data="eA==")
     manifest = Manifest(
