@@ -13,7 +13,7 @@ from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.graph.scope import PROXY_ARGS
 from aerogel.sandbox.spec import Mount
 from aerogel.settings import Settings
-from aerogel.solve.ambient import Ambient
+from aerogel.solve.ambient import Ambient, Lent
 
 __all__ = ["CA_PATH", "CA_VARIABLES", "ambient", "ca_bundle", "proxies"]
 
@@ -35,7 +35,10 @@ _HOST_PRIVATE = "/usr/local/share/ca-certificates/*.crt"
 
 
 def ambient(
-    settings: Settings, build_args: Mapping[str, str], mirror_mounts: Callable[[], tuple[Mount, ...]]
+    settings: Settings,
+    build_args: Mapping[str, str],
+    mirror_mounts: Callable[[], tuple[Mount, ...]],
+    lent: Lent = Lent(),  # noqa: B008 - a tuple, made once and never changed
 ) -> Ambient:
     """What the steps of a build see; `mirror_mounts` is asked when a root has apt's mirror lists."""
     env = {name: value for name, value in build_args.items() if name in PROXY_ARGS}
@@ -50,7 +53,7 @@ def ambient(
             return fixed
         return (*fixed, *(mount for mount in mirror_mounts() if exists(mount.target)))
 
-    return Ambient(env, mounts)
+    return Ambient(env, mounts, lent)
 
 
 def ca_bundle(settings: Settings) -> Path | None:

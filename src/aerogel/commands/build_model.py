@@ -43,6 +43,23 @@ class Build(Struct, frozen=True, kw_only=True):
     no_cache: Annotated[bool, Flag("Run every step again", group="Cache")] = False
     no_cache_filter: Annotated[list[str], Flag("Run every step of these stages again", group="Cache")] = []
     pull: Annotated[bool, Flag("Compose or fetch base images anew", group="Cache")] = False
+    secret: Annotated[
+        list[str],
+        Flag("Secret for `RUN --mount=type=secret`: `id=NAME,src=FILE` or `id=NAME,env=VARIABLE`", group="Steps"),
+    ] = []
+    ssh: Annotated[
+        list[str], Flag("ssh agent for `RUN --mount=type=ssh`: `default` or `ID=SOCKET`", metavar="ID", group="Steps")
+    ] = []
+    allow: Annotated[
+        list[str], Flag("Let steps use `network.host` or `security.insecure`", metavar="WHAT", group="Steps")
+    ] = []
+    network: Annotated[str, Flag("Network of RUN steps: `default`, `host` or `none`", group="Steps")] = "default"
+    add_host: Annotated[list[str], Flag("A line for /etc/hosts", metavar="NAME:ADDRESS", group="Steps")] = []
+    shm_size: Annotated[str, Flag("Size of /dev/shm", metavar="SIZE", group="Steps")] = "64m"
+    ulimit: Annotated[
+        list[str], Flag("Limit such as `nofile=1024:2048`", metavar="NAME=SOFT[:HARD]", group="Steps")
+    ] = []
+    timeout: Annotated[str, Flag("Longest time of one step: `90s`, `10m`, `2h`", metavar="TIME", group="Steps")] = ""
     bases: Annotated[str | None, Flag("`auto`, `builtin` or `registry`", setting="bases", group="Host")] = None
     mirror: Annotated[str | None, Flag("Debian mirror", setting="mirror", metavar="URL", group="Host")] = None
     ca: Annotated[

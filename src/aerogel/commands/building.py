@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 import msgspec
 
+from aerogel.commands import lending
 from aerogel.commands.ambient import ambient
 from aerogel.commands.bases import Bases
 from aerogel.commands.build_model import Build, BuildResult, StepResult
@@ -67,6 +68,7 @@ class Builder:
             self.codec = select(options.compression)
             self.platform = Platform.parse(options.platform or world.settings.platform or str(Platform.host()))
         self.build_args = build_args(options.build_arg, world.settings.environment)
+        self.lent = lending.lent_of(options, world)
         for path in (options.iidfile, options.metadata_file, *(output.dest for output in self.outputs)):
             if path not in ("", "-"):
                 check_destination(path)
@@ -101,6 +103,9 @@ class Builder:
             build_platform=str(Platform.host()),
             contexts=contexts.names,
             image_contexts=frozenset(contexts.images),
+            network=lending.parse_network(self.options.network),
+            hosts=lending.parse_hosts(self.options.add_host),
+            allow=lending.parse_allow(self.options.allow),
         )
         setting = self.world.settings.source_date_epoch
         epoch_s, arguments = resolve_epoch(dockerfile, request, setting, contexts, remotes)
@@ -189,7 +194,7 @@ class Builder:
             jobs=self.world.settings.jobs or len(os.sched_getaffinity(0)),
             no_cache=no_cache,
         )
-        host = ambient(self.world.settings, self.build_args, mirror_mounts)
+        host = ambient(self.world.settings, self.build_args, mirror_mounts, self.lent)
         keys = Keys(trees, remotes, materials.epoch_s)
         return Solver(graph.steps, materials, keys, trees, remotes, host, self.world.sink, options)
 

@@ -37,6 +37,8 @@ COMMANDS = (
     Command("load", "load", "Read images from an archive into the local store", group=STORE, aliases=("image load",)),
     Command("tag", "tag", "Give an image one more name", group=STORE, aliases=("image tag",)),
     Command("rmi", "rmi", "Remove images, or some of their names", group=STORE, aliases=("image rm", "image remove")),
+    Command("cache ls", "cache_ls", "List the directories of RUN's cache mounts", group=STORE, aliases=("cache list",)),
+    Command("cache rm", "cache_rm", "Remove directories of RUN's cache mounts", group=STORE, aliases=("cache remove",)),
     Command("doctor", "doctor", "Check what this host can do", group=HOST),
     Command("completion", "aerogel.cli.completion", "Print a completion script for a shell", group=HOST),
     Command("version", "version", "Show versions of aerogel and of what it uses", group=HOST),
