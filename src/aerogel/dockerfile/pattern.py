@@ -101,8 +101,10 @@ def trim_suffix(value: str, pattern: str, *, longest: bool) -> str:
     return value if end < 0 else value[: len(value) - end]
 
 
-def replace(value: str, pattern: str, replacement: str, *, every: bool) -> str:
+def replace(value: str, pattern: str, replacement: str, *, every: bool, limit: int = 1 << 20) -> str | None:
     """The value with the first match, or `every` match, replaced; matches are leftmost and as long as possible.
+
+    None if the replacements are longer than `limit`, all together.
 
     With `every`, and only then, `$0` in the replacement is the match, `$$` a dollar sign and any other `$name` is
     nothing: that is how BuildKit's regular expressions behave.
@@ -126,6 +128,9 @@ def replace(value: str, pattern: str, replacement: str, *, every: bool) -> str:
         end = forwards.end(value, start, longest=True)
         parts.append(value[last_end:start])
         if end > last_end or not after_match:
+            limit -= len(replacement) + replacement.count("$") * (end - start)
+            if limit < 0:
+                return None
             parts.append(_filled(replacement, value[start:end]))
         last_end, after_match = end, True
         next_start = max(end, start + 1)

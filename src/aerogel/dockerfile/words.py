@@ -21,12 +21,15 @@ from aerogel.dockerfile.ast import Heredoc, Word
 from aerogel.dockerfile.pattern import PatternError, replace, trim_prefix, trim_suffix
 from aerogel.errors import AerogelError, Span
 
-__all__ = ["SPACE", "Expansion", "Lookup", "Quoting", "expand", "expand_heredoc", "expand_words", "process"]
+__all__ = ["GROWTH", "SPACE", "Expansion", "Lookup", "Quoting", "expand", "expand_heredoc", "expand_words", "process"]
 
 Lookup = Callable[[str], str | None]
 
 SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 """What separates words: Unicode's White_Space."""
+
+GROWTH = 1 << 20
+"""How many characters variables may add to a word: nested replacements would fill any memory."""
 
 _SPECIAL_NAMES = "@*#?-$!"
 _BLANKS = re.compile(f"[{SPACE}]+")
@@ -66,8 +69,8 @@ def expand(word: Word, lookup: Lookup, escape: str = "\\") -> str:
     """The word without quotes and escapes, its variables replaced.
 
     Raises:
-        AerogelError: `dockerfile.bad-substitution`, `dockerfile.unclosed-quote`, or `dockerfile.required-variable`
-            for `${name:?message}`, with the place in the word.
+        AerogelError: `dockerfile.bad-substitution`, `dockerfile.unclosed-quote`, `dockerfile.too-long`, or
+            `dockerfile.required-variable` for `${name:?message}`, with the place in the word.
     """
     return process(word.text, lookup, escape, span=word.span).text
 
@@ -126,6 +129,7 @@ class _Expander:
         self.span = span
         self.at = 0
         self.frames = [_Frame("", 0, raw=quoting.keep_escapes)]
+        self.room = GROWTH + 2 * len(text)
         self.words: list[str] = []
         self.word: list[str] = []
         self.used: dict[str, None] = {}
@@ -238,7 +242,7 @@ class _Expander:
         elif frame.stop == "/":
             self.open(frame.name, frame.modifier, frame.start, stop="}", raw=True, pattern=text)
         else:
-            self.add_split(outer, self.modified(frame, text))
+            self.add_split(outer, self.fitting(self.modified(frame, text), frame.start))
 
     def open(
         self,
@@ -264,7 +268,8 @@ class _Expander:
         if not text.startswith("{", start + 1):
             self.at = start + 1
             name = self.read_name()
-            self.add_split(self.frames[-1], self.simple(name, f"${name}") if name else "$")
+            found = self.simple(name, f"${name}") if name else "$"
+            self.add_split(self.frames[-1], self.fitting(found, start))
             return
         self.at = start + 2
         if text[self.at : self.at + 1] in ("{", "}", ":"):
@@ -273,7 +278,7 @@ class _Expander:
         modifier = text[self.at : self.at + 1]
         self.at += 1
         if modifier == "}":
-            self.add_split(self.frames[-1], self.simple(name, f"${{{name}}}"))
+            self.add_split(self.frames[-1], self.fitting(self.simple(name, f"${{{name}}}"), start))
         elif modifier == "/":
             every = text.startswith("/", self.at)
             self.at += every
@@ -317,7 +322,7 @@ class _Expander:
             return written if self.quoting.keep_unset else ""
         return value
 
-    def modified(self, frame: _Frame, word: str) -> str:
+    def modified(self, frame: _Frame, word: str) -> str | None:
         name, modifier = frame.name, frame.modifier
         value = self.value(name)
         colon = ":" if frame.null_is_unset else ""
@@ -341,10 +346,10 @@ class _Expander:
         except PatternError as error:
             self.fail(f"{error}", frame.start, self.at, hints=["escapes are `\\*`, `\\?`, `\\\\`, `\\}` and `\\/`"])
 
-    def matched(self, frame: _Frame, value: str, word: str) -> str:
+    def matched(self, frame: _Frame, value: str, word: str) -> str | None:
         modifier = frame.modifier
         if frame.pattern is not None:
-            return replace(value, frame.pattern, word, every=modifier == "//")
+            return replace(value, frame.pattern, word, every=modifier == "//", limit=self.room)
         if modifier not in "#%":
             self.unsupported(":" + modifier, frame.start)
         longest = word.startswith(modifier)
@@ -352,6 +357,19 @@ class _Expander:
         if modifier == "#":
             return trim_prefix(value, pattern, longest=longest)
         return trim_suffix(value, pattern, longest=longest)
+
+    def fitting(self, text: str | None, start: int) -> str:
+        """The text, if there is room for it; None stands for one that was too long to be made."""
+        self.room -= 0 if text is None else len(text)
+        if text is None or self.room < 0:
+            self.fail(
+                f"the variables make more than {GROWTH} characters of this word",
+                start,
+                self.at,
+                code="dockerfile.too-long",
+                hints=["set the variable to something shorter, or put the text in a file"],
+            )
+        return text
 
     def unsupported(self, modifier: str, start: int) -> NoReturn:
         self.fail(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from aerogel.dockerfile.ast import Word
 from aerogel.dockerfile.pattern import replace, trim_prefix, trim_suffix
-from aerogel.dockerfile.words import Quoting, expand, expand_words, process
+from aerogel.dockerfile.words import GROWTH, Quoting, expand, expand_words, process
 from aerogel.errors import AerogelError, Source, Span
 
 ENV = {"x": "value", "empty": "", "file": "a.tar.gz", "path": "/usr/local/bin", "b": "in  side", "1": "one"}
@@ -162,3 +162,21 @@ def test_replacing_every_match() -> None:
     assert replace("abc", "", "-", every=True) == "-a-b-c-"
     assert replace("a\nb", "*", "x", every=True) == "x\nx"
     assert replace("aaa", "a", "$$${1}$", every=True) == "$$" * 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "${a//" + "/${a//" * 6 + "/x" + "}" * 7,
+        "$long$long",
+        "${a:+$long$long}",
+        r"${long//?/\$0\$0\$0}",
+    ],
+)
+def test_variables_do_not_fill_the_memory(text: str) -> None:
+    values = {"a": "x" * 1000, "long": "y" * (GROWTH - 10)}
+    with pytest.raises(AerogelError) as caught:
+        expand(word(text), values.get)
+    assert caught.value.code == "dockerfile.too-long"
+    assert caught.value.span is not None
+    assert expand(word("$long"), values.get) == values["long"]
