@@ -30,6 +30,7 @@ COMMANDS = (
     ),
     Command("run", "run", "Run a command in an image", group=BUILD, aliases=("container run",)),
     Command("lint", "lint", "Check Dockerfiles against the rules of docker's build checks", group=FILES),
+    Command("graph", "graphing", "Show the build graph of a Dockerfile", group=FILES),
     Command("format", "formatting", "Write Dockerfiles in house form", group=FILES),
     Command("images", "images", "List images", group=STORE, aliases=("image ls", "image list")),
     Command("inspect", "inspect", "Show everything about images as JSON", group=STORE, aliases=("image inspect",)),
