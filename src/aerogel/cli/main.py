@@ -222,6 +222,9 @@ def _unknown_command(word: str) -> AerogelError:
         guess = nearest(word, [name for command in COMMANDS for name in (command.name, *command.aliases)])
         message, code = f"aerogel has no command `{word}`", "cli.unknown-command"
     hint = f"did you mean `{guess}`?" if guess else "`aerogel --help` lists the commands"
+    families = [command.name for command in COMMANDS if command.name.startswith(f"{word} ")]
+    if families:
+        hint = " or ".join(f"`aerogel {name}`" for name in families)
     return AerogelError(message, code=code, hints=[hint], exit_status=EXIT_USAGE)
 
 

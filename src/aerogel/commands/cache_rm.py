@@ -14,7 +14,10 @@ from aerogel.store.mounts import CacheMounts
 
 __all__ = ["EXAMPLES", "CacheRm", "CacheRmResult", "run"]
 
-EXAMPLES = (("the downloads of pip", "aerogel cache rm /root/.cache/pip"), ("all of them", "aerogel cache rm --all"))
+EXAMPLES = (
+    ("the packages that apt downloaded", "aerogel cache rm /var/cache/apt"),
+    ("all of them", "aerogel cache rm --all"),
+)
 
 
 class CacheRm(Struct, frozen=True, kw_only=True):

@@ -96,7 +96,9 @@ def _secret_fields(text: str) -> dict[str, str]:
             )
             raise _fault(f"`{field}` is no part of a secret", "build.secret", hint)
         if key == "type" and value not in ("file", "env"):
-            raise _fault(f"a secret is of type `file` or `env`, not `{value}`", "build.secret")
+            raise _fault(
+                f"a secret is of type `file` or `env`, not `{value}`", "build.secret", "without `type` both work"
+            )
         fields[key] = value
     return fields
 
@@ -114,9 +116,15 @@ def _file(name: str, path: Path) -> bytes:
             content = file.read(_LONGEST_SECRET + 1)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise _fault(f"secret `{name}`: `{path}` cannot be read: {why}", "build.secret") from None
+        raise _fault(
+            f"secret `{name}`: `{path}` cannot be read: {why}", "build.secret", "name a file that this user may read"
+        ) from None
     if len(content) > _LONGEST_SECRET:
-        raise _fault(f"secret `{name}`: `{path}` is larger than {_LONGEST_SECRET >> 10} KiB", "build.secret")
+        raise _fault(
+            f"secret `{name}`: `{path}` is larger than {_LONGEST_SECRET >> 10} KiB",
+            "build.secret",
+            "lend the key to it, not the data",
+        )
     return content
 
 
@@ -145,7 +153,9 @@ def parse_agents(given: Sequence[str], directory: Path, environment: Mapping[str
             mode = os.stat(path).st_mode
         except OSError as error:
             why = (error.strerror or str(error)).lower()
-            raise _fault(f"`--ssh {text}`: the agent's socket `{value}`: {why}", "build.ssh") from None
+            raise _fault(
+                f"`--ssh {text}`: the agent's socket `{value}`: {why}", "build.ssh", "see `echo $SSH_AUTH_SOCK`"
+            ) from None
         if not stat.S_ISSOCK(mode):
             hint = "keys are lent by an agent: add the key with `ssh-add KEY`, then `--ssh default`"
             raise _fault(f"`--ssh {text}`: `{value}` is not the socket of an agent", "build.ssh", hint)

@@ -226,7 +226,7 @@ def resolve(mount: RunMount, expand: Callable[[Word], str]) -> Mount:
         key = _ALIASES.get(option.key, option.key)
         if option.value is None:
             if key not in _FLAG_KEYS:
-                raise _error(f"`{option.key}` of a mount needs a value", option.span, _key_hints(option.key))
+                raise _error(f"`{option.key}` of a mount needs a value", option.span, _value_hints(option.key))
             value = "true"
         else:
             value = expand(option.value) if key != "from" else option.value.text
@@ -262,9 +262,11 @@ def _build(kind: str, options: _Options, span: Span) -> Mount:
     if kind not in ("secret", "ssh", "cache"):
         for key in ("mode", "uid", "gid"):
             if key in text:
-                raise _error(f"`{key}` is for cache, secret and ssh mounts, not for `{kind}`", spans[key])
+                raise _error(
+                    f"`{key}` is for cache, secret and ssh mounts, not for `{kind}`", spans[key], _order_hints()
+                )
     if text.get("sharing") and kind != "cache":
-        raise _error(f"`sharing` is for cache mounts, not for `{kind}`", spans["sharing"])
+        raise _error(f"`sharing` is for cache mounts, not for `{kind}`", spans["sharing"], _order_hints())
     mode = _number(text, spans, "mode", 8)
     uid, gid = _number(text, spans, "uid", 10), _number(text, spans, "gid", 10)
     target, source, from_ = text.get("target", ""), text.get("source", ""), text.get("from", "")
@@ -272,7 +274,9 @@ def _build(kind: str, options: _Options, span: Span) -> Mount:
         return _secret(options, span, (0o400 if mode is None else mode, uid or 0, gid or 0))
     if kind == "ssh":
         if source:
-            raise _error("an ssh mount has no `source`", spans["source"])
+            raise _error(
+                "an ssh mount has no `source`", spans["source"], ["`id` says which agent, `target` where its socket is"]
+            )
         return SshMount(
             id=text.get("id") or "default",
             target=target or None,
@@ -282,7 +286,9 @@ def _build(kind: str, options: _Options, span: Span) -> Mount:
             gid=gid or 0,
         )
     if target.startswith("/") and _clean(target) == "/":
-        raise _error(f"a {kind} mount cannot cover the root directory", spans["target"])
+        raise _error(
+            f"a {kind} mount cannot cover the root directory", spans["target"], ["give it a `target` below `/`"]
+        )
     if kind == "tmpfs":
         size = _size(text["size"], spans["size"]) if "size" in text else 0
         return TmpfsMount(target=target, size_bytes=size)
@@ -305,7 +311,9 @@ def _build(kind: str, options: _Options, span: Span) -> Mount:
 def _secret(options: _Options, span: Span, owner: tuple[int, int, int]) -> SecretMount:
     text, spans = options.texts, options.spans
     if text.get("from"):
-        raise _error("a secret mount has no `from`", spans["from"])
+        raise _error(
+            "a secret mount has no `from`", spans["from"], ["its `id` says which secret: `--secret id=NAME,src=FILE`"]
+        )
     if text.get("source") and text.get("id"):
         raise _error("`source` of a secret is another name of `id`: give one of them", spans["source"])
     target, env = text.get("target", ""), text.get("env")
@@ -343,6 +351,11 @@ def _key_hints(key: str) -> list[str]:
     return [f"did you mean `{near}`?"] if near and near != key else []
 
 
+def _value_hints(key: str) -> list[str]:
+    known = key if key in _KEYS else nearest(key, _KEYS)
+    return [f"write `{known}=...`"] if known else []
+
+
 def _choice_hints(value: str, choices: tuple[str, ...]) -> list[str]:
     near = nearest(value, choices)
     return [f"did you mean `{near}`?"] if near else ["one of " + ", ".join(f"`{choice}`" for choice in choices)]
@@ -355,7 +368,7 @@ def _order_hints() -> list[str]:
 def _boolean(key: str, value: str, span: Span) -> bool:
     if value in _TRUE or value in _FALSE:
         return value in _TRUE
-    raise _error(f"`{key}` is `true` or `false`, not `{value}`", span)
+    raise _error(f"`{key}` is `true` or `false`, not `{value}`", span, [f"`{key}` alone is `true`"])
 
 
 def _number(texts: dict[str, str], spans: dict[str, Span], key: str, base: int) -> int | None:
@@ -368,7 +381,9 @@ def _number(texts: dict[str, str], spans: dict[str, Span], key: str, base: int) 
         if number <= _MAX_UINT32:
             return number
     what = "an octal number" if base == 8 else "a number"
-    raise _error(f"`{key}` is {what} up to {_MAX_UINT32:{'o' if base == 8 else 'd'}}, not `{text}`", spans[key])
+    limit = f"{_MAX_UINT32:{'o' if base == 8 else 'd'}}"
+    example = "for example `mode=0700`" if base == 8 else f"for example `{key}=1000`; names are not looked up here"
+    raise _error(f"`{key}` is {what} up to {limit}, not `{text}`", spans[key], [example])
 
 
 def _size(text: str, span: Span) -> int:

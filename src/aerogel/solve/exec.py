@@ -10,8 +10,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from signal import SIGTERM
 
 from aerogel.errors import AerogelError
@@ -29,6 +29,7 @@ from aerogel.solve.ambient import Ambient
 from aerogel.solve.failure import step_failed, step_timed_out
 from aerogel.solve.materials import FS, Materials
 from aerogel.solve.mounts import Prepared, prepare
+from aerogel.solve.subtree import MountError
 
 __all__ = ["run"]
 
@@ -85,12 +86,13 @@ def run(
                 sink.emit(StepLog(step, data))
 
             command = _Command(sandbox, mounts.agents, output, canceled, lent.timeout_s)
-            ended = command.run(materials)
+            with _about_mounts(op):
+                ended = command.run(materials)
         if ended.code != 0:
             where = log.path if log is not None else ""
             if command.is_late and lent.timeout_s is not None:
                 raise step_timed_out(lent.timeout_s, tail.text(), log=where)
-            raise step_failed(op, ended, tail.text(), disk_full=_is_full(made), log=where)
+            raise step_failed(op, ended, tail.text(), disk_full=_is_full(made), log=where, tree=materials.tree(layers))
         layer, index = _take_layer(materials, upper, lowers, codec, mounts.secrets)
         if not index.entries:
             snapshots.discard(made, materials.remove)
@@ -107,6 +109,19 @@ def _is_full(path: str) -> bool:
     """Whether the disk that holds the path has no space, so that a step may have failed for that."""
     state = os.statvfs(path)
     return state.f_bavail * state.f_frsize < _LITTLE or (state.f_files > 0 and state.f_favail == 0)
+
+
+@contextmanager
+def _about_mounts(op: Run) -> Iterator[None]:
+    """A fault of a mount's place gets the place of that mount in the Dockerfile."""
+    try:
+        yield
+    except AerogelError as error:
+        for number, mount in enumerate(op.mounts):
+            if error.code.startswith("sandbox.mount") and mount.target and f"`{mount.target}`" in error.message:
+                hints = error.hints or ["give the mount another `target`, of the same kind as what it shows"]
+                raise MountError(number, error.message, code=error.code, hints=hints) from error
+        raise
 
 
 def _take_layer(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 from aerogel.errors import EXIT_FAILED, EXIT_HOST, AerogelError
+from aerogel.files.entry import REG
+from aerogel.files.tree import Tree
 from aerogel.graph.ops import Run
 from aerogel.sandbox.spec import Exit
 
@@ -37,6 +40,18 @@ def exit_in_words(ended: Exit) -> str:
     return f"exit status {ended.code}"
 
 
+def _not_found(output: str, tree: Tree | None) -> str:
+    """What to do about a command that a shell did not find; one that is there lacks what runs it."""
+    named = re.findall(r"(?m)([^\s:]+): (?:command )?not found\s*$", output)
+    path = named[-1] if named else ""
+    if tree is not None and path.startswith("/"):
+        found = tree.lookup(tree.resolve(path.encode("utf-8", "surrogateescape")))
+        if found is not None and found.kind == REG:
+            return f"`{path}` is in the image; the interpreter of its first line, or its loader, is not"
+    what = f"`{path}`" if path else "the program"
+    return f"install {what} in an earlier RUN of this stage, or correct its name"
+
+
 def step_timed_out(timeout_s: float, output: str, *, log: str = "") -> AerogelError:
     """The error of a step that took longer than `--timeout` allows."""
     return AerogelError(
@@ -51,11 +66,13 @@ def _log_hint(path: str) -> list[str]:
     return [f"all of its output is in `{path}`"] if path else []
 
 
-def step_failed(op: Run, ended: Exit, output: str, *, disk_full: bool = False, log: str = "") -> AerogelError:
+def step_failed(
+    op: Run, ended: Exit, output: str, *, disk_full: bool = False, log: str = "", tree: Tree | None = None
+) -> AerogelError:
     """The error of a step that ended with a status other than 0; its span is added by the solver.
 
     `disk_full` says that the disk of the store has no space: then the host failed, not the step. `log` is the file
-    with the whole output.
+    with the whole output, `tree` the root before the step.
     """
     hints: list[str] = []
     message = f"RUN failed: {exit_in_words(ended)}"
@@ -77,7 +94,7 @@ def step_failed(op: Run, ended: Exit, output: str, *, disk_full: bool = False, l
     elif ended.signal == signal.SIGKILL:
         hints.append("something killed it: if that was the kernel, for lack of memory, the host's log says so")
     elif ended.code == 127 and ended.fault is None:
-        hints.append("install the program in an earlier RUN of this stage, or correct its name")
+        hints.append(_not_found(output, tree))
     if disk_full:
         hints.append("the disk that holds the store is full: `aerogel prune`, or `AEROGEL_ROOT` on another disk")
     hints += _log_hint(log if output else "")

@@ -156,7 +156,7 @@ def _agent(asked: Asked, at: int, lent: Lent, env: dict[str, str], agents: dict[
     if path is None:
         if not asked.required:
             return []
-        hints = [f"lend it one with `--ssh {asked.id}`" + ("" if asked.id == "default" else "=SOCKET")]
+        hints = [f"lend it one with `--ssh {asked.id}" + ("`" if asked.id == "default" else "=SOCKET`")]
         raise MountError(
             at, f"the step needs the ssh agent `{asked.id}`, which was not given", code="solve.no-agent", hints=hints
         )

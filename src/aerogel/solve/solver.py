@@ -269,7 +269,7 @@ class Solver:
         )
         number, step = self._steps[node.digest]
         use_cache = not self._options.no_cache(step)
-        key = self._keys.content(node, self._narrowed(node, inputs))
+        key = self._keys.content(node, self._narrowed(step, inputs))
         with self._slots:
             if self._canceled.is_set():
                 raise Canceled
@@ -294,13 +294,17 @@ class Solver:
             self._done(node, number, status, time.monotonic() - began)
         return outcome
 
-    def _narrowed(self, node: Node, inputs: tuple[tuple[Digest, ...], ...]) -> tuple[tuple[Digest, ...], ...]:
+    def _narrowed(self, step: Step, inputs: tuple[tuple[Digest, ...], ...]) -> tuple[tuple[Digest, ...], ...]:
         """The inputs as the content key wants them: of what mounts read only what they show."""
-        if len(inputs) < 2 or not isinstance(node.op, Run):
+        if len(inputs) < 2 or not isinstance(step.node.op, Run):
             return inputs
         from aerogel.solve.subtree import narrowed
 
-        return narrowed(node, inputs, self._materials)
+        try:
+            return narrowed(step.node, inputs, self._materials)
+        except AerogelError as error:
+            step.place(error)
+            raise
 
     def _record(self, node: Node, key: Digest, inputs: tuple[tuple[Digest, ...], ...], outcome: Outcome) -> None:
         import msgspec
