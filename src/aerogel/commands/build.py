@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aerogel.commands.build_model import Build, BuildResult, CallResult, StepResult
 from aerogel.commands.world import World
-from aerogel.errors import EXIT_FAILED, EXIT_OK
-
-if TYPE_CHECKING:
-    from aerogel.commands.building import Builder
 
 __all__ = ["EXAMPLES", "Build", "BuildResult", "CallResult", "StepResult", "run"]
 
@@ -25,10 +20,12 @@ EXAMPLES = (
 def run(options: Build, world: World) -> BuildResult | CallResult:
     """Builds the image and writes the outputs. Raises AerogelError for everything that a user can cause."""
     from aerogel.commands.building import Builder
+    from aerogel.commands.calling import call, parse_call
 
+    wanted = parse_call(options)
     builder = Builder(options, world)
-    if options.check:
-        return _check(builder)
+    if wanted.method != "build":
+        return call(wanted, options, builder, world)
     result, image = builder.build()
     from aerogel.export.outputs import write_outputs
 
@@ -38,14 +35,6 @@ def run(options: Build, world: World) -> BuildResult | CallResult:
     if options.metadata_file:
         _write(options.metadata_file, _metadata(result))
     return result
-
-
-def _check(builder: Builder) -> CallResult:
-    """As BuildKit's: any finding gives exit status 1."""
-    from aerogel.lint.report import text
-
-    checked = builder.check()
-    return CallResult(report=text([checked]), status=EXIT_FAILED if checked.findings or checked.fault else EXIT_OK)
 
 
 def _metadata(result: BuildResult) -> str:

@@ -17,14 +17,34 @@ __all__ = ["Build", "BuildResult", "CallResult", "StepResult"]
 class Build(Struct, frozen=True, kw_only=True):
     """Build an image from a Dockerfile."""
 
-    context: Annotated[str, Flag("Folder with the files that COPY and ADD read", positional=True, metavar="PATH")]
-    file: Annotated[str, Flag("Dockerfile; default: `PATH/Dockerfile`", short="f", complete="file", metavar="FILE")] = (
-        ""
-    )
+    context: Annotated[
+        str,
+        Flag(
+            "What COPY and ADD read: a folder, a tar, `-` (a tar or a Dockerfile on standard input), or the URL of a "
+            "tar, of a Dockerfile or of a git repository (`URL#ref:subdir`)",
+            positional=True,
+            metavar="PATH",
+        ),
+    ]
+    file: Annotated[
+        str,
+        Flag(
+            "Dockerfile, `-` for standard input, or a URL; default: `PATH/Dockerfile`",
+            short="f",
+            complete="file",
+            metavar="FILE",
+        ),
+    ] = ""
     tag: Annotated[list[str], Flag("Name of the image, `name[:tag]`", short="t", metavar="NAME")] = []
     target: Annotated[str, Flag("Stage to build instead of the last one", metavar="STAGE")] = ""
     build_arg: Annotated[dict[str, str | None], Flag("Value of an ARG; without `=`, from the environment")] = {}
-    build_context: Annotated[dict[str, str], Flag("A context by name: a folder or `docker-image://NAME`")] = {}
+    build_context: Annotated[
+        dict[str, str],
+        Flag(
+            "A context by name: a folder, a tar, a URL, a git repository, `docker-image://NAME` or "
+            "`oci-layout://FOLDER[:TAG|@DIGEST]`"
+        ),
+    ] = {}
     label: Annotated[dict[str, str], Flag("Label of the image")] = {}
     annotation: Annotated[dict[str, str], Flag("Annotation of the manifest")] = {}
     platform: Annotated[str, Flag("Platform of the image", metavar="OS/ARCH")] = ""
@@ -40,6 +60,13 @@ class Build(Struct, frozen=True, kw_only=True):
         False
     )
     check: Annotated[bool, Flag("Build nothing; check the Dockerfile as `aerogel lint` does")] = False
+    call: Annotated[
+        str,
+        Flag(
+            "Build nothing and answer: `check`, `outline` (what the target takes) or `targets`; `,format=json` for data",
+            metavar="METHOD",
+        ),
+    ] = ""
     no_cache: Annotated[bool, Flag("Run every step again", group="Cache")] = False
     no_cache_filter: Annotated[list[str], Flag("Run every step of these stages again", group="Cache")] = []
     pull: Annotated[bool, Flag("Compose or fetch base images anew", group="Cache")] = False
@@ -97,7 +124,7 @@ class BuildResult(Result, frozen=True, kw_only=True):
 
 
 class CallResult(Result, frozen=True, kw_only=True):
-    """What is said about the Dockerfile when nothing is built (`--check`)."""
+    """What is said about the Dockerfile when nothing is built (`--check`, `--call`)."""
 
     report: str
     status: int

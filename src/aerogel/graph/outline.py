@@ -1,6 +1,6 @@
 """What can be asked of a Dockerfile without building it: its targets, and what one of them takes from outside.
 
-Pure. The JSON forms are those of BuildKit's `--call=targets` and `--call=outline` (frontend/subrequests).
+Pure. The names of the JSON forms are BuildKit's of `--call=targets` and `--call=outline` (frontend/subrequests).
 """
 
 from __future__ import annotations
