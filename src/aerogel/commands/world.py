@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from aerogel.errors import AerogelError
 from aerogel.events import NullSink, Sink
 from aerogel.redact import Redactor
 from aerogel.settings import Settings
@@ -79,16 +80,20 @@ class World:
         return self._helper is not None
 
     def close(self) -> None:
-        """Ends the helper and lets go of the store. Harmless when called again."""
+        """Removes what killed runs left, ends the helper and lets go of the store. Harmless when called again."""
         with self._lock:
             helper, self._helper = self._helper, None
             store, self._store = self._store, None
         try:
-            if helper is not None:
-                helper.close()
-        finally:
             if store is not None:
-                store.close()
+                _reclaim(store, helper)
+        finally:
+            try:
+                if helper is not None:
+                    helper.close()
+            finally:
+                if store is not None:
+                    store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -97,3 +102,11 @@ class World:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _reclaim(store: Store, helper: Helper | None) -> None:
+    """What belongs to mapped owners goes when a run has a helper; what cannot be removed now may be the next time."""
+    try:
+        store.reclaim(None if helper is None else lambda path: helper.call("remove", {"path": path}))
+    except (AerogelError, OSError):
+        return
