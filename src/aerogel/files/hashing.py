@@ -4,13 +4,14 @@ An unchanged file is never read twice: its digest is kept by (device, inode, siz
 set by a program, so a changed file is never missed; a file that changed within the last clock ticks is not kept, since
 it might change again within the same one. Standard library only.
 
-The store is one file of fixed records, only ever appended to, each written whole by one write(2)::
+The store is one file of fixed records, only appended to, under flock(2); a torn end starts it anew::
 
     <path>      magic, then records of 72 bytes: device, inode, size, mtime, ctime (u64, the times signed), SHA-256
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import threading
@@ -24,7 +25,7 @@ from aerogel.errors import AerogelError
 from aerogel.files.copy import CopyItem
 from aerogel.files.entry import REG, shown
 
-__all__ = ["DigestCache", "Digests", "content_key"]
+__all__ = ["DigestCache", "Digests", "changed", "content_key"]
 
 _MAGIC = b"aerogel digests 1\n"
 _RECORD = struct.Struct("<QQQqq32s")
@@ -68,12 +69,7 @@ class DigestCache:
         finally:
             os.close(fd)
         if (after.st_dev, after.st_ino, after.st_size, after.st_mtime_ns, after.st_ctime_ns) != key:
-            raise AerogelError(
-                f"`{shown(name)}` changed while it was read",
-                code="context.changed",
-                hints=["build again when nothing writes to the build context, or leave the file out of it"],
-                temporary=True,
-            )
+            raise changed(name)
         if is_settled:
             with self._lock:
                 self._load()[key] = found
@@ -92,11 +88,14 @@ class DigestCache:
         except OSError:
             return
         try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
             size = os.fstat(fd).st_size
             if size > _MAX_BYTES or ((size - len(_MAGIC)) % _RECORD.size and size):
                 os.ftruncate(fd, 0)
                 size = 0
-            os.write(fd, (b"" if size else _MAGIC) + b"".join(new))
+            data = memoryview((b"" if size else _MAGIC) + b"".join(new))
+            while data:
+                data = data[os.write(fd, data) :]
         except OSError:
             return
         finally:
@@ -112,6 +111,16 @@ class DigestCache:
             whole = len(body) - len(body) % _RECORD.size
             self._known = {record[:5]: record[5] for record in _RECORD.iter_unpack(body[:whole])}
         return self._known
+
+
+def changed(name: bytes) -> AerogelError:
+    """The error for a file of a context that is not any more what it was when the build began."""
+    return AerogelError(
+        f"`{shown(name)}` changed during the build",
+        code="context.changed",
+        hints=["build again when nothing writes to the build context, or leave the file out of it"],
+        temporary=True,
+    )
 
 
 def _hash(fd: int) -> bytes:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from aerogel.errors import EXIT_HOST, AerogelError
 from aerogel.files.entry import BLK, CHR, DIR, FIFO, REG, SYM, Entry, directory, shown
-from aerogel.files.hashing import DigestCache
+from aerogel.files.hashing import DigestCache, changed
 from aerogel.files.inside import Directories, open_regular
 from aerogel.files.pattern import IgnoreMatcher
 from aerogel.files.tree import Tree
@@ -117,6 +117,18 @@ class HostTree(Tree):
                 return open_regular(self._directories, path)
         except OSError as error:
             raise _unreadable(path, error) from error
+
+    def check_unchanged(self, path: bytes, fd: int) -> None:
+        """That the open file is the one whose digest was taken. Raises AerogelError `context.changed`."""
+        then, now = self._status[path], os.fstat(fd)
+        if (then.st_dev, then.st_ino, then.st_size, then.st_mtime_ns, then.st_ctime_ns) != (
+            now.st_dev,
+            now.st_ino,
+            now.st_size,
+            now.st_mtime_ns,
+            now.st_ctime_ns,
+        ):
+            raise changed(path)
 
     def digest(self, path: bytes) -> bytes:
         """The SHA-256 of a file's content."""

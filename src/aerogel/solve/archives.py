@@ -16,6 +16,7 @@ from aerogel.files.copy import CopyItem
 from aerogel.files.entry import REG, Entry, shown
 from aerogel.files.host import HostTree
 from aerogel.files.tar import Readable, TarWriter, scan
+from aerogel.store.disk import disk_errors
 
 __all__ = ["Archives"]
 
@@ -36,6 +37,7 @@ class Archives:
         """What the archive holds, None for a file that is none. Raises AerogelError `tar.*`, `codec.*`."""
         fd = self._tree.open(path)
         try:
+            self._tree.check_unchanged(path, fd)
             head = os.pread(fd, _HEAD, 0)
             family = sniff(head)
             if family is None and head[_MAGIC_AT : _MAGIC_AT + 5] != b"ustar":
@@ -50,15 +52,18 @@ class Archives:
             os.close(fd)
 
     def _spool(self, path: bytes, stream: Readable, *, is_compressed: bool) -> Sequence[Entry] | None:
-        spool = TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by `close`
+        with disk_errors(self._folder):
+            spool = TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by `close`
         try:
             while data := stream.read(_CHUNK):
-                spool.write(data)
+                with disk_errors(self._folder):
+                    spool.write(data)
                 if is_compressed and spool.tell() == len(data) and data[_MAGIC_AT : _MAGIC_AT + 5] != b"ustar":
                     # A compressed file that is no archive is copied as it is.
                     spool.close()
                     return None
-            spool.seek(0)
+            with disk_errors(self._folder):
+                spool.seek(0)
             found: dict[bytes, tuple[Entry, int]] = {}
             for entry, offset in scan(spool):
                 found.pop(entry.path, None)

@@ -23,6 +23,7 @@ from aerogel.files.tree import LayerTree, Origin
 from aerogel.oci.digest import Digest
 from aerogel.solve.archives import Archives
 from aerogel.solve.materials import Materials
+from aerogel.store.disk import disk_errors
 
 __all__ = ["ContextContent", "InlineContent", "LayerContent", "Source", "write_items"]
 
@@ -58,9 +59,13 @@ class ContextContent:
         if item.archive is not None:
             self.archives.write(item, tar)
             return
-        fd = self._tree.open(item.source or b"")
+        path = item.source or b""
+        fd = self._tree.open(path)
         try:
+            # The key was made of what the file was; a step may have run since.
+            self._tree.check_unchanged(path, fd)
             tar.file_fd(item.entry, fd)
+            self._tree.check_unchanged(path, fd)
         finally:
             os.close(fd)
 
@@ -142,9 +147,10 @@ def _reader(
         return _HelperReader(materials, materials.directories([layers[number]])[0], files)
     for name, descriptor in record.blobs.items():
         if name == "tar" or name.startswith("gzip-"):
+            materials.verify(descriptor)
             return _BlobReader(materials.store.blobs.open_fd(descriptor.digest), name)
     with materials.open_tar(layers[number]) as tar:
-        return _SpoolReader(tar, files)
+        return _SpoolReader(tar, files, materials.store.cache)
 
 
 class _BlobReader:
@@ -177,9 +183,13 @@ class _BlobReader:
 class _SpoolReader:
     """A blob that cannot be entered in the middle: one pass keeps what is wanted in a nameless file."""
 
-    def __init__(self, tar: Readable, files: list[tuple[bytes, int, int]]) -> None:
-        self._spool = TemporaryFile()  # noqa: SIM115 - closed by `close`
+    def __init__(self, tar: Readable, files: list[tuple[bytes, int, int]], folder: str) -> None:
         self._places: dict[int, int] = {}
+        with disk_errors(folder):
+            self._spool = TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
+            self._take(tar, files)
+
+    def _take(self, tar: Readable, files: list[tuple[bytes, int, int]]) -> None:
         at = 0
         for _, offset, size in sorted(set(files), key=lambda file: file[1]):
             self._places[offset] = self._spool.tell()

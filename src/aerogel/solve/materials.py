@@ -69,11 +69,14 @@ class Materials:
     """The layers of one build. `helper` starts the sandbox helper on first use."""
 
     def __init__(self, store: Store, helper: Callable[[], Helper], epoch_s: int) -> None:
+        self.on_wait: Callable[[], object] | None = None
+        """Called while another process does what is wanted here; may raise to give up."""
         self.store = store
         self.helper = helper
         self.epoch_s = epoch_s
         self._lock = threading.Lock()
         self._indexes: dict[Digest, LayerIndex] = {}
+        self._verified: set[Digest] = set()
 
     def tree(self, layers: Sequence[Digest]) -> LayerTree:
         """The merged tree of the layers, lowest first, from their indexes."""
@@ -146,7 +149,7 @@ class Materials:
     def _is_foreign(self, layer: Digest) -> bool:
         record = self.store.layers.record(layer)
         names = record.blobs if record is not None else {}
-        return bool(names) and not any(name.startswith(("gzip-", "zstd-")) for name in names)
+        return bool(names) and all(name.startswith("foreign-") for name in names)
 
     def _unpack(self, layers: tuple[Digest, ...]) -> str:
         helper = self.helper()
@@ -154,7 +157,7 @@ class Materials:
         snapshots = self.store.snapshots
         is_stack = self._is_foreign(layers[0])
         key = _stack_key(layers) if is_stack else layers[0]
-        with self.store.once(f"unpack-{mapping}-{key}"):
+        with self.store.once(f"unpack-{mapping}-{key}", self.on_wait):
             found = self.directory(key)
             if found is not None:
                 return found
@@ -196,9 +199,19 @@ class Materials:
         thread.start()
         try:
             self.helper().call("extract", args, [read_fd])
-        finally:
+        except AerogelError:
             os.close(read_fd)
             thread.join()
+            # What could not be read is the cause of what could not be unpacked.
+            if failures:
+                raise failures[0] from None
+            raise
+        except BaseException:
+            os.close(read_fd)
+            thread.join()
+            raise
+        os.close(read_fd)
+        thread.join()
         if failures:
             raise failures[0]
         if f"sha256:{digest.hexdigest()}" != layer:
@@ -218,10 +231,21 @@ class Materials:
         with self.store.blobs.open(descriptor.digest, descriptor.size) as stream:
             yield open_uncompressed(stream, descriptor.media_type)
 
-    def blob(self, layers: Sequence[Digest], position: int, codec: Codec, *, exact: bool = False) -> Descriptor:
+    def verify(self, blob: Descriptor) -> None:
+        """Reads a blob through once in this process, before it is entered in the middle. Raises `store.corrupt`."""
+        with self._lock:
+            if blob.digest in self._verified:
+                return
+        with self.store.blobs.open(blob.digest, blob.size) as stream:
+            while stream.read(1 << 20):
+                pass
+        with self._lock:
+            self._verified.add(blob.digest)
+
+    def blob(self, layers: Sequence[Digest], position: int, codec: Codec) -> Descriptor:
         """The compressed blob of layer `position` of a stack.
 
-        A blob that exists is taken, whatever its compression, unless `exact`; otherwise it is made, from the
+        The one of another tool is taken as it is; of ours the one with this codec, which is made if need be, from the
         layer's directory or from another blob.
         """
         layer = layers[position]
@@ -229,7 +253,7 @@ class Materials:
         if record is not None and record.blobs:
             if codec.name in record.blobs:
                 return record.blobs[codec.name]
-            if not exact:
+            if self._is_foreign(layer):
                 return next(iter(record.blobs.values()))
             with self.open_tar(layer) as stream:
                 made, _ = take_tar(self.store, stream, codec)

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from typing import NamedTuple, assert_never
 
 from aerogel.errors import AerogelError, Faults
-from aerogel.events import Sink, StepDone, StepStarted
+from aerogel.events import Sink, StepDone, StepLog, StepStarted
 from aerogel.files.codec import Codec
 from aerogel.files.host import HostTree
 from aerogel.graph.ops import Base, Copy, Git, Http, Local, Mkdir, Node, Run
@@ -93,6 +93,8 @@ class Solver:
         self._steps: dict[str, tuple[int, Step]] = {}
         for number, step in enumerate(steps, 1):
             self._steps.setdefault(step.node.digest, (number, step))
+        self._forced = {step.node.digest for step in steps if options.no_cache(step)}
+        self._tainted = _above(steps, self._forced)
         self._lock = threading.Lock()
         self._futures: dict[str, Future[Outcome]] = {}
         self._threads: list[threading.Thread] = []
@@ -100,6 +102,7 @@ class Solver:
         self._canceled = threading.Event()
         self._first_error: BaseException | None = None
         self.statuses: dict[str, str] = {}
+        materials.on_wait = self._give_up
 
     def solve(self, node: Node) -> Outcome:
         """The result of the node. Raises the error of the first step that failed, with the span of its instruction."""
@@ -239,13 +242,17 @@ class Solver:
             future = self._futures.get(node.digest)
         if future is not None and future.done():
             return future.result()
-        number, step = self._steps[node.digest]
-        if self._options.no_cache(step):
+        if node.digest in self._tainted:
             return None
         outcome = self._recorded(self._keys.definition(node))
         if outcome is not None:
-            self._sink.emit(StepStarted(number, step.title))
-            self._done(node, number, "CACHED", 0.0)
+            with self._lock:
+                is_new = node.digest not in self.statuses
+                self.statuses.setdefault(node.digest, "CACHED")
+            if is_new:
+                number, step = self._steps[node.digest]
+                self._sink.emit(StepStarted(number, step.title))
+                self._sink.emit(StepDone(number, "CACHED", 0.0))
         return outcome
 
     def _recorded(self, key: Digest, *, usable: bool = True) -> Outcome | None:
@@ -268,7 +275,7 @@ class Solver:
             ),
         )
         number, step = self._steps[node.digest]
-        use_cache = not self._options.no_cache(step)
+        use_cache = node.digest not in self._forced
         key = self._keys.content(node, self._narrowed(step, inputs))
         with self._slots:
             if self._canceled.is_set():
@@ -276,7 +283,7 @@ class Solver:
             self._sink.emit(StepStarted(number, step.title))
             began = time.monotonic()
             try:
-                with self._materials.store.once(key) as waited:
+                with self._materials.store.once(key, self._waiting(number)) as waited:
                     known = self._recorded(key) if use_cache or waited else None
                     status = "RAN" if known is None else "REUSED"
                     layer = self._execute(node, inputs, number) if known is None else Digest(known.chain[-1])
@@ -293,6 +300,23 @@ class Solver:
                 raise
             self._done(node, number, status, time.monotonic() - began)
         return outcome
+
+    def _give_up(self) -> None:
+        if self._canceled.is_set():
+            raise Canceled
+
+    def _waiting(self, step: int) -> Callable[[], None]:
+        """What to do while another process does the same step: say so once, and give up when the build ends."""
+        said = threading.Event()
+
+        def wait() -> None:
+            if self._canceled.is_set():
+                raise Canceled
+            if not said.is_set():
+                said.set()
+                self._sink.emit(StepLog(step, b"waiting: another build does this step\n", 2))
+
+        return wait
 
     def _narrowed(self, step: Step, inputs: tuple[tuple[Digest, ...], ...]) -> tuple[tuple[Digest, ...], ...]:
         """The inputs as the content key wants them: of what mounts read only what they show."""
@@ -355,3 +379,12 @@ class Solver:
                 raise AssertionError(f"{node!r} is not executed")
             case _:
                 assert_never(node.op)
+
+
+def _above(steps: Sequence[Step], forced: set[str]) -> set[str]:
+    """The nodes whose history holds a forced one: what was kept of them says nothing about this run."""
+    found = set(forced)
+    for step in steps:
+        if any(each.digest in found for each in step.node.inputs):
+            found.add(step.node.digest)
+    return found

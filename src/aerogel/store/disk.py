@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,9 @@ __all__ = [
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+
+_POLL_S = 0.05
 
 
 def human_size(size_bytes: int) -> str:
@@ -178,8 +182,8 @@ def boot_id() -> str:
 def once(directory: str, key: str, on_wait: Callable[[], object] | None = None) -> Iterator[bool]:
     """Holds the lock named `key`, among threads and processes; yields whether it had to wait for another holder.
 
-    `on_wait` is called before waiting. The lock ends with the process, however it ends. After waiting, look first
-    whether the other holder has done the work already.
+    `on_wait` is called about twenty times a second while waiting, and may raise to give up. The lock ends with the process,
+    however it ends. After waiting, look first whether the other holder has done the work already.
     """
     name = key.replace("/", "-").replace(":", "-")[:200]
     path = f"{directory}/{name}"
@@ -192,13 +196,16 @@ def once(directory: str, key: str, on_wait: Callable[[], object] | None = None) 
                 os.makedirs(directory, mode=0o700, exist_ok=True)
                 continue
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if on_wait is not None and not waited:
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    waited = True
+                # Not one long wait: Ctrl-C and a build that ends must be heard.
+                if on_wait is not None:
                     on_wait()
-                waited = True
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                time.sleep(_POLL_S)
             if not is_same_file(fd, path):
                 # The holder before us took the file away when it had done.
                 continue

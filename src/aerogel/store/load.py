@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Protocol, Self, cast
 import msgspec
 
 from aerogel.errors import AerogelError
-from aerogel.files.codec import UNCOMPRESSED, open_uncompressed, sniff
+from aerogel.files.codec import open_uncompressed, sniff
 from aerogel.files.entry import DIR, LNK, REG, SYM, shown
 from aerogel.files.index import build_index
 from aerogel.files.tar import CHUNK, scan
@@ -318,7 +318,7 @@ def _record_layer(layer: Layer, number: int, store: Store) -> None:
             detail=f"expected {layer.diff_id}\nfound    {found}",
         )
     # A plain tar is read at any offset; how others were made is not known.
-    codec = UNCOMPRESSED.name if not layer.compression else f"foreign-{short(descriptor.digest)}"
+    codec = f"foreign-{short(descriptor.digest)}"
     store.layers.save(layer.diff_id, size=size, blobs={codec: descriptor}, index=index)
 
 
