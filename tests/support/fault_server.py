@@ -74,6 +74,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         etag = f'"{hash(data):x}"'
         headers = {"ETag": etag, "Last-Modified": formatdate(0, usegmt=True)} if owner.etags else {}
+        if owner.etags and self.headers.get("If-None-Match") == etag:
+            self.answer(304, headers, b"")
+            return
         status, start = 200, 0
         wanted = self.headers.get("Range", "")
         if wanted.startswith("bytes=") and not fault.ignore_range:

@@ -78,6 +78,7 @@ def unpack(path: Path, folder: Path, title: str) -> int | None:
             extract(open_uncompressed(file, family or "tar"), root_fd, change=change)
     except AerogelError as error:
         error.message = f"{title} cannot be unpacked: {error.message}"
+        error.hints = error.hints or ("it is damaged or cut short: make or send it again",)
         raise
     finally:
         os.close(root_fd)

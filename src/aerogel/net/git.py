@@ -145,7 +145,13 @@ class GitClient:
         self._git(*inside, "remote", "add", "origin", remote)
         self._git(*inside, "checkout", "--quiet", "--force", *self._head(commit))
         if with_submodules:
-            done = self._try(*inside, "submodule", "--quiet", "update", "--init", "--recursive", "--depth=1")
+            update = (*inside, "submodule", "--quiet", "update", "--init", "--recursive")
+            done = self._try(*update, "--depth=1")
+            if done.returncode:
+                # A plain HTTP server has whole repositories only.
+                self._try(*inside, "submodule", "--quiet", "deinit", "--all", "--force")
+                shutil.rmtree(target / ".git" / "modules", ignore_errors=True)
+                done = self._try(*update)
             if done.returncode:
                 raise _unreachable(remote, done.stderr, what="a submodule of")
         self._tidy(target, keep_git_dir=keep_git_dir)

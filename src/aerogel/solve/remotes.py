@@ -280,4 +280,19 @@ def _named(address: str) -> Iterator[None]:
         yield
     except AerogelError as error:
         error.word = address
+        error.hints = error.hints or _hints(error)
         raise
+
+
+def _hints(error: AerogelError) -> tuple[str, ...]:
+    """What to do about the answers of servers."""
+    status = getattr(error, "status", None)
+    if status in (404, 410):
+        return ("check the address: the server has nothing there",)
+    if status in (401, 403, 407):
+        return ("it wants credentials that this build does not send, or refuses them: check the address",)
+    if status == 0:
+        return ("check the address, the network, and the proxy in `http_proxy` and `https_proxy`",)
+    if status is not None:
+        return ("try again later: the fault is the server's",) if status >= 500 else ("check the address",)
+    return ()
