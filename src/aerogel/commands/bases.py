@@ -97,7 +97,8 @@ class Bases:
     def _find(self, name: str, platform: str) -> BaseImage:
         bases = self._world.settings.bases
         reference = Reference.parse(name)
-        found = None if self._pull else self._stored(reference, name, platform)
+        # With --pull a stored image is the last resort, as for docker: it may be one that was built here.
+        found = None if self._pull or bases == "builtin" else self._stored(reference, name, platform)
         if found is not None:
             return found
         alias = self._world.settings.aliases.get(name)
@@ -108,12 +109,23 @@ class Bases:
             found = self._built_in(name, platform)
             if found is not None:
                 return found
+        found = self._stored(reference, name, platform) if self._pull and bases != "builtin" else None
+        if found is not None:
+            return found
         raise _missing(name, bases, self._stages)
 
     def _stored(self, reference: Reference, name: str, platform: str) -> BaseImage | None:
+        """An image of the local store, if it is for the platform."""
         store = self._world.store
         descriptor = store.images.resolve(reference)
-        return None if descriptor is None else self._loaded(descriptor, name, platform)
+        if descriptor is None:
+            return None
+        found = self._loaded(descriptor, name, platform)
+        wanted = Platform.parse(platform)
+        if not wanted.matches(found.config.platform):
+            self._tell(name, f"local store has it for {found.config.platform}, not for {wanted}")
+            return None
+        return found
 
     def _loaded(self, descriptor: Descriptor, name: str, platform: str) -> BaseImage:
         """An image whose blobs are in the store."""

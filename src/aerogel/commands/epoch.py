@@ -27,6 +27,8 @@ __all__ = ["ARG", "DEFAULT_EPOCH_S", "resolve_epoch"]
 
 ARG = "SOURCE_DATE_EPOCH"
 
+_MAX_EPOCH_S = 253402300799
+
 DEFAULT_EPOCH_S = 315532800
 """1980-01-01T00:00:00Z: the time of everything a build makes, unless SOURCE_DATE_EPOCH says another."""
 
@@ -48,6 +50,14 @@ def resolve_epoch(
     if not text:
         return DEFAULT_EPOCH_S, given
     if text.isascii() and text.isdecimal():
+        if int(text) > _MAX_EPOCH_S:
+            raise AerogelError(
+                f"`{ARG}={text}` is after the year 9999",
+                code="build.bad-epoch",
+                span=span,
+                exit_status=EXIT_USAGE,
+                hints=["give seconds, not milliseconds, since 1970"],
+            )
         return int(text), given
     found = _time_s(text, span, dockerfile, request, contexts, remotes)
     given[ARG] = "" if found is None else str(found)

@@ -42,6 +42,14 @@ def _parse(source: Source, faults: list[AerogelError]) -> Dockerfile:
             span=Span(source, 0, 0),
             hints=["a stage begins with `FROM image`"],
         )
+    zero = source.data.find(b"\0")
+    if zero >= 0:
+        raise AerogelError(
+            "a NUL byte cannot be in a Dockerfile",
+            code="dockerfile.nul",
+            span=Span(source, zero, zero + 1),
+            hints=["is this a binary file, or one in UTF-16? A Dockerfile is UTF-8 text"],
+        )
     reader = Reader(source, faults)
     args: list[Arg] = []
     stages: list[_OpenStage] = []
