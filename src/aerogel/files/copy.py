@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from aerogel.errors import AerogelError, nearest
 from aerogel.files.chmod import Chmod
-from aerogel.files.entry import DIR, LNK, REG, SYM, Entry, directory, parents, shown, sort_key
+from aerogel.files.entry import DIR, LNK, REG, SYM, WHITEOUT, Entry, directory, parents, shown, sort_key
 from aerogel.files.glob import has_wildcard, matcher, unescape
 from aerogel.files.pattern import PatternMatcher
 from aerogel.files.tree import Tree
@@ -145,6 +145,13 @@ class _Planner:
                 )
 
     def _put(self, entry: Entry, source: bytes | None, inode: Hashable | None) -> None:
+        if entry.path.rpartition(b"/")[2].startswith(WHITEOUT):
+            raise CopyError(
+                f"`{shown(entry.path)}` cannot be in a layer: names that begin with `.wh.` mean a removal there",
+                code="copy.whiteout-name",
+                word=shown(source or entry.path),
+                hints=["rename the file, or name it in `.dockerignore`"],
+            )
         self.made[entry.path] = CopyItem(entry, source)
         if inode is None:
             self.inodes.pop(entry.path, None)
@@ -194,7 +201,8 @@ class _Planner:
                     word=shown(archive),
                 )
             changed = self._changed(file, place, keep_owner=True)
-            self.made[place] = CopyItem(changed, file.path if file.kind == REG else None, archive)
+            self._put(changed, file.path if file.kind == REG else None, None)
+            self.made[place] = self.made[place]._replace(archive=archive)
             if file.path in linked:
                 self.inodes[place] = (archive, file.path)
             else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -89,7 +90,19 @@ def diff(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         lowers = [stack.enter_context(_directory(lower)) for lower in args["lowers"]]
         out = stack.enter_context(_output(fds[0]))
         entries = write_diff(out.write, upper, lowers, epoch=args.get("epoch"), exclude=_exclude(args))
+        _restore_root(upper, lowers)
     return {"entries": entries}
+
+
+def _restore_root(upper: int, lowers: list[int]) -> None:
+    """Owner and mode of the root directory, which no layer holds, as they were: later steps mount this directory."""
+    uid, gid, mode = 0, 0, 0o755
+    if lowers:
+        status = os.fstat(lowers[-1])
+        uid, gid, mode = status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
+    with system_errors("restore", b"", "diff.failed"):
+        os.fchown(upper, uid, gid)
+        os.fchmod(upper, mode)
 
 
 def archive(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:

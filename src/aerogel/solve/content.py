@@ -101,8 +101,12 @@ class LayerContent:
             if item.entry.kind == REG and item.source is not None and item.entry.size:
                 at = _origin(tree, item.source)
                 wanted.setdefault(at.layer, []).append((at.entry.path, at.offset, at.entry.size))
-        for number, files in wanted.items():
-            self._readers[number] = _reader(materials, layers, number, files)
+        try:
+            for number, files in wanted.items():
+                self._readers[number] = _reader(materials, layers, number, files)
+        except BaseException:
+            self.close()
+            raise
 
     def write(self, item: CopyItem, tar: TarWriter) -> None:
         at = _origin(self._tree, item.source or b"")

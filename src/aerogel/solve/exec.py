@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from signal import SIGTERM
 
 from aerogel.errors import AerogelError
@@ -27,7 +27,7 @@ from aerogel.sandbox.launch import Process
 from aerogel.sandbox.spec import Exit, Mount, Rootfs, Sandbox
 from aerogel.solve.ambient import Ambient
 from aerogel.solve.failure import step_failed, step_timed_out
-from aerogel.solve.materials import FS, Materials
+from aerogel.solve.materials import FS, Materials, make_layer_root
 from aerogel.solve.mounts import Prepared, prepare
 from aerogel.solve.subtree import MountError
 
@@ -66,7 +66,7 @@ def run(
     lent = ambient.lent
     try:
         upper, work = f"{made}/{FS}", f"{made}/work"
-        os.mkdir(upper, 0o755)
+        make_layer_root(upper)
         os.mkdir(work, 0o700)
         with ExitStack() as stack:
             mounts = prepare(
@@ -212,10 +212,6 @@ class _Command:
                 while data := os.read(read_fd, 1 << 16):
                     self._output(data)
                 return process.wait()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
         finally:
             self._ended.set()
             watcher.join()
@@ -227,13 +223,15 @@ class _Command:
         until = None if self._timeout_s is None else time.monotonic() + self._timeout_s
         while not self._ended.wait(0.1):
             late = until is not None and time.monotonic() > until
-            if self._canceled.is_set() or (late and self.is_late):
-                process.kill()
-                return
-            if late:
-                self.is_late = True
-                until = time.monotonic() + _GRACE_S
-                process.signal(SIGTERM)
+            # A process whose helper is gone cannot be signalled; `wait` tells what happened.
+            with suppress(OSError):
+                if self._canceled.is_set() or (late and self.is_late):
+                    process.kill()
+                    return
+                if late:
+                    self.is_late = True
+                    until = time.monotonic() + _GRACE_S
+                    process.signal(SIGTERM)
 
 
 class _Tail:

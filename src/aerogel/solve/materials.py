@@ -24,9 +24,11 @@ from aerogel.store.store import Store
 if TYPE_CHECKING:
     from aerogel.sandbox.launch import Helper
 
-__all__ = ["FS", "Materials", "save_layer", "take_tar"]
+__all__ = ["FS", "Materials", "make_layer_root", "save_layer", "take_tar"]
 
 _T = TypeVar("_T")
+
+_ROOT_MODE = 0o755
 
 FS = "fs"
 """The directory inside a snapshot that holds the layer's files."""
@@ -56,6 +58,12 @@ def save_layer(store: Store, layer: LayerBlob, index: LayerIndex) -> None:
     if layer.digest is not None and layer.size is not None and layer.codec is not None:
         blobs[layer.codec] = Descriptor(media_type=layer.media_type or "", digest=Digest(layer.digest), size=layer.size)
     store.layers.save(Digest(layer.diff_id), size=layer.size_uncompressed, blobs=blobs, index=index)
+
+
+def make_layer_root(path: str) -> None:
+    """Makes the root directory of a layer, whatever the umask: its mode is that of "/" in what is mounted from it."""
+    os.mkdir(path)
+    os.chmod(path, _ROOT_MODE)
 
 
 def _stack_key(layers: Sequence[Digest]) -> str:
@@ -163,7 +171,7 @@ class Materials:
                 return found
             made = snapshots.new(mapping)
             try:
-                os.mkdir(f"{made}/{FS}", 0o755)
+                make_layer_root(f"{made}/{FS}")
                 args: dict[str, object] = {
                     "path": f"{made}/{FS}",
                     "overlay": None if is_stack else helper.rung.overlay,
