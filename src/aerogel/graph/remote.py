@@ -57,10 +57,10 @@ def parse_remote(
             hints=["write `sha256:` and 64 hexadecimal digits, as `sha256sum FILE` prints them"],
         )
     path = re.split(r"[?#]", text, maxsplit=1)[0].partition("://")[2].partition("/")[2]
-    name = _unquote(path.rstrip("/").rpartition("/")[2])
+    name = _unquote(path).rstrip("/").rpartition("/")[2]
     return Http(
         url=text.partition("#")[0],
-        name=name if name not in ("", ".", "..") else "__unnamed__",
+        name=name if name not in ("", ".", "..") and "\0" not in name else "__unnamed__",
         checksum=checksum,
         unpack=unpack,
     )
