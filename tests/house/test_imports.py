@@ -19,7 +19,7 @@ FLOORS = (
     ("errors", "flag", "redact"),
     ("events", "settings"),
     ("net", "oci", "dockerfile", "sandbox"),
-    ("files", "graph"),
+    ("files", "graph", "registry"),
     ("store", "debian", "lint"),
     ("solve", "export", "runtime"),
     ("distroless",),

@@ -126,6 +126,7 @@ def test_only_the_command_line_prints_and_exits():
 
 STARTERS = {
     "sandbox/launch.py": "starts the helper",
+    "net/credential.py": "runs docker-credential programs",
     "net/git.py": "runs git",
 }
 """Modules that may start a program; the helper's own children are made by `os.fork` below `sandbox/`."""

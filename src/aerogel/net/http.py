@@ -380,7 +380,8 @@ def _ignore(count: int) -> None:
 
 
 def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
+    # By name: of a header that comes twice (WWW-Authenticate), urllib3's items would give the last line only.
+    return {name.lower(): headers[name] for name in headers}
 
 
 def _split_credentials(url: str) -> tuple[str, str]:

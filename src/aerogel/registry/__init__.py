@@ -1,0 +1,1 @@
+"""The client of registries: credentials, tokens, manifests, blobs, pushes."""
