@@ -23,7 +23,7 @@ from aerogel.graph.scope import PROXY_ARGS, Scope
 from aerogel.graph.sources import sources_of
 from aerogel.graph.stages import ContextRef, ImageRef, Plan, PlannedStage, ScratchRef, SourceRef, StageRef
 from aerogel.oci.platform import Platform
-from aerogel.oci.types import Healthcheck, ImageConfig
+from aerogel.oci.types import ContainerConfig, Healthcheck, ImageConfig
 from aerogel.redact import redact
 
 __all__ = ["BaseImage", "Graph", "Lowered", "Resolve", "Step", "lower"]
@@ -144,6 +144,7 @@ class _Lowering:
                 variant=platform.variant,
                 os_version=platform.os_version,
                 os_features=platform.os_features,
+                config=ContainerConfig(working_dir="/"),
             )
             config = ConfigState(image)
             scope = self.plan.globals.stage(config.env)
@@ -407,10 +408,8 @@ class _StageLowering:
     def command(self, it: ast.Cmd | ast.Entrypoint) -> None:
         if isinstance(it.command, ast.ExecForm):
             argv = it.command.argv
-        elif it.command.text:
-            argv = (*self.config.shell(), it.command.text)
         else:
-            argv = ()
+            argv = (*self.config.shell(), it.command.text)
         if isinstance(it, ast.Cmd):
             self.config.has_cmd = True
             self.config.edit(cmd=argv, args_escaped=True)
