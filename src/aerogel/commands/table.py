@@ -38,6 +38,8 @@ COMMANDS = (
     Command("load", "load", "Read images from an archive into the local store", group=STORE, aliases=("image load",)),
     Command("tag", "tag", "Give an image one more name", group=STORE, aliases=("image tag",)),
     Command("rmi", "rmi", "Remove images, or some of their names", group=STORE, aliases=("image rm", "image remove")),
+    Command("du", "du", "Show what the local store takes on the disk", group=STORE, aliases=("system df",)),
+    Command("prune", "prune", "Remove what no image needs", group=STORE, aliases=("system prune", "builder prune")),
     Command("cache ls", "cache_ls", "List the directories of RUN's cache mounts", group=STORE, aliases=("cache list",)),
     Command("cache rm", "cache_rm", "Remove directories of RUN's cache mounts", group=STORE, aliases=("cache remove",)),
     Command("doctor", "doctor", "Check what this host can do", group=HOST),

@@ -1,0 +1,104 @@
+"""`aerogel prune`: removes from the local store what no image needs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from aerogel.commands.format import size
+from aerogel.commands.result import Result
+from aerogel.commands.world import World
+from aerogel.errors import EXIT_USAGE, AerogelError
+from aerogel.flag import Flag
+from aerogel.oci.digest import Digest
+
+__all__ = ["EXAMPLES", "Prune", "PruneResult", "run"]
+
+EXAMPLES = (
+    ("what was not used for a week", "aerogel prune --older-than 7d"),
+    ("everything but the images that have a name", "aerogel prune --all"),
+)
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+class Prune(Struct, frozen=True, kw_only=True):
+    """Remove what nothing needs: kept results of steps, their layers, images without a name.
+
+    Images that have a name stay.
+    """
+
+    all: Annotated[bool, Flag("Forget all results of steps", short="a")] = False
+    older_than: Annotated[str, Flag("Forget results not used for so long, such as `12h` or `7d`", metavar="TIME")] = ""
+    max_size: Annotated[str, Flag("Forget the oldest until no more is taken, such as `10GB`", metavar="SIZE")] = ""
+    keep_untagged: Annotated[bool, Flag("Keep images that have no name")] = False
+    dry_run: Annotated[bool, Flag("Only tell what would be removed")] = False
+
+
+class PruneResult(Result, frozen=True, kw_only=True):
+    images: tuple[Digest, ...]
+    actions: int
+    layers: int
+    snapshots: int
+    blobs: int
+    freed_bytes: int
+    dry_run: bool
+
+    def text(self) -> str:
+        verb = "would be removed" if self.dry_run else "removed"
+        return (
+            f"{verb}: {len(self.images)} images, {self.actions} step results, {self.layers} layers, "
+            f"{self.snapshots} snapshots, {self.blobs} blobs, {size(self.freed_bytes)}"
+        )
+
+
+def run(options: Prune, world: World) -> PruneResult:
+    """Removes. Raises `prune.bad-value`, `store.busy` while another process uses the store, `store.*`."""
+    from aerogel.store.gc import prune
+
+    cutoff = world.clock() - _seconds(options.older_than) if options.older_than else None
+    done = prune(
+        world.store,
+        cutoff_s=cutoff,
+        max_size_bytes=_bytes(options.max_size) if options.max_size else None,
+        whole_cache=options.all,
+        keep_untagged=options.keep_untagged,
+        dry_run=options.dry_run,
+        remove=None if options.dry_run else lambda path: world.helper().call("remove", {"path": path}),
+    )
+    return PruneResult(
+        images=done.images,
+        actions=done.actions,
+        layers=done.layers,
+        snapshots=done.snapshots,
+        blobs=done.blobs,
+        freed_bytes=done.freed_bytes,
+        dry_run=options.dry_run,
+    )
+
+
+def _seconds(text: str) -> float:
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not (number.isascii() and number.isdecimal()):
+        raise _bad("--older-than", text, "a number and one of `s`, `m`, `h`, `d`, `w`: `12h`, `7d`")
+    return float(int(number) * _UNITS[unit])
+
+
+def _bytes(text: str) -> int:
+    number = text.rstrip("KMGTBkmgtb")
+    unit = text[len(number) :].upper()
+    unit = unit if unit in _SIZES else f"{unit}B"
+    if unit not in _SIZES or not (number.isascii() and number.isdecimal()):
+        raise _bad("--max-size", text, "a number and `KB`, `MB`, `GB` or `TB`: `10GB`")
+    return int(number) * _SIZES[unit]
+
+
+def _bad(flag: str, text: str, valid: str) -> AerogelError:
+    return AerogelError(
+        f"`{flag} {text}` cannot be understood",
+        code="prune.bad-value",
+        exit_status=EXIT_USAGE,
+        hints=[f"write {valid}"],
+    )
