@@ -406,10 +406,7 @@ class _StageLowering:
         self.config.commit(f"VOLUME {go_list(paths)}")
 
     def command(self, it: ast.Cmd | ast.Entrypoint) -> None:
-        if isinstance(it.command, ast.ExecForm):
-            argv = it.command.argv
-        else:
-            argv = (*self.config.shell(), it.command.text)
+        argv = it.command.argv if isinstance(it.command, ast.ExecForm) else (*self.config.shell(), it.command.text)
         if isinstance(it, ast.Cmd):
             self.config.has_cmd = True
             self.config.edit(cmd=argv, args_escaped=True)
