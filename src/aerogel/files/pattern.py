@@ -2,8 +2,9 @@ r"""The pattern language of `.dockerignore` and of `COPY --exclude`.
 
 `*` and `?` stay within a component, `**` crosses any number of them, `[a-z]` and `[^a-z]` are classes, a backslash
 takes the next character as it is. A pattern holds for a path and everything below it; of several, the last one that
-holds decides; `!` in front makes an exception. Patterns of one sign are merged, literals into sets, so that a long
-list costs little. Standard library only. Spec: the Dockerfile reference, ".dockerignore file"; moby/patternmatcher.
+holds decides; `!` in front makes an exception. Patterns are sorted by what they could match at all, and what holds for
+a directory or a name is remembered, so that a long list costs little. Standard library only. Spec: the Dockerfile
+reference, ".dockerignore file"; moby/patternmatcher.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ __all__ = ["IgnoreMatcher", "PatternMatcher"]
 
 _ESCAPED = frozenset(".+()|{}$^")
 _LITERAL = re.compile(r"[^*?\[\]\\]+")
+_GLOB = re.compile(r"[^\[\]\\/]+")
+_STAR, _DIRECTORIES, _ANYTHING = "[^/]*", "(?:.*/)?", ".*"
+_JUMPS = (_DIRECTORIES, _ANYTHING)
+_BREAKS = (_STAR, "/", *_JUMPS)
+_REMEMBERED = 100_000
+"""How many directories and names are remembered with what holds for them."""
 _BLANK = " \t\n\v\f\r\x85\xa0"
 
 
@@ -27,10 +34,23 @@ class PatternMatcher:
     def __init__(self, patterns: Sequence[str], spans: Sequence[Span | None] | None = None) -> None:
         self.patterns: list[str] = []
         self.numbers: list[int] = []
-        self._groups: list[_Group] = []
+        self.has_exceptions = False
+        self._is_exception: list[bool] = []
         self._exceptions: list[list[re.Pattern[str] | None]] = []
         """Of each exception the components, up to a `**` (None), which any depth may follow."""
-        self.has_exceptions = False
+        self._literals: dict[str, int] = {}
+        """Whole paths; the number is that of the last such pattern, as in the next one."""
+        self._names: dict[str, int] = {}
+        """Patterns `**/name`: a component anywhere."""
+        self._components = _Union()
+        """Patterns `**/glob`: a component anywhere."""
+        self._top = _Union()
+        """Patterns without a slash."""
+        self._below: dict[str, _Union] = {}
+        """Patterns by the name of their first directory."""
+        self._others = _Union()
+        self._of_component: dict[str, int] = {}
+        self._of_directory: dict[str, int] = {}
         for number, text in enumerate(patterns):
             self._add(text, number, spans[number] if spans else None)
 
@@ -45,22 +65,36 @@ class PatternMatcher:
             raise AerogelError(
                 "`!` alone excepts nothing", code="pattern.bad", span=span, hints=["write a path behind the `!`"]
             )
-        self.has_exceptions = self.has_exceptions or is_exception
-        if not self._groups or self._groups[-1].is_exception != is_exception:
-            self._groups.append(_Group(is_exception=is_exception))
-        self._groups[-1].add(body, len(self.patterns), span)
+        expression = _expression(body, span)
+        self._place(body, expression, len(self.patterns))
         if is_exception:
+            self.has_exceptions = True
             self._exceptions.append(_components(body, span))
         self.patterns.append(text)
         self.numbers.append(number)
+        self._is_exception.append(is_exception)
+
+    def _place(self, body: str, expression: str, place: int) -> None:
+        """Where a pattern is looked for; those that need not be tried for every path are the fast ones."""
+        name = body[3:] if body.startswith("**/") else ""
+        first, slash, _ = body.partition("/")
+        if _LITERAL.fullmatch(body):
+            self._literals[body] = place
+        elif name and _LITERAL.fullmatch(name) and "/" not in name:
+            self._names[name] = place
+        elif name and _GLOB.fullmatch(name) and "**" not in name:
+            self._components.add(_expression(name, None), place)
+        elif _GLOB.fullmatch(body) and "**" not in body:
+            self._top.add(expression, place)
+        elif slash and _LITERAL.fullmatch(first):
+            self._below.setdefault(first, _Union()).add(expression, place)
+        else:
+            self._others.add(expression, place)
 
     def matches(self, path: bytes) -> bool:
         """Whether the path, or a directory above it, is meant and not excepted."""
-        text = path.decode("utf-8", "surrogateescape")
-        for group in reversed(self._groups):
-            if group.matches(text):
-                return not group.is_exception
-        return False
+        place = self._deciding(path.decode("utf-8", "surrogateescape"))
+        return place >= 0 and not self._is_exception[place]
 
     def may_except_below(self, path: bytes) -> bool:
         """Whether an exception could hold for something below an ignored directory; else it need not be looked into."""
@@ -75,11 +109,55 @@ class PatternMatcher:
 
     def deciding(self, path: bytes) -> int | None:
         """Which of the given patterns (its place in the list) decided about the path; None if none holds."""
-        text = path.decode("utf-8", "surrogateescape")
-        for group in reversed(self._groups):
-            if group.matches(text):
-                return self.numbers[group.last(text)]
-        return None
+        place = self._deciding(path.decode("utf-8", "surrogateescape"))
+        return self.numbers[place] if place >= 0 else None
+
+    def _deciding(self, path: str) -> int:
+        """The place of the last pattern that holds for the path or a directory above it; -1 if none does."""
+        at = path.rfind("/")
+        if at < 0:
+            return self._own(path, path, "")
+        return max(self._own(path, path[at + 1 :], path[: path.find("/")]), self._directory(path[:at]))
+
+    def _directory(self, path: str) -> int:
+        """As `_deciding`, remembered. Iterative: paths may be deep."""
+        known = self._of_directory
+        found = known.get(path)
+        if found is not None:
+            return found
+        if len(known) > _REMEMBERED:
+            known.clear()
+        parts = path.split("/")
+        depth = len(parts)
+        last = -1
+        while depth > 1:
+            depth -= 1
+            above = known.get("/".join(parts[:depth]))
+            if above is not None:
+                last = above
+                break
+        else:
+            depth = 0
+        current = "/".join(parts[:depth])
+        for number in range(depth, len(parts)):
+            current = f"{current}/{parts[number]}" if number else parts[0]
+            last = max(last, self._own(current, parts[number], parts[0] if number else ""))
+            known[current] = last
+        return last
+
+    def _own(self, path: str, name: str, first: str) -> int:
+        """The last pattern that holds for this very path; `first` is its first directory, empty at the top."""
+        place = self._of_component.get(name)
+        if place is None:
+            if len(self._of_component) > _REMEMBERED:
+                self._of_component.clear()
+            place = max(self._names.get(name, -1), self._components.last(name))
+            self._of_component[name] = place
+        place = max(place, self._literals.get(path, -1), self._others.last(path))
+        if not first:
+            return max(place, self._top.last(path))
+        below = self._below.get(first)
+        return place if below is None else max(place, below.last(path))
 
 
 class IgnoreMatcher(PatternMatcher):
@@ -126,60 +204,28 @@ class IgnoreMatcher(PatternMatcher):
         return self.spans[number]
 
 
-class _Group:
-    """Neighbouring patterns of one sign."""
+class _Union:
+    """Patterns in one regular expression, the last first, so that what matches is the last that holds."""
 
-    __slots__ = ("_combined", "_each", "_rest", "is_exception", "literals", "names")
+    __slots__ = ("_each", "_regex")
 
-    def __init__(self, *, is_exception: bool) -> None:
-        self.is_exception = is_exception
-        self.literals: set[str] = set()
-        """Whole paths."""
-        self.names: set[str] = set()
-        """Patterns `**/name`: a component anywhere."""
+    def __init__(self) -> None:
         self._each: list[tuple[int, str]] = []
-        self._rest: list[str] = []
-        self._combined: re.Pattern[str] | None = None
+        self._regex: re.Pattern[str] | None = None
 
-    def add(self, body: str, number: int, span: Span | None) -> None:
-        expression = _expression(body, span)
-        self._each.append((number, expression))
-        if _LITERAL.fullmatch(body):
-            self.literals.add(body)
-        elif body.startswith("**/") and _LITERAL.fullmatch(body[3:]) and "/" not in body[3:]:
-            self.names.add(body[3:])
-        else:
-            self._rest.append(expression)
+    def add(self, expression: str, place: int) -> None:
+        self._each.append((place, expression))
+        self._regex = None
 
-    def matches(self, path: str) -> bool:
-        if self.literals and self._has_literal(path):
-            return True
-        if self.names and not self.names.isdisjoint(path.split("/")):
-            return True
-        return self._pattern().match(path) is not None
-
-    def _has_literal(self, path: str) -> bool:
-        if path in self.literals:
-            return True
-        at = path.rfind("/")
-        while at > 0:
-            if path[:at] in self.literals:
-                return True
-            at = path.rfind("/", 0, at)
-        return False
-
-    def _pattern(self) -> re.Pattern[str]:
-        if self._combined is None:
-            body = "|".join(self._rest) if self._rest else "(?!)"
-            self._combined = re.compile(f"(?:{body})(?:/|\\Z)", re.DOTALL)
-        return self._combined
-
-    def last(self, path: str) -> int:
-        """The number of the last pattern of the group that holds."""
-        for number, expression in reversed(self._each):
-            if re.compile(f"(?:{expression})(?:/|\\Z)", re.DOTALL).match(path):
-                return number
-        raise AssertionError(path)
+    def last(self, text: str) -> int:
+        """The place of the last pattern that is the whole text, or -1."""
+        if not self._each:
+            return -1
+        if self._regex is None:
+            body = "|".join(f"({expression})" for _, expression in reversed(self._each))
+            self._regex = re.compile(f"(?:{body})\\Z", re.DOTALL)
+        found = self._regex.match(text)
+        return -1 if found is None or found.lastindex is None else self._each[-found.lastindex][0]
 
 
 def _components(body: str, span: Span | None) -> list[re.Pattern[str] | None]:
@@ -206,9 +252,9 @@ def _expression(body: str, span: Span | None) -> str:
             at += 1
             if body[at : at + 1] == "/":
                 at += 1
-            out.append(".*" if at >= len(body) else "(?:.*/)?")
+            out.append(_ANYTHING if at >= len(body) else _DIRECTORIES)
         elif character == "*":
-            out.append("[^/]*")
+            out.append(_STAR)
         elif character == "?":
             out.append("[^/]")
         elif character == "[":
@@ -221,7 +267,33 @@ def _expression(body: str, span: Span | None) -> str:
             at += 1
         else:
             out.append("\\" + character if character in _ESCAPED else character)
-    return "".join(out)
+    return "".join(out if "[" in body or "\\" in body else _committed(out))
+
+
+def _committed(pieces: list[str]) -> list[str]:
+    """The pieces so that no number of stars makes matching slow.
+
+    What stands between a `*` and the next one in the same component may be taken at the first place where it fits:
+    the next `*` makes up for it. The same holds for whole components between one `**/` and the next. Not so with
+    classes, which may match a slash.
+    """
+    out: list[str] = []
+    at = 0
+    while at < len(pieces):
+        piece = pieces[at]
+        breaks = _BREAKS if piece == _STAR else _JUMPS
+        end = next((other for other in range(at + 1, len(pieces)) if pieces[other] in breaks), len(pieces))
+        inside = pieces[at + 1 : end]
+        if piece == _STAR and inside and end < len(pieces) and pieces[end] == _STAR:
+            out += ("(?>[^/]*?", *inside, ")")
+            at = end
+        elif piece == _DIRECTORIES and end < len(pieces) and inside[-1:] == ["/"]:
+            out += ("(?>(?:.*?/)??", *_committed(inside), ")")
+            at = end
+        else:
+            out.append(piece)
+            at += 1
+    return out
 
 
 def _class(body: str, at: int, span: Span | None) -> tuple[str, int]:
