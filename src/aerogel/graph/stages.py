@@ -67,7 +67,12 @@ class PlannedStage(msgspec.Struct, frozen=True):
 
     @property
     def instructions(self) -> tuple[ast.Instruction, ...]:
-        """All that is done in the stage: those of the base's ONBUILD, then its own."""
+        """All that is done in the stage: those of the base's ONBUILD, then its own.
+
+        A named context that has the name of the stage stands for all of it.
+        """
+        if isinstance(self.base, ContextRef) and self.base.name.partition("::")[0] == self.stage.name:
+            return ()
         return self.triggers + self.stage.instructions
 
     @property
@@ -98,7 +103,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     def source(self, word: ast.Word, planned: PlannedStage) -> SourceRef:
         """What the value of `COPY --from` or `from=` of a mount names."""
-        return _source(word, planned.index, self.names, self.request.contexts)
+        return _source(word, planned.index, self.names, self.request.contexts, planned.platform)
 
 
 def plan(dockerfile: ast.Dockerfile, request: Request, triggers: Triggers | None = None) -> Plan:
@@ -122,8 +127,8 @@ def plan(dockerfile: ast.Dockerfile, request: Request, triggers: Triggers | None
         if index in planned:
             continue
         stage = dockerfile.stages[index]
-        base = _base(stage, index, scope, request.contexts, numbers)
         platform = _platform(stage, scope, request)
+        base = _base(stage, index, scope, request.contexts, numbers, platform)
         own = _triggers(dockerfile, base, platform, triggers or {})
         planned[index] = PlannedStage(index=index, stage=stage, base=base, platform=platform, triggers=own)
         needs[index] = list(_needs(planned[index], names, request.contexts))
@@ -153,7 +158,12 @@ def _target(dockerfile: ast.Dockerfile, target: str, names: Mapping[str, int]) -
 
 
 def _base(
-    stage: ast.Stage, index: int, scope: Scope, contexts: frozenset[str], numbers: Mapping[str, list[int]]
+    stage: ast.Stage,
+    index: int,
+    scope: Scope,
+    contexts: frozenset[str],
+    numbers: Mapping[str, list[int]],
+    platform: str,
 ) -> SourceRef:
     """What a stage starts from; `numbers` are the places of the stages of each name."""
     name = scope.expand(stage.base)
@@ -166,13 +176,13 @@ def _base(
         )
     if name == "scratch":
         return ScratchRef()
-    if stage.name in contexts:
-        return ContextRef(stage.name)
+    if stage.name and (context := _context(stage.name, contexts, platform)):
+        return ContextRef(context)
     same = numbers.get(name.lower(), ())
     before = bisect.bisect_left(same, index)
     if before:
         return StageRef(same[before - 1])
-    context = _context(name, contexts)
+    context = _context(name, contexts, platform)
     return ContextRef(context) if context else ImageRef(name)
 
 
@@ -191,11 +201,17 @@ def _triggers(
     return tuple(found)
 
 
-def _context(name: str, contexts: frozenset[str]) -> str:
-    """The named context that stands for an image reference: by its name, or with the tag `latest` spelt out."""
+def _context(name: str, contexts: frozenset[str], platform: str) -> str:
+    """The named context that stands for a stage or an image: by its name, or with the tag `latest` spelt out.
+
+    `name::os/architecture` stands for it on that platform only, and comes first.
+    """
+    if not contexts:
+        return ""
     for candidate in (name, name.removesuffix(":latest"), f"{name}:latest"):
-        if candidate in contexts:
-            return candidate
+        for wanted in (f"{candidate}::{platform}", candidate):
+            if wanted in contexts:
+                return wanted
     return ""
 
 
@@ -230,11 +246,12 @@ def _sources(instructions: tuple[ast.Instruction, ...]) -> Iterator[ast.Word]:
                         yield option.value
 
 
-def _source(word: ast.Word, index: int, names: Mapping[str, int], contexts: frozenset[str]) -> SourceRef:
+def _source(word: ast.Word, index: int, names: Mapping[str, int], contexts: frozenset[str], platform: str) -> SourceRef:
     name = word.text
     lower = name.lower()
     if lower in names:
-        return ContextRef(lower) if lower in contexts else StageRef(names[lower])
+        context = _context(lower, contexts, platform)
+        return ContextRef(context) if context else StageRef(names[lower])
     if name.isdecimal() and int(name) < index:
         return StageRef(int(name))
     if name.isdecimal():
@@ -246,7 +263,7 @@ def _source(word: ast.Word, index: int, names: Mapping[str, int], contexts: froz
         )
     if lower == "scratch":
         return ScratchRef()
-    context = _context(name, contexts)
+    context = _context(name, contexts, platform)
     return ContextRef(context) if context else ImageRef(name)
 
 
@@ -260,7 +277,7 @@ def _needs(planned: PlannedStage, names: Mapping[str, int], contexts: frozenset[
     if isinstance(planned.base, StageRef):
         yield planned.base.index, planned.stage.base
     for word in _sources(planned.instructions):
-        ref = _source(word, planned.index, names, contexts)
+        ref = _source(word, planned.index, names, contexts, planned.platform)
         if isinstance(ref, StageRef):
             yield ref.index, word
 
