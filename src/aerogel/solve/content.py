@@ -91,22 +91,21 @@ class InlineContent:
 class LayerContent:
     """Files of the layers of an image or of another stage."""
 
-    def __init__(
-        self, materials: Materials, layers: Sequence[Digest], tree: LayerTree, items: Sequence[CopyItem]
-    ) -> None:
+    def __init__(self, materials: Materials, layers: Sequence[Digest], tree: LayerTree) -> None:
+        self._materials = materials
+        self._layers = layers
         self._tree = tree
         self._readers: dict[int, _Reader] = {}
+
+    def open(self, items: Sequence[CopyItem]) -> None:
+        """Makes the content of these items ready, in this order. `close` is owed even if it raises."""
         wanted: dict[int, list[tuple[bytes, int, int]]] = {}
         for item in items:
             if item.entry.kind == REG and item.source is not None and item.entry.size:
-                at = _origin(tree, item.source)
+                at = _origin(self._tree, item.source)
                 wanted.setdefault(at.layer, []).append((at.entry.path, at.offset, at.entry.size))
-        try:
-            for number, files in wanted.items():
-                self._readers[number] = _reader(materials, layers, number, files)
-        except BaseException:
-            self.close()
-            raise
+        for number, files in wanted.items():
+            self._readers[number] = _reader(self._materials, self._layers, number, files)
 
     def write(self, item: CopyItem, tar: TarWriter) -> None:
         at = _origin(self._tree, item.source or b"")

@@ -59,7 +59,7 @@ def copy(
                 layers = materials.tree(inputs[number])
                 layers.title = origin
                 items = select(op, number, layers, target, options)
-                source = LayerContent(materials, inputs[number], layers, items)
+                source = LayerContent(materials, inputs[number], layers)
             stack.callback(source.close)
             found.update((item.entry.path, (item, source)) for item in items)
         for each in op.sources:
@@ -69,7 +69,11 @@ def copy(
             name, size = each.inline.name.encode(), len(each.inline.content)
             for item in plan_inline(name, size, op.dest, target, options, each.inline.mode):
                 found[item.entry.path] = (item, content)
-        return _write_layer([found[path] for path in sorted(found, key=_order)], materials, codec)
+        ordered = [found[path] for path in sorted(found, key=_order)]
+        for opened in {id(source): source for _, source in ordered}.values():
+            if isinstance(opened, LayerContent):
+                opened.open([item for item, its in ordered if its is opened])
+        return _write_layer(ordered, materials, codec)
 
 
 def mkdir(op: Mkdir, layers: tuple[Digest, ...], materials: Materials, codec: Codec) -> Digest | None:

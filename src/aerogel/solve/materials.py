@@ -237,16 +237,26 @@ class Materials:
             raise AerogelError(f"layer `{layer}` has no blob in the store", code="store.missing")
         descriptor = next(iter(record.blobs.values()))
         with self.store.blobs.open(descriptor.digest, descriptor.size) as stream:
-            yield open_uncompressed(stream, descriptor.media_type)
+            try:
+                yield open_uncompressed(stream, descriptor.media_type)
+            except AerogelError as error:
+                if error.code.startswith(("codec.", "tar.", "extract.")):
+                    # A damaged blob shows itself in many ways before its end; then it is dropped and named.
+                    self._blame(descriptor)
+                raise
+
+    def _blame(self, blob: Descriptor) -> None:
+        """Raises `store.corrupt` if the blob is not what its digest says; it is dropped then."""
+        with self.store.blobs.open(blob.digest, blob.size) as stream:
+            while stream.read(1 << 20):
+                pass
 
     def verify(self, blob: Descriptor) -> None:
         """Reads a blob through once in this process, before it is entered in the middle. Raises `store.corrupt`."""
         with self._lock:
             if blob.digest in self._verified:
                 return
-        with self.store.blobs.open(blob.digest, blob.size) as stream:
-            while stream.read(1 << 20):
-                pass
+        self._blame(blob)
         with self._lock:
             self._verified.add(blob.digest)
 
