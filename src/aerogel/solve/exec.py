@@ -63,36 +63,18 @@ def run(
     lowers = materials.directories(layers)
     mapping = helper.rung.map_id
     made = snapshots.new(mapping)
-    lent = ambient.lent
     try:
         upper, work = f"{made}/{FS}", f"{made}/work"
         make_layer_root(upper)
         os.mkdir(work, 0o700)
         with ExitStack() as stack:
+            lent = ambient.lent
             mounts = prepare(
                 node, op, inputs, contexts, materials, lent, stack, step=step, sink=sink, canceled=canceled
             )
             root = Rootfs(lowers=tuple(lowers), upper=upper, work=work)
             sandbox = _sandbox(op, root, materials.tree(layers), ambient, mounts)
-            tail = _Tail(_TAIL_LINES)
-            log = lent.logs.open(step) if lent.logs is not None else None
-            if log is not None:
-                stack.callback(log.close)
-
-            def output(data: bytes) -> None:
-                tail.add(data)
-                if log is not None:
-                    log.add(data)
-                sink.emit(StepLog(step, data))
-
-            command = _Command(sandbox, mounts.agents, output, canceled, lent.timeout_s)
-            with _about_mounts(op):
-                ended = command.run(materials)
-        if ended.code != 0:
-            where = log.path if log is not None else ""
-            if command.is_late and lent.timeout_s is not None:
-                raise step_timed_out(lent.timeout_s, tail.text(), log=where)
-            raise step_failed(op, ended, tail.text(), disk_full=_is_full(made), log=where, tree=materials.tree(layers))
+            _must_succeed(op, sandbox, mounts, materials, ambient, materials.tree(layers), sink, step, canceled)
         layer, index = _take_layer(materials, upper, lowers, codec, mounts.secrets)
         if not index.entries:
             snapshots.discard(made, materials.remove)
@@ -103,6 +85,43 @@ def run(
     except BaseException:
         snapshots.discard(made, materials.remove)
         raise
+
+
+def _must_succeed(
+    op: Run,
+    sandbox: Sandbox,
+    prepared: Prepared,
+    materials: Materials,
+    ambient: Ambient,
+    tree: LayerTree,
+    sink: Sink,
+    step: int,
+    canceled: threading.Event,
+) -> None:
+    """Runs the command; all that it says goes to its log and to the sink. Raises when it fails."""
+    lent = ambient.lent
+    tail = _Tail(_TAIL_LINES)
+    log = lent.logs.open(step) if lent.logs is not None else None
+
+    def output(data: bytes) -> None:
+        tail.add(data)
+        if log is not None:
+            log.add(data)
+        sink.emit(StepLog(step, data))
+
+    command = _Command(sandbox, prepared.agents, output, canceled, lent.timeout_s)
+    try:
+        with _about_mounts(op):
+            ended = command.run(materials)
+    finally:
+        if log is not None:
+            log.close()
+    where = log.path if log is not None else ""
+    if ended.code != 0 and command.is_late and lent.timeout_s is not None:
+        raise step_timed_out(lent.timeout_s, tail.text(), log=where)
+    if ended.code != 0:
+        disk_full = _is_full(sandbox.root.upper or "/")
+        raise step_failed(op, ended, tail.text(), disk_full=disk_full, log=where, tree=tree)
 
 
 def _is_full(path: str) -> bool:
