@@ -219,6 +219,19 @@ def test_known_checksum_needs_no_server(bench: Bench) -> None:
     assert len(bench.server.seen) == asked
 
 
+def test_damaged_content_is_fetched_again(bench: Bench) -> None:
+    bench.server.files["/f"] = b"one"
+    digest = hashlib.sha256(b"one").hexdigest()
+    context = bench.dockerfile(f"FROM scratch\nADD {bench.server.url}/f /f\n")
+    pinned = bench.dockerfile(f"FROM scratch\nADD --checksum=sha256:{digest} {bench.server.url}/f /f\n", "pinned")
+    for words in ([context], ["-f", f"{pinned}/pinned", context]):
+        bench.build(*words)
+        [content] = bench.state.glob("**/http-v1/content/*")
+        content.write_bytes(b"cut")
+        bench.build(*words, "--no-cache")
+        assert bench.files == {"f": b"one"}
+
+
 def test_unpack_is_asked_for_with_urls(bench: Bench) -> None:
     data = tar({"in/side": b"x"}, "w:gz")
     bench.server.files["/a.tgz"] = data

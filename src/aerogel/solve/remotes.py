@@ -60,6 +60,7 @@ class Remotes:
         self._busy: dict[str, threading.Lock] = {}
         self._done: dict[str, object] = {}
         self._trees: list[tuple[HostTree, Path]] = []
+        self._digests = DigestCache(Path(store.cache) / "digests-v1")
 
     def close(self) -> None:
         """Closes the trees and removes what was unpacked for this build."""
@@ -68,6 +69,7 @@ class Remotes:
         for tree, folder in trees:
             tree.close()
             self._store.scratch.discard(str(folder))
+        self._digests.save()
 
     def prefetch(self, ops: Sequence[Http | Git]) -> None:
         """Asks for all of them at the same time; what fails is raised again when its source is used."""
@@ -123,7 +125,7 @@ class Remotes:
         if not op.checksum:
             return None
         path = self._content(op.checksum.removeprefix("sha256:"))
-        if not path.exists():
+        if not self._is_intact(path):
             return None
         known = self._facts(self._facts_path(op.url))
         return Fetched(path.name, path, known.get("last_modified", "") if known.get("digest") == path.name else "")
@@ -134,7 +136,7 @@ class Remotes:
             known = self._facts(facts_path)
             path = self._content(known.get("digest", "-"))
             headers = {}
-            if known and path.exists():
+            if known and self._is_intact(path):
                 headers = {"If-None-Match": known["etag"]} if known["etag"] else {}
                 if known["last_modified"] and not headers:
                     headers = {"If-Modified-Since": known["last_modified"]}
@@ -180,6 +182,16 @@ class Remotes:
 
     def _content(self, digest: str) -> Path:
         return Path(self._store.cache) / "http-v1" / "content" / digest
+
+    def _is_intact(self, path: Path) -> bool:
+        """Whether content is there and has the digest of its name: a power cut may have lost some of it."""
+        try:
+            found = self._digests.digest(
+                path.lstat(), lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC), os.fsencode(path)
+            )
+        except FileNotFoundError:
+            return False
+        return found.hex() == path.name
 
     @staticmethod
     def _facts(path: Path) -> dict[str, str]:
