@@ -89,18 +89,6 @@ class Plan(msgspec.Struct, frozen=True):
     names: Mapping[str, int]
     request: Request
 
-    def images(self) -> list[tuple[str, str]]:
-        """Every image reference with its platform that the plan starts from or reads, each once, in order."""
-        found: dict[tuple[str, str], None] = {}
-        for planned in self.stages:
-            if isinstance(planned.base, ImageRef):
-                found[planned.base.name, planned.platform] = None
-            for word in _sources(planned.instructions):
-                ref = self.source(word, planned)
-                if isinstance(ref, ImageRef):
-                    found[ref.name, planned.platform] = None
-        return list(found)
-
     def source(self, word: ast.Word, planned: PlannedStage) -> SourceRef:
         """What the value of `COPY --from` or `from=` of a mount names."""
         return _source(word, planned.index, self.names, self.request.contexts, planned.platform)

@@ -230,13 +230,15 @@ def _seed(whole: _Step, asked: Asked, at: int, path: str) -> None:
             raise MountError(at, f"a cache cannot begin with a file, `{asked.source}`", code="solve.mount-source")
         options = CopyOptions(keep_owner=True, epoch=whole.materials.epoch_s)
         items = select(op, 1, merged, LayerTree([]), options)
-        source = LayerContent(whole.materials, layers, merged, items)
+        source = LayerContent(whole.materials, layers, merged)
     read_fd, write_fd = os.pipe()
     failures: list[BaseException] = []
 
     def pump() -> None:
         try:
             with os.fdopen(write_fd, "wb") as pipe:
+                if isinstance(source, LayerContent):
+                    source.open(items)
                 write_items([(item, source) for item in items], TarWriter(pipe.write))
         except BrokenPipeError:
             return  # the job failed and says why

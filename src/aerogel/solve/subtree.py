@@ -102,8 +102,9 @@ class _Contents:
         self, materials: Materials, layers: tuple[Digest, ...], tree: LayerTree, items: list[CopyItem]
     ) -> None:
         self._found: dict[bytes, bytes] = {}
-        source = LayerContent(materials, layers, tree, items)
+        source = LayerContent(materials, layers, tree)
         try:
+            source.open(items)
             for item in items:
                 if item.source is not None and item.entry.size:
                     hasher = _Hasher()
