@@ -89,6 +89,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         str | None,
         Flag("Platform of images; default: the host's", metavar="OS/ARCH", env="DOCKER_DEFAULT_PLATFORM"),
     ] = None
+    insecure_registry: Annotated[
+        str,
+        Flag("Registries that may be spoken to without TLS, separated by commas", metavar="HOST[:PORT],..."),
+    ] = ""
     debug: Annotated[bool, Flag("Show a traceback for every error")] = False
 
     aliases: dict[str, str] = {}
@@ -104,6 +108,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     def docker_config(self) -> Path:
         """The folder of docker's `config.json`, which holds credentials of registries."""
         return Path(self.environment.get("DOCKER_CONFIG") or _home(self.environment) / ".docker")
+
+    @property
+    def auth_files(self) -> tuple[Path, ...]:
+        """The files that may hold credentials of registries, in the order of search; `login` writes the last one."""
+        environment = self.environment
+        if named := environment.get("REGISTRY_AUTH_FILE"):
+            return (self.directory / named,)
+        docker = self.docker_config / "config.json"
+        if environment.get("DOCKER_CONFIG"):
+            return (docker,)
+        podman = [_xdg(environment, "XDG_CONFIG_HOME", _home(environment) / ".config")]
+        if (runtime := environment.get("XDG_RUNTIME_DIR", "")).startswith("/"):
+            podman.insert(0, Path(runtime))
+        return (*(folder / "containers" / "auth.json" for folder in podman), docker)
 
     @property
     def is_ci(self) -> bool:

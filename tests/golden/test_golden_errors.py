@@ -18,10 +18,11 @@ from aerogel.cli import main
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store of its own, and no settings of the user."""
     monkeypatch.setattr(main, "_catch_signals", lambda: None)
-    for name in ("SOURCE_DATE_EPOCH", "NO_COLOR", "AEROGEL_ISOLATION", "AEROGEL_BASES", "AEROGEL_PLATFORM", "SSH_AUTH_SOCK"):
+    for name in ("SOURCE_DATE_EPOCH", "NO_COLOR", "AEROGEL_ISOLATION", "AEROGEL_PLATFORM", "SSH_AUTH_SOCK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("AEROGEL_PROGRESS", "plain")
+    monkeypatch.setenv("AEROGEL_BASES", "builtin")  # no registry is asked for a name that is nowhere else
     monkeypatch.setenv("AEROGEL_ROOT", str(tmp_path / "state"))
     return tmp_path / "state"
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aerogel.commands.ambient import proxies
 from aerogel.commands.world import World
-from aerogel.errors import AerogelError, Span, nearest
-from aerogel.events import Message
+from aerogel.errors import AerogelError, Diagnostic, Span, nearest
+from aerogel.events import Message, Warned
 from aerogel.files.codec import GZIP, LayerWriter
 from aerogel.graph.ops import frame
 from aerogel.graph.stages import ContextRef, ImageRef, SourceRef
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Bases"]
 
 _VERSION = b"aerogel-base-v1"
+_FIRST_STEP = 1000
+"""Steps that pull have numbers above those of instructions."""
 
 
 class Bases:
@@ -57,6 +60,7 @@ class Bases:
         self._materials = materials
         self._images = images
         self._pull = pull
+        self._step = _FIRST_STEP
         self._lock = threading.Lock()
         self._found: dict[tuple[str, str], BaseImage] = {}
         self._busy: dict[tuple[str, str], threading.Lock] = {}
@@ -109,15 +113,40 @@ class Bases:
             found = self._built_in(name, platform)
             if found is not None:
                 return found
-        found = self._stored(reference, name, platform) if self._pull and bases != "builtin" else None
-        if found is not None:
+        if name.lower() in self._stages or bases == "builtin":
+            raise _missing(name, bases, self._stages)
+        try:
+            return self._pulled(reference, name, platform)
+        except AerogelError as error:
+            found = self._stored(reference, name, platform) if self._pull else None
+            if found is None:
+                raise _not_pulled(error, name, bases, self._stages) from error
+            self._world.sink.emit(
+                Warned(Diagnostic(f"`{name}` was not brought up to date: {error.message}", code="build.stale-base"))
+            )
             return found
-        raise _missing(name, bases, self._stages)
+
+    def _pulled(self, reference: Reference, name: str, platform: str) -> BaseImage:
+        """The image of a registry, put in the store."""
+        from aerogel.commands.registries import open_registries, pull_image
+
+        with self._lock:
+            self._step += 1
+            number = self._step
+        with closing(open_registries(self._world)) as registries:
+            pulled = pull_image(self._world, registries, reference, Platform.parse(platform), number=number)
+        self._tell(name, f"registry, {pulled.served.digest}")
+        config = pulled.image.config
+        return BaseImage(tuple(config.rootfs.diff_ids), config)
 
     def _stored(self, reference: Reference, name: str, platform: str) -> BaseImage | None:
         """An image of the local store, if it is for the platform."""
         store = self._world.store
         descriptor = store.images.resolve(reference)
+        if descriptor is None and reference.digest is not None:
+            from aerogel.commands.registries import stored_by_digest
+
+            descriptor = stored_by_digest(store, reference, Platform.parse(platform))
         if descriptor is None:
             return None
         found = self._loaded(descriptor, name, platform)
@@ -234,5 +263,18 @@ def _missing(name: str, bases: str, stages: Sequence[str]) -> AerogelError:
             "`aerogel images` lists the local ones"
         )
     if bases == "registry":
-        hints = ["this version fetches nothing from registries: load the image with `aerogel load`"]
+        hints = hints[:1] if near else ["`aerogel images` lists the local ones"]
     return AerogelError(f"base image `{name}` was not found", code="build.no-base", hints=hints)
+
+
+def _not_pulled(error: AerogelError, name: str, bases: str, stages: Sequence[str]) -> AerogelError:
+    """Why the registry, the last place, did not give the image, and where it is not either."""
+    missing = _missing(name, bases, stages)
+    if error.code in ("registry.not-found", "registry.unauthorized", "registry.denied"):
+        missing.detail = error.message
+        missing.hints = tuple(dict.fromkeys((*error.hints, *missing.hints)))
+        return missing
+    places = "the local store" if bases == "registry" else "the local store, the aliases and the built-in bases"
+    error.message = f"base image `{name}` cannot be fetched: {error.message}"
+    error.hints = (f"the registry was asked last: `{name}` is not in {places}", *error.hints, *missing.hints)
+    return error

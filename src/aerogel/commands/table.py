@@ -34,6 +34,9 @@ COMMANDS = (
     Command("format", "formatting", "Write Dockerfiles in house form", group=FILES),
     Command("images", "images", "List images", group=STORE, aliases=("image ls", "image list")),
     Command("inspect", "inspect", "Show everything about images as JSON", group=STORE, aliases=("image inspect",)),
+    Command(
+        "pull", "pull", "Bring an image from a registry into the local store", group=STORE, aliases=("image pull",)
+    ),
     Command("save", "save", "Write images to an archive", group=STORE, aliases=("image save",)),
     Command("load", "load", "Read images from an archive into the local store", group=STORE, aliases=("image load",)),
     Command("tag", "tag", "Give an image one more name", group=STORE, aliases=("image tag",)),

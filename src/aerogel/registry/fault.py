@@ -25,41 +25,39 @@ def registry_codes(body: bytes) -> tuple[tuple[str, str], ...]:
 
 def explain(error: HttpError, what: str, *, registry: str, user: str | None = None) -> AerogelError:
     """The error of a request as one about `what` (`image "x"`). `user` is None for an anonymous request."""
-    if error.status == 0 or error.code != "net.status":
+    if error.code != "net.status":
         return error
-    codes = registry_codes(error.body)
-    said = f"{error.message}{_said(codes)}"
+    said = f"{error.message}{_said(registry_codes(error.body))}"
     login = f"log in with `aerogel login {registry}`"
-    hints: list[str] = []
-    status = EXIT_NETWORK
+
+    def made(message: str, *hints: str, code: str, exit_status: int = EXIT_NETWORK) -> AerogelError:
+        return AerogelError(
+            f"{message}: {said}",
+            code=code,
+            hints=[*hints, *error.hints],
+            exit_status=exit_status,
+            temporary=error.temporary,
+        )
+
     match error.status:
+        case 401 if user is None:
+            message = f"the registry `{registry}` does not give {what} to anonymous users, or has none"
+            return made(message, f"check the name, or {login}", code="registry.unauthorized")
         case 401:
-            code = "registry.unauthorized"
-            if user is None:
-                message = f"the registry `{registry}` does not give {what} to anonymous users, or has none: {said}"
-                hints = [f"check the name, or {login}"]
-            else:
-                message = f"the registry `{registry}` refuses the credentials of `{user}` for {what}: {said}"
-                hints = [login]
+            message = f"the registry `{registry}` refuses the credentials of `{user}` for {what}"
+            return made(message, login, code="registry.unauthorized")
         case 403:
-            code = "registry.denied"
-            message = f"the registry `{registry}` denies {what}: {said}"
-            hints = [f"check the name, or {login}" if user is None else f"`{user}` may lack the right to do this"]
+            hint = f"check the name, or {login}" if user is None else f"`{user}` may lack the right to do this"
+            return made(f"the registry `{registry}` denies {what}", hint, code="registry.denied")
         case 404:
-            code = "registry.not-found"
-            status = EXIT_FAILED
-            message = f"{what} is not in the registry `{registry}`: {said}"
+            message = f"{what} is not in the registry `{registry}`"
+            return made(message, code="registry.not-found", exit_status=EXIT_FAILED)
         case 429:
-            code = "registry.rate-limit"
-            wait = f"; it asks to wait {error.retry_after_s:.0f} seconds" if error.retry_after_s else ""
-            message = (
-                f"the registry `{registry}` takes no more requests for now, its rate limit is reached{wait}: {said}"
-            )
-            hints = [f"{login}: users have higher limits" if user is None else "try again later"]
-        case _:
-            code = "registry.status"
-            message = f"the registry `{registry}` fails at {what}: {said}"
-    return AerogelError(message, code=code, hints=[*hints, *error.hints], exit_status=status, temporary=error.temporary)
+            wait = f", and it asks to wait {error.retry_after_s:.0f} seconds" if error.retry_after_s else ""
+            hint = f"{login}: users have higher limits" if user is None else "try again later"
+            message = f"the rate limit of the registry `{registry}` is reached{wait}"
+            return made(message, hint, code="registry.rate-limit")
+    return made(f"the registry `{registry}` fails at {what}", code="registry.status")
 
 
 def _said(codes: tuple[tuple[str, str], ...]) -> str:

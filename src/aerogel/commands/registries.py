@@ -1,0 +1,195 @@
+"""Registries for commands: the client of a run, and images on their way from a registry into the store.
+
+Here the two meet that do not know each other: `registry` and `store`. Blobs come in parallel, each checked before it
+has a name in the store; the image gets its name when all of it is there.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import BinaryIO, cast
+
+import msgspec
+
+from aerogel.commands.remotes import http_client
+from aerogel.commands.world import World
+from aerogel.errors import EXIT_INTERRUPTED, AerogelError
+from aerogel.events import Progress, Sink, step
+from aerogel.oci.image import Image, load
+from aerogel.oci.platform import Platform
+from aerogel.oci.reference import Reference
+from aerogel.oci.types import Descriptor
+from aerogel.registry.client import Registries, Repository
+from aerogel.registry.credentials import Credentials
+from aerogel.store.images import describe
+from aerogel.store.load import record_layers
+from aerogel.store.store import Store
+
+__all__ = [
+    "PARALLEL",
+    "Meter",
+    "Pulled",
+    "credentials",
+    "in_parallel",
+    "open_registries",
+    "pull_image",
+    "stored_by_digest",
+]
+
+PARALLEL = 4
+"""Blobs that move at the same time."""
+
+
+def open_registries(world: World) -> Registries:
+    """The client with the settings' proxies, certificates, credentials and insecure registries; the caller closes."""
+    insecure = {name.strip() for name in world.settings.insecure_registry.split(",")} - {""}
+    return Registries(
+        http_client(world), credentials(world), insecure=insecure, on_secret=world.redactor.add, clock=_clock
+    )
+
+
+def _clock() -> float:
+    import time
+
+    return time.monotonic()
+
+
+def credentials(world: World) -> Credentials:
+    """What docker's and podman's files say."""
+    settings = world.settings
+    return Credentials(settings.auth_files, settings.environment, on_secret=world.redactor.add)
+
+
+class Pulled(msgspec.Struct, frozen=True, kw_only=True):
+    """An image that is in the store now. `served` is what its name meant at the registry, maybe an index."""
+
+    reference: Reference
+    image: Image
+    served: Descriptor
+    size: int
+    """Bytes that came."""
+
+
+class Meter:
+    """Counts the bytes of parallel transfers into progress events; `cancel` makes the others stop."""
+
+    def __init__(self, sink: Sink, number: int, label: str, total: int) -> None:
+        self._sink = sink
+        self._number = number
+        self._label = label
+        self._total = total
+        self._lock = threading.Lock()
+        self._shown = 0
+        self._is_canceled = False
+        self.done = 0
+
+    def add(self, count: int) -> None:
+        """Raises `registry.canceled` when another transfer has failed."""
+        with self._lock:
+            if self._is_canceled:
+                raise AerogelError("the transfer was given up", code="registry.canceled", exit_status=EXIT_INTERRUPTED)
+            self.done += count
+            if abs(self.done - self._shown) < max(1 << 18, self._total // 100) and self.done != self._total:
+                return
+            self._shown = self.done
+            self._sink.emit(Progress(self._number, self._label, self.done, self._total))
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._is_canceled = True
+
+
+def pull_image(
+    world: World, registries: Registries, reference: Reference, platform: Platform, *, number: int = 1
+) -> Pulled:
+    """Brings one image into the store, under its name if it has a tag and no digest. `number` is the step's.
+
+    Raises `registry.*`, `net.*`, `oci.*` (`oci.platform-missing`), `store.*`.
+    """
+    store = world.store
+    repository = registries.repository(reference)
+    with step(world.sink, number, f"pull {reference.familiar()}") as running:
+        source = repository.blobs()
+        served = source.resolve(reference)
+        remote = load(served, source, platform)
+        _check_platform(remote, reference, platform)
+        layers = {layer.digest: layer for layer in remote.manifest.layers if not layer.urls}
+        wanted = [layer for layer in layers.values() if store.blobs.size(layer.digest) != layer.size]
+        size = sum(layer.size for layer in wanted)
+        meter = Meter(world.sink, number, repository.name, size)
+        in_parallel((lambda layer=layer: _take(layer, repository, store, meter) for layer in wanted), meter)
+        store.blobs.put(remote.config_bytes)
+        store.blobs.put(remote.manifest_bytes)
+        if served.digest != remote.digest:
+            store.blobs.put(source.read(served.digest))
+        image = msgspec.structs.replace(remote, blobs=store.blobs)
+        record_layers(image, store)
+        meta = describe(image.descriptor, store.blobs)
+        if reference.digest is None:
+            store.images.tag(reference, image.descriptor, meta)
+        else:
+            store.images.add(image.descriptor, meta)
+        if not wanted:
+            running.note = "all layers are here"
+    return Pulled(reference=reference, image=image, served=served, size=size)
+
+
+def in_parallel(jobs: Iterable[object], meter: Meter) -> None:
+    """Runs the jobs on a few threads; the first fault stops the others and is raised."""
+    with ThreadPoolExecutor(max_workers=PARALLEL, thread_name_prefix="blob") as pool:
+        futures = [pool.submit(job) for job in jobs if callable(job)]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            meter.cancel()
+            pool.shutdown(wait=False, cancel_futures=True)
+            first = _first_fault([each.exception() for each in futures if each.done() and not each.cancelled()])
+            if first is not None:
+                raise first from None
+            raise
+
+
+def _first_fault(faults: Sequence[BaseException | None]) -> BaseException | None:
+    """What stopped the others, not what they said when they were stopped."""
+    known = [each for each in faults if each is not None]
+    return next((each for each in known if getattr(each, "code", "") != "registry.canceled"), None)
+
+
+def _take(layer: Descriptor, repository: Repository, store: Store, meter: Meter) -> None:
+    """One blob; what another process brings meanwhile is not fetched again."""
+    with store.once(f"blob-{layer.digest}"):
+        if store.blobs.size(layer.digest) == layer.size:
+            meter.add(layer.size)
+            return
+        with store.blobs.write() as writer:
+            with os.fdopen(os.dup(writer.fd), "r+b", buffering=0) as file:
+                repository.fetch(layer.digest, layer.size, cast("BinaryIO", file), on_bytes=meter.add)
+            writer.commit(layer.digest, layer.size)
+
+
+def _check_platform(image: Image, reference: Reference, platform: Platform) -> None:
+    found = image.config.platform
+    if found.architecture and not platform.matches(found):
+        raise AerogelError(
+            f"image `{reference.familiar()}` is for `{found.normal()}`, not for `{platform}`",
+            code="oci.platform-missing",
+            hints=[f"take it as it is with `--platform {found.normal()}`"],
+        )
+
+
+def stored_by_digest(store: Store, reference: Reference, platform: Platform) -> Descriptor | None:
+    """The image that an index of the store, named by its digest, has for a platform; None when it is not here."""
+    digest = reference.digest
+    size = None if digest is None else store.blobs.size(digest)
+    if digest is None or size is None:
+        return None
+    with suppress(AerogelError):
+        image = load(Descriptor(digest=digest, size=size), store.blobs, platform)
+        if all(layer.urls or store.blobs.has(layer.digest) for layer in image.manifest.layers):
+            return image.descriptor
+    return None

@@ -1,0 +1,181 @@
+"""pull, push, login, logout and FROM through the entry point, against a registry in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from images import serve_image, serve_index
+from loop_registry import Answer, LoopRegistry, serve_registry
+
+from aerogel.cli import main as entry
+from aerogel.net.http import Http
+from aerogel.oci.image import load
+from aerogel.oci.platform import Platform
+from aerogel.oci.validate import validate
+from aerogel.store.store import Store
+
+
+class Shell:
+    """Runs command lines in this process, with a store of its own."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str], folder: Path) -> None:
+        self._capfd = capfd
+        self.folder = folder
+        self.err = ""
+
+    def __call__(self, *words: str, status: int = 0) -> str:
+        found = entry.main([*words, "--progress", "plain"])
+        out, self.err = self._capfd.readouterr()
+        assert found == status, self.err
+        return out
+
+    def fails(self, *words: str, status: int = 1) -> str:
+        self(*words, status=status)
+        return self.err
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Shell:
+    monkeypatch.setattr(entry, "_catch_signals", lambda: None)
+    monkeypatch.setitem(Http.__init__.__kwdefaults__, "sleep", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    for name in ("REGISTRY_AUTH_FILE", "AEROGEL_BASES", "AEROGEL_INSECURE_REGISTRY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    monkeypatch.setenv("AEROGEL_ROOT", str(tmp_path / "root"))
+    return Shell(capfd, tmp_path)
+
+
+@pytest.fixture
+def server() -> Iterator[LoopRegistry]:
+    with serve_registry() as running:
+        yield running
+
+
+def check_store(folder: Path, name: str) -> None:
+    """The image is what it says, down to the last layer."""
+    with Store.open(folder / "root/data", folder / "root/cache") as store:
+        record = store.images.find(name)
+        assert record is not None
+        image = load(record.descriptor, store.blobs, Platform.host())
+        assert validate(image) == []
+        for layer in image.layers():
+            known = store.layers.record(layer.diff_id)
+            assert known is not None
+            assert known.index
+
+
+def test_pull(shell: Shell, server: LoopRegistry) -> None:
+    digest = serve_image(server, "team/app", "one")
+    name = f"{server.host}/team/app:one"
+    assert shell("pull", name) == f"{name}\n"
+    assert f"#1 pull {name}" in shell.err
+    check_store(shell.folder, name)
+    assert digest in shell("images", "--digests")
+    assert json.loads(shell("pull", "--json", name))["transferred"] == 0
+    assert shell("pull", "-q", name) == f"{name}\n"
+
+
+def test_pull_takes_the_platform(shell: Shell, server: LoopRegistry) -> None:
+    here = Platform.host()
+    digests = {
+        str(here): serve_image(server, "app"),
+        "linux/s390x": serve_image(server, "app", platform="linux/s390x", files={"other": b"cpu"}),
+    }
+    index = serve_index(server, "app", "many", digests)
+    found = json.loads(shell("pull", "--json", f"{server.host}/app:many"))
+    assert (found["digest"], found["platform"]) == (index, str(here))
+    found = json.loads(shell("pull", "--json", "--platform", "linux/s390x", f"{server.host}/app@{index}"))
+    assert found["platform"] == "linux/s390x"
+    error = shell.fails("pull", "--platform", "linux/riscv64", f"{server.host}/app:many")
+    assert "has no image for `linux/riscv64`" in error
+    assert f"hint: it has `{here}`, `linux/s390x`" in error
+
+
+def test_a_failed_pull_leaves_no_image(shell: Shell, server: LoopRegistry) -> None:
+    serve_image(server, "app", "one")
+    server.fail("GET", "/blobs/", Answer(500, b'{"errors":[{"code":"UNKNOWN"}]}'), times=50)
+    shell.fails("pull", f"{server.host}/app:one", status=4)
+    assert shell("images", "-q") == ""
+    server.faults.clear()
+    shell("pull", f"{server.host}/app:one")
+    check_store(shell.folder, f"{server.host}/app:one")
+
+
+def test_a_layer_that_is_not_its_diff_id_is_refused(shell: Shell, server: LoopRegistry) -> None:
+    digest = serve_image(server, "app", "one")
+    kind, data = server.manifests["app"][digest]
+    manifest = json.loads(data)
+    manifest["layers"].reverse()
+    server.add_manifest("app", json.dumps(manifest).encode(), kind, "mixed")
+    assert "is not what the config of its image says" in shell.fails("pull", f"{server.host}/app:mixed")
+    assert shell("images", "-q") == ""
+
+
+def dockerfile(shell: Shell, text: str) -> None:
+    (shell.folder / "context").mkdir(exist_ok=True)
+    (shell.folder / "context" / "Dockerfile").write_text(text)
+
+
+def test_from_takes_the_registry_last(shell: Shell, server: LoopRegistry) -> None:
+    digest = serve_image(server, "app", "one")
+    name = f"{server.host}/app:one"
+    dockerfile(shell, f"FROM {name}\nCOPY Dockerfile /x\n")
+    shell("build", "-t", "mine", "context")
+    assert f"FROM {name} -> registry, {digest}" in shell.err
+    check_store(shell.folder, "mine")
+    asked = len(server.seen)
+    shell("build", "context")
+    assert f"FROM {name} -> local store, {digest}" in shell.err
+    assert len(server.seen) == asked
+    newer = serve_image(server, "app", "one", files={"new": b"content"})
+    shell("build", "--pull", "--bases=registry", "context")
+    assert f"FROM {name} -> registry, {newer}" in shell.err
+
+
+def test_from_by_the_digest_of_an_index_is_asked_for_once(shell: Shell, server: LoopRegistry) -> None:
+    index = serve_index(server, "app", "many", {str(Platform.host()): serve_image(server, "app")})
+    dockerfile(shell, f"FROM {server.host}/app@{index}\nCOPY Dockerfile /x\n")
+    shell("build", "context")
+    asked = len(server.seen)
+    shell("build", "context")
+    assert len(server.seen) == asked
+
+
+def test_builtin_asks_no_registry(shell: Shell, server: LoopRegistry) -> None:
+    serve_image(server, "app", "one")
+    dockerfile(shell, f"FROM {server.host}/app:one\n")
+    assert "was not found" in shell.fails("build", "--bases=builtin", "context")
+    assert server.seen == []
+
+
+def test_from_what_is_nowhere(shell: Shell, server: LoopRegistry) -> None:
+    serve_image(server, "app", "one")
+    dockerfile(shell, f"FROM {server.host}/app:onee\n")
+    error = shell.fails("build", "context")
+    assert f"error: base image `{server.host}/app:onee` was not found" in error
+    assert "404 Not Found, MANIFEST_UNKNOWN (manifest unknown)" in error
+    assert f"hint: did you mean `{server.host}/app:one`?" in error
+    assert "Dockerfile:1:6" in error
+
+
+def test_from_when_the_network_is_down(shell: Shell) -> None:
+    with serve_registry() as gone:
+        pass
+    dockerfile(shell, f"FROM {gone.host}/app\n")
+    error = shell.fails("build", "context", status=4)
+    assert f"error: base image `{gone.host}/app` cannot be fetched: GET http://{gone.host}/v2/" in error
+    assert "hint: the registry was asked last: " in error
+    assert "is not in the local store, the aliases and the built-in bases" in error
+
+
+def test_pull_of_a_base_that_is_only_here_says_so(shell: Shell, server: LoopRegistry) -> None:
+    dockerfile(shell, "FROM scratch\nCOPY Dockerfile /y\n")
+    shell("build", "-t", f"{server.host}/mine", "context")
+    dockerfile(shell, f"FROM {server.host}/mine\nCOPY Dockerfile /x\n")
+    shell("build", "--pull", "context")
+    assert "was not brought up to date" in shell.err
+    assert f"FROM {server.host}/mine -> local store" in shell.err
