@@ -47,7 +47,7 @@ class Logs:
 
 
 class StepLogFile:
-    """The log of one step at `path`."""
+    """The log of one step at `path`, which is empty once the disk would not take it: no step fails for its log."""
 
     def __init__(self, path: str, fd: int, redact: Callable[[str], str]) -> None:
         self.path = path
@@ -71,6 +71,8 @@ class StepLogFile:
     def _write(self, data: bytes) -> None:
         text = self._redact(data.decode("utf-8", "surrogateescape")) if data else ""
         left = memoryview(text.encode("utf-8", "surrogateescape"))
-        with disk_errors(self.path):
-            while left:
+        while left and self.path:
+            try:
                 left = left[os.write(self._fd, left) :]
+            except OSError:
+                self.path = ""
