@@ -39,7 +39,7 @@ def test_example(aerogel: Aerogel, name: str, capsys: pytest.CaptureFixture[str]
     assert {step["status"] for step in again["steps"]} <= {"CACHED", "SKIPPED"}
 
 
-@pytest.mark.parametrize("name", ["calculator-python", "static-c"])
+@pytest.mark.parametrize("name", RUNS)
 def test_example_as_ordinary_user(aerogel: Aerogel, ordinary: Aerogel, name: str) -> None:
     as_user = build_and_run(ordinary, name)
     as_root = aerogel.json("build", f"examples/{name}")
