@@ -1,6 +1,6 @@
 """How long the frontend takes: parse, lint and lower a big Dockerfile, match many paths against an ignore file.
 
-python bench/dockerfile_bench.py            the best of five runs each, in milliseconds
+python bench/dockerfile_bench.py            the best of 15 runs each, in milliseconds
 python bench/dockerfile_bench.py --profile ignore
                                             where the time of one goes
 
@@ -114,7 +114,7 @@ def main() -> None:
     print(json.dumps({name: round(best(measure), 2) for name, measure in found.items()}))
 
 
-def best(measure: Callable[[], object], runs: int = 5) -> float:
+def best(measure: Callable[[], object], runs: int = 15) -> float:
     """The best time of some runs, in milliseconds of this process's own time."""
     times = []
     for _ in range(runs):

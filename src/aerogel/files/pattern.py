@@ -23,6 +23,7 @@ _GLOB = re.compile(r"[^\[\]\\/]+")
 _STAR, _DIRECTORIES, _ANYTHING = "[^/]*", "(?:.*/)?", ".*"
 _JUMPS = (_DIRECTORIES, _ANYTHING)
 _BREAKS = (_STAR, "/", *_JUMPS)
+_LOOPS = (_STAR, *_JUMPS)
 _REMEMBERED = 100_000
 """How many directories and names are remembered with what holds for them."""
 _BLANK = " \t\n\v\f\r\x85\xa0"
@@ -74,7 +75,7 @@ class PatternMatcher:
         self.numbers.append(number)
         self._is_exception.append(is_exception)
 
-    def _place(self, body: str, expression: str, place: int) -> None:
+    def _place(self, body: str, expression: str | _Machine, place: int) -> None:
         """Where a pattern is looked for; those that need not be tried for every path are the fast ones."""
         name = body[3:] if body.startswith("**/") else ""
         first, slash, _ = body.partition("/")
@@ -207,25 +208,82 @@ class IgnoreMatcher(PatternMatcher):
 class _Union:
     """Patterns in one regular expression, the last first, so that what matches is the last that holds."""
 
-    __slots__ = ("_each", "_regex")
+    __slots__ = ("_each", "_machines", "_regex")
 
     def __init__(self) -> None:
         self._each: list[tuple[int, str]] = []
+        self._machines: list[tuple[int, _Machine]] = []
         self._regex: re.Pattern[str] | None = None
 
-    def add(self, expression: str, place: int) -> None:
+    def add(self, expression: str | _Machine, place: int) -> None:
+        if isinstance(expression, _Machine):
+            self._machines.append((place, expression))
+            return
         self._each.append((place, expression))
         self._regex = None
 
     def last(self, text: str) -> int:
         """The place of the last pattern that is the whole text, or -1."""
-        if not self._each:
-            return -1
+        place = self._last_expression(text) if self._each else -1
+        for other, machine in reversed(self._machines):
+            if other < place:
+                break
+            if machine.matches(text):
+                return other
+        return place
+
+    def _last_expression(self, text: str) -> int:
         if self._regex is None:
             body = "|".join(f"({expression})" for _, expression in reversed(self._each))
             self._regex = re.compile(f"(?:{body})\\Z", re.DOTALL)
         found = self._regex.match(text)
         return -1 if found is None or found.lastindex is None else self._each[-found.lastindex][0]
+
+
+class _Machine:
+    """A pattern as a set of states in one integer: slower than a regular expression, but never more than linear.
+
+    State i means that the pieces before i are matched; `inside` has the bits of the `**/` that have begun.
+    """
+
+    __slots__ = ("_any", "_directories", "_loops", "_masks", "_pieces", "_star")
+
+    def __init__(self, pieces: list[str]) -> None:
+        self._pieces = pieces
+        self._star, self._directories, self._any = (
+            sum(1 << at for at, piece in enumerate(pieces) if piece == kind)
+            for kind in (_STAR, _DIRECTORIES, _ANYTHING)
+        )
+        self._loops = self._star | self._directories | self._any
+        self._masks: dict[str, int] = {}
+
+    def matches(self, text: str) -> bool:
+        states, inside = self._skipped(1), 0
+        for character in text:
+            inside |= states & self._directories
+            mask = self._mask(character)
+            stay = states & (self._any if character == "/" else self._any | self._star)
+            states = self._skipped((states & mask) << 1 | stay | (inside << 1 if character == "/" else 0))
+            if not states and not inside:
+                return False
+        return bool(states >> len(self._pieces) & 1)
+
+    def _skipped(self, states: int) -> int:
+        """With the states behind pieces that may be nothing."""
+        while (more := states | (states & self._loops) << 1) != states:
+            states = more
+        return states
+
+    def _mask(self, character: str) -> int:
+        mask = self._masks.get(character)
+        if mask is None:
+            mask = sum(
+                1 << at
+                for at, piece in enumerate(self._pieces)
+                if piece not in _LOOPS and re.fullmatch(piece, character, re.DOTALL)
+            )
+            self._masks[character] = mask
+        return mask
 
 
 def _components(body: str, span: Span | None) -> list[re.Pattern[str] | None]:
@@ -234,15 +292,25 @@ def _components(body: str, span: Span | None) -> list[re.Pattern[str] | None]:
         # A class or an escape could hold a `/`: then anything may follow.
         if "**" in part or "[" in part or "\\" in part:
             return [*found, None]
-        found.append(re.compile(_expression(part, span), re.DOTALL))
+        found.append(re.compile("".join(_committed(_pieces(part, span))), re.DOTALL))
     return found
 
 
-def _expression(body: str, span: Span | None) -> str:
-    """The pattern as a regular expression, without its end."""
+def _expression(body: str, span: Span | None) -> str | _Machine:
+    """The pattern as a regular expression without its end, or as what is not slow where that would be."""
     if body.startswith("**") and _LITERAL.fullmatch(body[2:]) and body[2:3] != "/":
         # The only place where `**` stands for a part of a name.
         return ".*" + re.escape(body[2:])
+    pieces = _pieces(body, span)
+    has_classes = "[" in body
+    is_odd = any(piece == _DIRECTORIES and at and pieces[at - 1] != "/" for at, piece in enumerate(pieces))
+    if (has_classes or is_odd) and sum(piece in _LOOPS for piece in pieces) > 2:
+        return _Machine(pieces)
+    return "".join(pieces if has_classes else _committed(pieces))
+
+
+def _pieces(body: str, span: Span | None) -> list[str]:
+    """The pattern as regular expressions of one character, `/` and `_LOOPS`."""
     out: list[str] = []
     at = 0
     while at < len(body):
@@ -252,6 +320,8 @@ def _expression(body: str, span: Span | None) -> str:
             at += 1
             if body[at : at + 1] == "/":
                 at += 1
+            if out[-1:] == [_DIRECTORIES]:
+                out.pop()  # twice any number of directories is any number
             out.append(_ANYTHING if at >= len(body) else _DIRECTORIES)
         elif character == "*":
             out.append(_STAR)
@@ -267,7 +337,7 @@ def _expression(body: str, span: Span | None) -> str:
             at += 1
         else:
             out.append("\\" + character if character in _ESCAPED else character)
-    return "".join(out if "[" in body or "\\" in body else _committed(out))
+    return out
 
 
 def _committed(pieces: list[str]) -> list[str]:
