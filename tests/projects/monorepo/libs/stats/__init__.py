@@ -1,0 +1,5 @@
+"""Numbers about texts."""
+
+
+def words(text: str) -> int:
+    return len(text.split())

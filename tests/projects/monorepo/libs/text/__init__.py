@@ -1,0 +1,5 @@
+"""Texts."""
+
+
+def greeting(name: str) -> str:
+    return f"Hello, {name}"
