@@ -50,7 +50,11 @@ class Build(Struct, frozen=True, kw_only=True):
     platform: Annotated[str, Flag("Platform of the image", metavar="OS/ARCH")] = ""
     output: Annotated[
         list[str],
-        Flag("Also write the image: `type=oci,dest=FILE` or `type=docker,dest=FILE`", short="o", group="Output"),
+        Flag(
+            "Also write the image: `type=oci,dest=FILE`, `type=docker,dest=FILE`, `type=registry`",
+            short="o",
+            group="Output",
+        ),
     ] = []
     compression: Annotated[str, Flag("`gzip`, `zstd`, `uncompressed`, `fast` or `small`", group="Output")] = "gzip"
     iidfile: Annotated[str, Flag("Write the image id to a file", metavar="FILE", group="Output")] = ""
@@ -59,6 +63,7 @@ class Build(Struct, frozen=True, kw_only=True):
     load: Annotated[bool, Flag("Accepted for docker's sake: images always go to the local store", group="Output")] = (
         False
     )
+    push: Annotated[bool, Flag("Send the image to the registries of its names", group="Output")] = False
     check: Annotated[bool, Flag("Build nothing; check the Dockerfile as `aerogel lint` does")] = False
     call: Annotated[
         str,
@@ -89,6 +94,15 @@ class Build(Struct, frozen=True, kw_only=True):
     timeout: Annotated[str, Flag("Longest time of one step: `90s`, `10m`, `2h`", metavar="TIME", group="Steps")] = ""
     bases: Annotated[str | None, Flag("`auto`, `builtin` or `registry`", setting="bases", group="Host")] = None
     mirror: Annotated[str | None, Flag("Debian mirror", setting="mirror", metavar="URL", group="Host")] = None
+    insecure_registry: Annotated[
+        str | None,
+        Flag(
+            "Registries that may be spoken to without TLS",
+            setting="insecure_registry",
+            metavar="HOST[:PORT],...",
+            group="Host",
+        ),
+    ] = None
     ca: Annotated[
         str | None, Flag("Certificates that steps trust: `auto`, `none`, FILE", setting="ca", group="Host")
     ] = None

@@ -37,6 +37,9 @@ COMMANDS = (
     Command(
         "pull", "pull", "Bring an image from a registry into the local store", group=STORE, aliases=("image pull",)
     ),
+    Command("push", "push", "Send an image of the local store to a registry", group=STORE, aliases=("image push",)),
+    Command("login", "login", "Keep the credentials of a registry", group=STORE),
+    Command("logout", "logout", "Forget the credentials of a registry", group=STORE),
     Command("save", "save", "Write images to an archive", group=STORE, aliases=("image save",)),
     Command("load", "load", "Read images from an archive into the local store", group=STORE, aliases=("image load",)),
     Command("tag", "tag", "Give an image one more name", group=STORE, aliases=("image tag",)),

@@ -1,5 +1,6 @@
 """Where a build writes its image besides the local store: `-o type=oci,dest=FILE`, `-o type=docker,dest=FILE`.
 
+`-o type=registry` is read here; the command pushes.
 The words are buildx's. A file is written under another name first and renamed when it is complete.
 """
 
@@ -23,15 +24,19 @@ from aerogel.store.store import Store
 
 __all__ = ["Output", "check_destination", "parse_output", "write_outputs"]
 
-_TYPES = ("image", "oci", "docker")
+_TYPES = ("image", "oci", "docker", "registry")
 
 
 class Output(msgspec.Struct, frozen=True):
-    """One `-o`. `dest` is a file, `-` for standard output, empty for the local store."""
+    """One `-o`. `dest` is a file, `-` for standard output, empty for the local store.
+
+    `push` sends the image to the registry of `name` (several with commas), or of the build's names without it.
+    """
 
     type: str
     dest: str = ""
     name: str = ""
+    push: bool = False
 
 
 def parse_output(text: str) -> Output:
@@ -40,6 +45,7 @@ def parse_output(text: str) -> Output:
     kind = fields.pop("type", "")
     dest = fields.pop("dest", "")
     name = fields.pop("name", "")
+    push = kind == "registry" or (kind == "image" and fields.pop("push", "") == "true")
     if kind not in _TYPES:
         guess = nearest(kind, _TYPES)
         what = f"output type `{kind}` is not known" if kind else f"the output `{text}` has no type"
@@ -63,7 +69,14 @@ def parse_output(text: str) -> Output:
             exit_status=EXIT_USAGE,
             hints=["write `type=oci,dest=FILE`; `dest=-` is standard output"],
         )
-    return Output(kind, dest, name)
+    if push and dest:
+        raise AerogelError(
+            "what goes to a registry has no `dest`",
+            code="build.bad-output",
+            exit_status=EXIT_USAGE,
+            hints=["write `type=registry,name=HOST/NAME:TAG`, or name the image with `-t`"],
+        )
+    return Output(kind, dest, name, push)
 
 
 def check_destination(path: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, TypeVar, cast
@@ -28,7 +28,16 @@ from aerogel.registry.auth import Authority
 from aerogel.registry.credentials import Credential, Credentials
 from aerogel.registry.fault import explain
 
-__all__ = ["MAX_DOCUMENT", "MAX_MANIFEST", "Document", "Endpoint", "Registries", "Repository", "RepositoryBlobs"]
+__all__ = [
+    "ACCEPT",
+    "MAX_DOCUMENT",
+    "MAX_MANIFEST",
+    "Document",
+    "Endpoint",
+    "Registries",
+    "Repository",
+    "RepositoryBlobs",
+]
 
 MAX_MANIFEST = 4 << 20
 """Largest manifest that registries take, and that is taken from them."""
@@ -36,6 +45,7 @@ MAX_DOCUMENT = 16 << 20
 """Largest config that is taken into memory."""
 
 ACCEPT = ", ".join((*sorted(INDEX_TYPES, reverse=True), *sorted(MANIFEST_TYPES, reverse=True)))
+"""The kinds of manifests that are understood, OCI's first."""
 
 _HUB_API = "registry-1.docker.io"
 _ANSWERS = frozenset(range(200, 500)) - {408, 425, 429}
@@ -44,7 +54,7 @@ _TRIES = 3
 """How often a request is sent when each answer is 401: without token, with a kept one, with a new one."""
 _SPOOL = 1 << 20
 
-Body = bytes | Callable[[], Sequence[bytes]]
+Body = bytes | Callable[[], Iterable[bytes]]
 _T = TypeVar("_T")
 
 

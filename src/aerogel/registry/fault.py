@@ -41,22 +41,30 @@ def explain(error: HttpError, what: str, *, registry: str, user: str | None = No
 
     match error.status:
         case 401 if user is None:
-            message = f"the registry `{registry}` does not give {what} to anonymous users, or has none"
-            return made(message, f"check the name, or {login}", code="registry.unauthorized")
+            return made(
+                f"the registry `{registry}` does not give {what} to anonymous users, or has none",
+                f"check the name, or {login}",
+                code="registry.unauthorized",
+            )
         case 401:
-            message = f"the registry `{registry}` refuses the credentials of `{user}` for {what}"
-            return made(message, login, code="registry.unauthorized")
+            return made(
+                f"the registry `{registry}` refuses the credentials of `{user}` for {what}",
+                login,
+                code="registry.unauthorized",
+            )
         case 403:
             hint = f"check the name, or {login}" if user is None else f"`{user}` may lack the right to do this"
             return made(f"the registry `{registry}` denies {what}", hint, code="registry.denied")
         case 404:
-            message = f"{what} is not in the registry `{registry}`"
-            return made(message, code="registry.not-found", exit_status=EXIT_FAILED)
+            return made(
+                f"{what} is not in the registry `{registry}`", code="registry.not-found", exit_status=EXIT_FAILED
+            )
         case 429:
             wait = f", and it asks to wait {error.retry_after_s:.0f} seconds" if error.retry_after_s else ""
             hint = f"{login}: users have higher limits" if user is None else "try again later"
-            message = f"the rate limit of the registry `{registry}` is reached{wait}"
-            return made(message, hint, code="registry.rate-limit")
+            return made(
+                f"the rate limit of the registry `{registry}` is reached{wait}", hint, code="registry.rate-limit"
+            )
     return made(f"the registry `{registry}` fails at {what}", code="registry.status")
 
 

@@ -179,3 +179,68 @@ def test_pull_of_a_base_that_is_only_here_says_so(shell: Shell, server: LoopRegi
     shell("build", "--pull", "context")
     assert "was not brought up to date" in shell.err
     assert f"FROM {server.host}/mine -> local store" in shell.err
+
+
+def test_push_and_pull_back(shell: Shell, server: LoopRegistry) -> None:
+    name = f"{server.host}/team/mine:1"
+    dockerfile(shell, "FROM scratch\nCOPY Dockerfile /y\n")
+    shell("build", "-t", name, "context")
+    pushed = json.loads(shell("push", "--json", name))["images"][0]
+    assert pushed["transferred"] > 0
+    assert server.manifests["team/mine"]["1"]
+    assert json.loads(shell("push", "--json", name))["images"][0]["transferred"] == 0
+    assert "it is there" in shell.err
+    shell("rmi", name)
+    assert json.loads(shell("pull", "--json", name))["digest"] == pushed["digest"]
+    check_store(shell.folder, name)
+
+
+def test_the_layers_of_the_base_are_mounted(shell: Shell, server: LoopRegistry) -> None:
+    serve_image(server, "base", "one", files={"large": bytes(range(256)) * 4000})
+    dockerfile(shell, f"FROM {server.host}/base:one\nCOPY Dockerfile /y\n")
+    shell("build", "--push", "-t", f"{server.host}/mine:1", "context")
+    assert "2 mounted, 2 uploaded" in shell.err
+    assert server.manifests["mine"]["1"]
+
+
+def test_build_pushes_to_every_name(shell: Shell, server: LoopRegistry) -> None:
+    dockerfile(shell, "FROM scratch\nCOPY Dockerfile /y\n")
+    shell("build", "-o", f'type=registry,"name={server.host}/a:1,{server.host}/b:2"', "context")
+    assert server.manifests["a"]["1"] == server.manifests["b"]["2"]
+    shell("build", "-t", f"{server.host}/c", "-o", "type=image,push=true", "context")
+    assert server.manifests["c"]["latest"]
+    error = shell.fails("build", "--push", "context", status=2)
+    assert "there is no name to push the image to" in error
+
+
+def test_push_of_all_tags(shell: Shell, server: LoopRegistry) -> None:
+    dockerfile(shell, "FROM scratch\nCOPY Dockerfile /y\n")
+    shell("build", "-t", f"{server.host}/a:1", "-t", f"{server.host}/a:2", "-t", f"{server.host}/b:3", "context")
+    shell("push", "--all-tags", f"{server.host}/a")
+    assert {key for key in server.manifests["a"] if ":" not in key} == {"1", "2"}
+    assert "b" not in server.manifests
+
+
+def test_push_of_what_is_not_here(shell: Shell, server: LoopRegistry) -> None:
+    assert f"there is no image `{server.host}/a:latest`" in shell.fails("push", f"{server.host}/a")
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("auth", ["basic", "token"])
+def test_login_push_logout(shell: Shell, server: LoopRegistry, auth: str) -> None:
+    server.auth = auth
+    name = f"{server.host}/mine:1"
+    dockerfile(shell, "FROM scratch\nCOPY Dockerfile /y\n")
+    shell("build", "-t", name, "context")
+    error = shell.fails("push", name, status=4)
+    assert f"hint: check the name, or log in with `aerogel login {server.host}`" in error
+    error = shell.fails("login", "-u", "amy", "-p", "wrong-word", server.host, status=4)
+    assert "refuses the credentials of `amy`" in error
+    assert "wrong-word" not in error
+    assert not (shell.folder / "docker/config.json").exists()
+    assert "Login Succeeded" in shell("login", "-u", "amy", "-p", "open-sesame", server.host)
+    shell("push", name)
+    assert "open-sesame" not in shell.err
+    assert shell("logout", server.host).startswith(f"Removed the credentials of {server.host}")
+    assert shell("logout", server.host) == f"Not logged in to {server.host}\n"
+    shell.fails("pull", name, status=4)
