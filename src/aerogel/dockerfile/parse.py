@@ -11,7 +11,7 @@ from __future__ import annotations
 from aerogel.dockerfile.ast import Arg, Dockerfile, From, Instruction, Stage
 from aerogel.dockerfile.instructions import Context, build, describe
 from aerogel.dockerfile.split import Split, read_heredocs, split
-from aerogel.dockerfile.syntax import Line, Reader
+from aerogel.dockerfile.syntax import Line, Reader, is_utf16
 from aerogel.errors import AerogelError, Faults, Source, Span
 
 __all__ = ["parse"]
@@ -43,7 +43,7 @@ def _parse(source: Source, faults: list[AerogelError]) -> Dockerfile:
             hints=["a stage begins with `FROM image`"],
         )
     zero = source.data.find(b"\0")
-    if zero >= 0:
+    if zero >= 0 and not is_utf16(source.data):
         raise AerogelError(
             "a NUL byte cannot be in a Dockerfile",
             code="dockerfile.nul",

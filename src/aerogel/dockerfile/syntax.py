@@ -16,7 +16,7 @@ from aerogel.dockerfile.ast import Comment, Directive, Directives, Word
 from aerogel.dockerfile.words import SPACE
 from aerogel.errors import AerogelError, Source, Span, nearest
 
-__all__ = ["MAX_LINE_BYTES", "Body", "Line", "Reader", "detect_syntax", "match_directive"]
+__all__ = ["MAX_LINE_BYTES", "Body", "Line", "Reader", "detect_syntax", "is_utf16", "match_directive"]
 
 MAX_LINE_BYTES = 65_535
 """The longest physical line that BuildKit reads, without its line feed."""
@@ -306,9 +306,14 @@ def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
 
 
+def is_utf16(data: bytes) -> bool:
+    """Whether the text is in UTF-16, as some Windows programs write it."""
+    return data[:2] in (b"\xff\xfe", b"\xfe\xff") or (data[1:2] == b"\0" and data[3:4] == b"\0")
+
+
 def _decode(source: Source, start: int) -> str:
     data = source.data
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or (data[1:2] == b"\0" and data[3:4] == b"\0"):
+    if is_utf16(data):
         message = "the file is in UTF-16, a Dockerfile is UTF-8"
         raise AerogelError(message, code="dockerfile.not-utf8", span=Span(source, 0, 2))
     return data[start:].decode("utf-8", "surrogateescape")
