@@ -17,7 +17,7 @@ from aerogel.files.chmod import Chmod
 from aerogel.files.entry import DIR, LNK, REG, SYM, WHITEOUT, Entry, directory, parents, shown, sort_key
 from aerogel.files.glob import has_wildcard, matcher, unescape
 from aerogel.files.pattern import PatternMatcher
-from aerogel.files.tree import Tree
+from aerogel.files.tree import Tree, follow
 
 __all__ = ["CopyError", "CopyItem", "CopyOptions", "plan_copy", "plan_directory", "plan_inline"]
 
@@ -112,24 +112,31 @@ class _Planner:
         self.exclude = PatternMatcher(options.exclude) if options.exclude else None
         self.made: dict[bytes, CopyItem] = {}
         self.inodes: dict[bytes, Hashable] = {}
+        self.word = 0
+        self.cleared: set[bytes] = set()
+        """Directories of the target that a file of an archive replaced."""
 
     # The target as it is with what was copied so far.
 
     def at(self, path: bytes) -> Entry | None:
         """What is at a path of the target; nothing below a file that replaced a directory's place."""
         item = self.made.get(path)
-        return item.entry if item is not None else self.target.lookup(path)
+        if item is not None:
+            return item.entry
+        if self.cleared and any(each in self.cleared for each in (path, *parents(path))):
+            return None
+        return self.target.lookup(path)
 
     def resolve(self, path: bytes, *, follow_last: bool = True) -> bytes:
-        """The path with the target's symbolic links followed inside it."""
-        return self.target.resolve(path, follow_last=follow_last)
+        """The path with symbolic links followed inside the target."""
+        return follow(path, self.at, follow_last=follow_last)
 
-    def make(self, path: bytes, word: str, mode: int | None = None) -> None:
-        """Makes a directory and its missing parents, with the instruction's owner."""
+    def make(self, path: bytes, word: str, mode: int | None = None, owner: tuple[int, int] | None = None) -> None:
+        """Makes a directory and its missing parents, with the instruction's owner unless another is given."""
         chmod = self.options.chmod
         if mode is None:
             mode = chmod.mode if chmod is not None and chmod.mode is not None else 0o755
-        uid, gid = self.options.chown or (0, 0)
+        uid, gid = owner or self.options.chown or (0, 0)
         for each in [*parents(path), path]:
             if not each:
                 continue
@@ -162,6 +169,7 @@ class _Planner:
 
     def one(self, path: bytes, name: bytes, dest: str) -> None:
         """One source; `name` is its last component as it was asked for."""
+        self.word += 1
         found = self.source.lookup(path)
         if found is None:
             raise AssertionError(path)
@@ -177,36 +185,45 @@ class _Planner:
             self._entry(found, path, place, dest)
 
     def _extract(self, archive: bytes, entries: Sequence[Entry], dest: str) -> None:
-        """The contents of an archive into a directory, with the owners that it says unless the instruction has one."""
-        root = self._place(dest, b"", is_dir=True)
-        files = {entry.path: entry for entry in entries if entry.kind == REG}
-        linked = {entry.link for entry in entries if entry.kind == LNK}
+        """The contents of an archive into a directory, as it says: no `--chmod`, and its owners unless `--chown`.
+
+        What is in the way goes, but a directory stays for a directory. Links lead as if the destination were the root.
+        """
+        root = self.resolve(_relative(dest))
+        self.make(root, dest, 0o755)
+        by_path = {entry.path: entry for entry in entries}
         for entry in entries:
             if not entry.path:
                 continue
             above, _, name = entry.path.rpartition(b"/")
-            parent = self.resolve(_join(root, above)) if above else root
-            self.make(parent, dest, 0o755)
+            parent = _join(root, follow(above, lambda path: self.at(_join(root, path))))
+            self.make(parent, dest, 0o755, (0, 0))
             place = _join(parent, name)
-            if entry.kind == DIR:
-                self._merge(entry, entry.path, place, dest)
-                continue
-            self._check_replaceable(place, dest)
-            file = files.get(entry.link) if entry.kind == LNK else entry
-            if file is None:
-                raise CopyError(
-                    f"the archive `{shown(archive)}` has `{shown(entry.path)}` as a hard link to "
-                    f"`{shown(entry.link)}`, which it does not hold before it",
-                    code="copy.archive",
-                    word=shown(archive),
-                )
-            changed = self._changed(file, place, keep_owner=True)
-            self._put(changed, file.path if file.kind == REG else None, None)
+            file = _linked(entry, by_path, archive)
+            self._clear(place, entry, archive)
+            uid, gid = self.options.chown or (file.uid, file.gid)
+            changed = file._replace(path=place, uid=uid, gid=gid, mtime=self.options.epoch)
+            is_file = file.kind == REG
+            self._put(changed, file.path if is_file else None, (archive, file.path) if is_file else None)
             self.made[place] = self.made[place]._replace(archive=archive)
-            if file.path in linked:
-                self.inodes[place] = (archive, file.path)
-            else:
-                self.inodes.pop(place, None)
+
+    def _clear(self, place: bytes, entry: Entry, archive: bytes) -> None:
+        """Makes room for an entry of an archive."""
+        there = self.at(place)
+        if there is None or there.kind == entry.kind == DIR:
+            return
+        if entry.kind == DIR and place in self.cleared:
+            raise CopyError(
+                f"the archive `{shown(archive)}` puts the directory `{shown(entry.path)}` onto its own file of that name",
+                code="copy.archive",
+                word=shown(archive),
+            )
+        if there.kind == DIR:
+            if self.target.lookup(place) is not None:
+                self.cleared.add(place)
+            for path in [each for each in self.made if each.startswith(place + b"/")]:
+                del self.made[path]
+                self.inodes.pop(path, None)
 
     def inline(self, entry: Entry, name: bytes, dest: str) -> None:
         """A file that the source tree does not have."""
@@ -281,7 +298,8 @@ class _Planner:
         """A file, link or device onto a place: what is there goes, unless it is a directory."""
         self._check_replaceable(place, dest)
         inode = self.source.inode(path) if found.kind == REG else None
-        self._put(self._changed(found, place), path if found.kind == REG else None, inode)
+        # Hard links stay within one source: BuildKit copies each by itself.
+        self._put(self._changed(found, place), path if found.kind == REG else None, inode and (self.word, inode))
 
     def _check_replaceable(self, place: bytes, dest: str) -> None:
         there = self.at(place) if place else directory(b"")
@@ -293,10 +311,10 @@ class _Planner:
                 hints=["name the file below it, or remove the directory in an earlier step"],
             )
 
-    def _changed(self, found: Entry, place: bytes, *, keep_owner: bool = False) -> Entry:
+    def _changed(self, found: Entry, place: bytes) -> Entry:
         """The entry as the layer has it: owner, mode and time of the instruction."""
         options = self.options
-        uid, gid = options.chown or ((found.uid, found.gid) if options.keep_owner or keep_owner else (0, 0))
+        uid, gid = options.chown or ((found.uid, found.gid) if options.keep_owner else (0, 0))
         mode = found.mode
         if options.chmod is not None and found.kind != SYM:
             mode = options.chmod.apply(mode, is_dir=found.kind == DIR)
@@ -304,6 +322,7 @@ class _Planner:
 
     def with_parents(self, pattern: str, dest: str) -> None:
         """`--parents`: what the pattern matches keeps its path below the pivot `/./`, or below the root."""
+        self.word += 1
         before, pivot, after = pattern.partition("/./")
         if not pivot:
             before, after = "", pattern
@@ -364,6 +383,23 @@ class _Planner:
             if known is not entry and known[2:] == entry[2:]:
                 ordered[number] = CopyItem(entry._replace(kind=LNK, size=0, link=known.path, xattrs=()), None)
         return ordered
+
+
+def _linked(entry: Entry, by_path: dict[bytes, Entry], archive: bytes) -> Entry:
+    """The file that a hard link of an archive is, through other hard links; anything else is itself."""
+    file: Entry | None = entry
+    for _ in by_path:
+        if file is None or file.kind != LNK:
+            break
+        file = by_path.get(file.link)
+    if file is None or file.kind == LNK or (file.kind == DIR and entry.kind == LNK):
+        raise CopyError(
+            f"the archive `{shown(archive)}` has `{shown(entry.path)}` as a hard link to `{shown(entry.link)}`, "
+            "which is no file in it",
+            code="copy.archive",
+            word=shown(archive),
+        )
+    return file
 
 
 class _Pending(NamedTuple):

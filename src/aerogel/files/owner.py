@@ -13,15 +13,15 @@ _MAX_ID = 0xFFFFFFFE
 def parse_owner(spec: str, target: Tree) -> tuple[int, int]:
     """`user[:group]` as numbers; each part a name or a number.
 
-    A user given by number alone has the group of the same number, one given by name its own group. Raises AerogelError
-    `copy.no-user`, `copy.no-group`, `copy.bad-owner`.
+    A user given by number alone has the group of the same number, one given by name its own group; a group without
+    a user is root's. Raises AerogelError `copy.no-user`, `copy.no-group`, `copy.bad-owner`.
     """
-    user, colon, group = spec.partition(":")
-    if not user or (colon and not group):
+    user, _, group = spec.partition(":")
+    if not user and not group:
         raise AerogelError(
             f"`{spec}` is not an owner", code="copy.bad-owner", hints=["write `user`, `user:group`, `uid` or `uid:gid`"]
         )
-    uid, gid = _user(user, target)
+    uid, gid = _user(user, target) if user else (0, 0)
     return uid, _group(group, target) if group else gid
 
 

@@ -8,14 +8,14 @@ Spec: OCI image-spec v1.1 layer.md#applying-changesets. Standard library only.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 from aerogel.errors import AerogelError
 from aerogel.files.entry import DIR, LNK, OPAQUE, SYM, WHITEOUT, Entry, directory, shown
 from aerogel.files.index import LayerIndex
 
-__all__ = ["LayerTree", "Origin", "Tree"]
+__all__ = ["LayerTree", "Origin", "Tree", "follow"]
 
 _MAX_LINKS = 40
 """Symbolic links that one path may go through, as in Linux."""
@@ -69,36 +69,41 @@ class Tree(ABC):
 
         Raises AerogelError `tree.loop` after 40 links.
         """
-        pending = path.split(b"/")[::-1]
-        done: list[bytes] = []
-        links = 0
-        while pending:
-            part = pending.pop()
-            if part in (b"", b"."):
-                continue
-            if part == b"..":
-                if done:
-                    done.pop()
-                continue
-            done.append(part)
-            if not follow_last and not any(rest not in (b"", b".") for rest in pending):
-                break
-            entry = self.lookup(b"/".join(done))
-            if entry is None or entry.kind != SYM:
-                continue
-            links += 1
-            if links > _MAX_LINKS:
-                raise AerogelError(
-                    f"path `/{shown(path)}` goes through more than {_MAX_LINKS} symbolic links; "
-                    f"`/{shown(entry.path)}` points to `{shown(entry.link)}`",
-                    code="tree.loop",
-                    hints=["one of the links leads back to itself"],
-                )
-            done.pop()
-            if entry.link.startswith(b"/"):
-                done.clear()
-            pending += entry.link.split(b"/")[::-1]
-        return b"/".join(done)
+        return follow(path, self.lookup, follow_last=follow_last)
+
+
+def follow(path: bytes, lookup: Callable[[bytes], Entry | None], *, follow_last: bool = True) -> bytes:
+    """`Tree.resolve` for whatever `lookup` sees."""
+    pending = path.split(b"/")[::-1]
+    done: list[bytes] = []
+    links = 0
+    while pending:
+        part = pending.pop()
+        if part in (b"", b"."):
+            continue
+        if part == b"..":
+            if done:
+                done.pop()
+            continue
+        done.append(part)
+        if not follow_last and not any(rest not in (b"", b".") for rest in pending):
+            break
+        entry = lookup(b"/".join(done))
+        if entry is None or entry.kind != SYM:
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise AerogelError(
+                f"path `/{shown(path)}` goes through more than {_MAX_LINKS} symbolic links; "
+                f"`/{shown(entry.path)}` points to `{shown(entry.link)}`",
+                code="tree.loop",
+                hints=["one of the links leads back to itself"],
+            )
+        done.pop()
+        if entry.link.startswith(b"/"):
+            done.clear()
+        pending += entry.link.split(b"/")[::-1]
+    return b"/".join(done)
 
 
 class Origin(NamedTuple):

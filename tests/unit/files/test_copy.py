@@ -109,7 +109,7 @@ def copied(words: str, target: LayerTree = TARGET, **options: object) -> list[st
         ("a.txt /bin/b", ["usr/ 7", "usr/bin/ 7", "usr/bin/b <- a.txt"]),
         ("a.txt /dang", ["new/", "new/place <- a.txt"]),
         ("a.txt /dang/", ["new/", "new/place/", "new/place/a.txt <- a.txt"]),
-        ("hard2 hard1 a.txt /h/", ["h/", "h/a.txt <- a.txt", "h/hard1 <- hard1", "h/hard2 = h/hard1"]),
+        ("hard2 hard1 a.txt /h/", ["h/", "h/a.txt <- a.txt", "h/hard1 <- hard1", "h/hard2 <- hard2"]),
         ("hard2 /h", ["h <- hard2"]),
         ("a.txt b.txt /same", ["same <- b.txt 600"]),
     ],
@@ -213,12 +213,20 @@ def test_workdir() -> None:
 def test_owner_names() -> None:
     accounts = {b"etc/passwd": b"root:x:0:0::/:\nweb:x:33:34::/:\n", b"etc/group": b"adm:x:4:\n"}
     target = tree("etc/", "etc/passwd", "etc/group", small=accounts)
-    for spec, expected in {"web": (33, 34), "web:adm": (33, 4), "5": (5, 5), "5:6": (5, 6), "0:adm": (0, 4)}.items():
+    for spec, expected in {
+        "web": (33, 34),
+        "web:adm": (33, 4),
+        "5": (5, 5),
+        "5:6": (5, 6),
+        "0:adm": (0, 4),
+        ":adm": (0, 4),
+        "web:": (33, 34),
+    }.items():
         assert parse_owner(spec, target) == expected
     for spec, code in {
         "wep": "copy.no-user",
         "web:x": "copy.no-group",
-        ":x": "copy.bad-owner",
+        ":": "copy.bad-owner",
         "": "copy.bad-owner",
     }.items():
         with pytest.raises(AerogelError) as caught:
