@@ -20,6 +20,7 @@ from aerogel.graph.config import ConfigState, go_list, healthcheck_text
 from aerogel.graph.ops import Base, Copy, InlineFile, Local, Mkdir, Node, Run
 from aerogel.graph.runs import mounts_of, network_of, security_of
 from aerogel.graph.scope import PROXY_ARGS, Scope
+from aerogel.graph.signals import check_signal
 from aerogel.graph.sources import sources_of
 from aerogel.graph.stages import ContextRef, ImageRef, Plan, PlannedStage, ScratchRef, SourceRef, StageRef
 from aerogel.oci.platform import Platform
@@ -227,6 +228,7 @@ class _StageLowering:
                 self.config.commit(f"SHELL {go_list(it.command.argv)}")
             case ast.Stopsignal():
                 signal = self.scope.expand(it.signal)
+                check_signal(signal, it.signal.span)
                 self.config.edit(stop_signal=signal)
                 self.config.commit(f"STOPSIGNAL {signal}")
             case ast.Onbuild():
