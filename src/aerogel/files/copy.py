@@ -135,7 +135,8 @@ class _Planner:
         """Makes a directory and its missing parents, with the instruction's owner unless another is given."""
         chmod = self.options.chmod
         if mode is None:
-            mode = chmod.mode if chmod is not None and chmod.mode is not None else 0o755
+            # BuildKit's mkdir drops the special bits.
+            mode = chmod.mode & 0o777 if chmod is not None and chmod.mode is not None else 0o755
         uid, gid = owner or self.options.chown or (0, 0)
         for each in [*parents(path), path]:
             if not each:
