@@ -25,7 +25,12 @@ def layer_tar(files: dict[str, bytes]) -> bytes:
 
 
 def serve_image(
-    server: LoopRegistry, name: str, *tags: str, files: dict[str, bytes] | None = None, platform: str = ""
+    server: LoopRegistry,
+    name: str,
+    *tags: str,
+    files: dict[str, bytes] | None = None,
+    platform: str = "",
+    history: bool = True,
 ) -> str:
     """Puts an image of two layers in the registry; its digest."""
     where = Platform.parse(platform) if platform else Platform.host()
@@ -41,7 +46,7 @@ def serve_image(
             **({"variant": where.variant} if where.variant else {}),
             "created": "2024-05-01T10:00:00Z",
             "config": {"Cmd": ["/hello"], "Env": ["A=1"]},
-            "history": [{"created_by": "the first"}, {"created_by": "the second"}],
+            "history": [{"created_by": "the first"}, {"created_by": "the second"}] if history else None,
             "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(tar).hexdigest() for tar in tars]},
         }
     ).encode()

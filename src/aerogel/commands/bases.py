@@ -25,7 +25,7 @@ from aerogel.oci.digest import Digest
 from aerogel.oci.image import load
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
-from aerogel.oci.types import Descriptor, ImageConfig, from_dict, to_dict
+from aerogel.oci.types import Descriptor, History, ImageConfig, from_dict, to_dict
 from aerogel.solve.materials import Materials, save_layer
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Bases:
             pulled = pull_image(self._world, registries, reference, Platform.parse(platform), number=number)
         self._tell(name, f"registry, {pulled.served.digest}")
         config = pulled.image.config
-        return BaseImage(tuple(config.rootfs.diff_ids), config)
+        return BaseImage(tuple(config.rootfs.diff_ids), _with_history(config))
 
     def _stored(self, reference: Reference, name: str, platform: str) -> BaseImage | None:
         """An image of the local store, if it is for the platform."""
@@ -162,7 +162,7 @@ class Bases:
         for layer, diff_id in zip(image.manifest.layers, image.config.rootfs.diff_ids, strict=True):
             self._materials.adopt(diff_id, layer)
         self._tell(name, f"local store, {image.descriptor.digest}")
-        return BaseImage(tuple(image.config.rootfs.diff_ids), image.config)
+        return BaseImage(tuple(image.config.rootfs.diff_ids), _with_history(image.config))
 
     def _built_in(self, name: str, platform: str) -> BaseImage | None:
         import msgspec
@@ -244,6 +244,18 @@ class Bases:
 
     def _tell(self, name: str, what: str) -> None:
         self._world.sink.emit(Message(f"FROM {name} -> {what}"))
+
+
+def _with_history(config: ImageConfig) -> ImageConfig:
+    """The config with an entry for each layer, as the steps that follow expect; some tools write fewer, or none."""
+    import msgspec
+
+    known = sum(not entry.empty_layer for entry in config.history)
+    lacking = len(config.rootfs.diff_ids) - known
+    if lacking <= 0:
+        return config
+    more = (History(created=config.created, comment="layer of the base image"),) * lacking
+    return msgspec.structs.replace(config, history=(*config.history, *more))
 
 
 def _missing(name: str, bases: str, stages: Sequence[str]) -> AerogelError:

@@ -7,6 +7,7 @@ mounted from there. Used by `push` and `build --push`.
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 from aerogel.commands.registries import Meter, in_parallel
 from aerogel.commands.world import World
@@ -59,7 +60,7 @@ def push_image(
             )
             outcomes[outcome].append(blob.size)
 
-        in_parallel((lambda blob=blob: send(blob) for blob in blobs), meter)
+        in_parallel((partial(send, blob) for blob in blobs), meter)
         for document in documents:
             data = store.blobs.read(document.digest, document.size)
             is_root = document.digest == descriptor.digest

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from typing import BinaryIO, cast
 
 import msgspec
@@ -121,7 +122,7 @@ def pull_image(
         wanted = [layer for layer in layers.values() if store.blobs.size(layer.digest) != layer.size]
         size = sum(layer.size for layer in wanted)
         meter = Meter(world.sink, number, repository.name, size)
-        in_parallel((lambda layer=layer: _take(layer, repository, store, meter) for layer in wanted), meter)
+        in_parallel((partial(_take, layer, repository, store, meter) for layer in wanted), meter)
         store.blobs.put(remote.config_bytes)
         store.blobs.put(remote.manifest_bytes)
         if served.digest != remote.digest:
@@ -138,26 +139,19 @@ def pull_image(
     return Pulled(reference=reference, image=image, served=served, size=size)
 
 
-def in_parallel(jobs: Iterable[object], meter: Meter) -> None:
+def in_parallel(jobs: Iterable[Callable[[], object]], meter: Meter) -> None:
     """Runs the jobs on a few threads; the first fault stops the others and is raised."""
     with ThreadPoolExecutor(max_workers=PARALLEL, thread_name_prefix="blob") as pool:
-        futures = [pool.submit(job) for job in jobs if callable(job)]
+        futures = [pool.submit(job) for job in jobs]
         try:
-            for future in futures:
-                future.result()
+            done = wait(futures, return_when=FIRST_EXCEPTION).done
+            faults = [fault for fault in (future.exception() for future in done) if fault is not None]
+            if faults:
+                raise faults[0]
         except BaseException:
             meter.cancel()
             pool.shutdown(wait=False, cancel_futures=True)
-            first = _first_fault([each.exception() for each in futures if each.done() and not each.cancelled()])
-            if first is not None:
-                raise first from None
             raise
-
-
-def _first_fault(faults: Sequence[BaseException | None]) -> BaseException | None:
-    """What stopped the others, not what they said when they were stopped."""
-    known = [each for each in faults if each is not None]
-    return next((each for each in known if getattr(each, "code", "") != "registry.canceled"), None)
 
 
 def _take(layer: Descriptor, repository: Repository, store: Store, meter: Meter) -> None:

@@ -161,6 +161,7 @@ class Endpoint:
             schemes = ["http", "https"]
         elif self._is_insecure:
             schemes = ["https", "http"]
+        refused: HttpError | None = None
         for number, scheme in enumerate(schemes, 1):
             base = f"{scheme}://{self._host}"
             try:
@@ -168,6 +169,7 @@ class Endpoint:
             except HttpError as error:
                 has_port = urlsplit(base).port is not None
                 if number < len(schemes) and (error.code != "net.unreachable" or not has_port):
+                    refused = error
                     continue
                 if error.code in ("net.tls", "net.cut") and scheme == "https" and number == 1:
                     hint = f"if the registry has no TLS, allow that with `--insecure-registry {self.registry}`"
@@ -175,6 +177,8 @@ class Endpoint:
                 raise explain(error, "its API", registry=self.registry) from None
             if answer.status == 400 and scheme == "http" and number < len(schemes):
                 continue  # what Go's servers with TLS answer to plain HTTP
+            if answer.status == 400 and refused is not None:
+                raise refused  # it has TLS, with a certificate that is not trusted
             self._authority.learn(answer.headers.get("www-authenticate", "") if answer.status == 401 else "")
             return base
         raise AssertionError("the last scheme returns or raises")

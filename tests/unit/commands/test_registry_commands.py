@@ -145,6 +145,13 @@ def test_from_by_the_digest_of_an_index_is_asked_for_once(shell: Shell, server: 
     assert len(server.seen) == asked
 
 
+def test_a_base_without_history(shell: Shell, server: LoopRegistry) -> None:
+    serve_image(server, "app", "one", history=False)
+    dockerfile(shell, f"FROM {server.host}/app:one\nCOPY Dockerfile /x\n")
+    shell("build", "-t", "mine", "context")
+    check_store(shell.folder, "mine")
+
+
 def test_builtin_asks_no_registry(shell: Shell, server: LoopRegistry) -> None:
     serve_image(server, "app", "one")
     dockerfile(shell, f"FROM {server.host}/app:one\n")
