@@ -152,7 +152,7 @@ def test_owner_and_mode() -> None:
     assert copied("a.txt /app/n", chown=(9, 9)) == ["app/ 701 5", "app/n <- a.txt 9"]
     assert copied("a.txt /x/z", keep_owner=True) == ["x/", "x/z <- a.txt 7"]
     assert copied("a.txt link /x/", chmod=parse_chmod("4750")) == [
-        "x/ 4750",
+        "x/ 750",
         "x/a.txt <- a.txt 4750",
         "x/link <- a.txt 4750",
     ]
