@@ -20,14 +20,14 @@ from aerogel.commands.remotes import http_client
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_INTERRUPTED, AerogelError
 from aerogel.events import Progress, Sink, step
-from aerogel.oci.image import Image, load
+from aerogel.oci.image import Image, Layer, load
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import Descriptor
 from aerogel.registry.client import Registries, Repository
 from aerogel.registry.credentials import Credentials
 from aerogel.store.images import describe
-from aerogel.store.load import record_layers
+from aerogel.store.load import record_layer
 from aerogel.store.store import Store
 
 __all__ = [
@@ -118,17 +118,16 @@ def pull_image(
         served = source.resolve(reference)
         remote = load(served, source, platform)
         _check_platform(remote, reference, platform)
-        layers = {layer.digest: layer for layer in remote.manifest.layers if not layer.urls}
-        wanted = [layer for layer in layers.values() if store.blobs.size(layer.digest) != layer.size]
+        layers = {layer.descriptor.digest: (number, layer) for number, layer in enumerate(remote.layers())}
+        wanted = [layer.descriptor for _, layer in layers.values() if _is_wanted(layer.descriptor, store)]
         size = sum(layer.size for layer in wanted)
         meter = Meter(world.sink, number, repository.name, size)
-        in_parallel((partial(_take, layer, repository, store, meter) for layer in wanted), meter)
+        in_parallel((partial(_take, place, layer, repository, store, meter) for place, layer in layers.values()), meter)
         store.blobs.put(remote.config_bytes)
         store.blobs.put(remote.manifest_bytes)
         if served.digest != remote.digest:
             store.blobs.put(source.read(served.digest))
         image = msgspec.structs.replace(remote, blobs=store.blobs)
-        record_layers(image, store)
         meta = describe(image.descriptor, store.blobs)
         if reference.digest is None:
             store.images.tag(reference, image.descriptor, meta)
@@ -154,16 +153,24 @@ def in_parallel(jobs: Iterable[Callable[[], object]], meter: Meter) -> None:
             raise
 
 
-def _take(layer: Descriptor, repository: Repository, store: Store, meter: Meter) -> None:
-    """One blob; what another process brings meanwhile is not fetched again."""
-    with store.once(f"blob-{layer.digest}"):
-        if store.blobs.size(layer.digest) == layer.size:
-            meter.add(layer.size)
-            return
-        with store.blobs.write() as writer:
-            with os.fdopen(os.dup(writer.fd), "r+b", buffering=0) as file:
-                repository.fetch(layer.digest, layer.size, cast("BinaryIO", file), on_bytes=meter.add)
-            writer.commit(layer.digest, layer.size)
+def _is_wanted(blob: Descriptor, store: Store) -> bool:
+    """Foreign layers (`urls`) lie elsewhere; what is here is not fetched again."""
+    return not blob.urls and store.blobs.size(blob.digest) != blob.size
+
+
+def _take(place: int, layer: Layer, repository: Repository, store: Store, meter: Meter) -> None:
+    """One layer, the `place`th of the image: its blob, and then its index, while other blobs come."""
+    blob = layer.descriptor
+    if _is_wanted(blob, store):
+        with store.once(f"blob-{blob.digest}"):
+            if not _is_wanted(blob, store):
+                meter.add(blob.size)  # another process has brought it meanwhile
+            else:
+                with store.blobs.write() as writer:
+                    with os.fdopen(os.dup(writer.fd), "r+b", buffering=0) as file:
+                        repository.fetch(blob.digest, blob.size, cast("BinaryIO", file), on_bytes=meter.add)
+                    writer.commit(blob.digest, blob.size)
+    record_layer(layer, place, store)
 
 
 def _check_platform(image: Image, reference: Reference, platform: Platform) -> None:

@@ -48,7 +48,7 @@ from aerogel.store.disk import disk_error, disk_errors
 from aerogel.store.layout import IMAGE_NAME
 from aerogel.store.store import Store
 
-__all__ = ["Loaded", "load_archive", "load_layout", "record_layers"]
+__all__ = ["Loaded", "load_archive", "load_layout", "record_layer", "record_layers"]
 
 _MAX_FILES = 100_000
 """Files in an archive; the largest images of the world have a few hundred."""
@@ -288,14 +288,19 @@ def record_layers(image: Image, store: Store) -> None:
     Reads each layer that is not known yet once and raises `oci.diff-id` when it is not what the config says.
     """
     for number, layer in enumerate(image.layers()):
-        if layer.descriptor.urls and not store.blobs.has(layer.descriptor.digest):
-            continue
-        if layer.descriptor.media_type not in LAYER_TYPES:
-            continue
-        known = store.layers.record(layer.diff_id)
-        same = known is not None and any(blob.digest == layer.descriptor.digest for blob in known.blobs.values())
-        if known is None or not known.index or not same:
-            _record_layer(layer, number, store)
+        record_layer(layer, number, store)
+
+
+def record_layer(layer: Layer, number: int, store: Store) -> None:
+    """The same for one layer, the `number`th of its image; different ones may be recorded at the same time."""
+    if layer.descriptor.urls and not store.blobs.has(layer.descriptor.digest):
+        return
+    if layer.descriptor.media_type not in LAYER_TYPES:
+        return
+    known = store.layers.record(layer.diff_id)
+    same = known is not None and any(blob.digest == layer.descriptor.digest for blob in known.blobs.values())
+    if known is None or not known.index or not same:
+        _record_layer(layer, number, store)
 
 
 def _record_layer(layer: Layer, number: int, store: Store) -> None:
