@@ -17,6 +17,7 @@ from aerogel.files.host import HostTree
 from aerogel.files.index import SMALL_FILES, LayerIndex
 from aerogel.files.owner import parse_owner
 from aerogel.files.tar import TarWriter
+from aerogel.files.tree import LayerTree
 from aerogel.graph.ops import Copy, Git, Http, Local, Mkdir, Node
 from aerogel.oci.digest import Digest
 from aerogel.solve.content import ContextContent, InlineContent, LayerContent, Source, write_items
@@ -42,7 +43,8 @@ def copy(
 
     `origin` is what messages call the image or stage that is copied from.
     """
-    target = materials.tree(inputs[0])
+    # A linked layer is made for any root: it sees none, so it follows no link and knows no names.
+    target = LayerTree([]) if op.link else materials.tree(inputs[0])
     options = options_of(op, target, materials.epoch_s)
     found: dict[bytes, tuple[CopyItem, Source]] = {}
     with ExitStack() as stack:
