@@ -101,11 +101,12 @@ class Http:
         expect: Container[int] = (200,),
         limit: int = BODY_LIMIT,
         redirect: bool = True,
+        repeats: bool = False,
     ) -> Response:
         """Sends a request and returns the whole answer, at most `limit` bytes of body.
 
         A status in `expect` is returned, any other is an error; faults that may pass (connection, 429, 5xx) are
-        tried again. POST and PATCH are sent once only.
+        tried again. POST and PATCH are sent once only, unless the caller says that another one does no harm (`repeats`).
 
         Raises:
             HttpError: `net.*`.
@@ -117,7 +118,7 @@ class Http:
                 self._pump(answer, method, url, pieces.append, limit)
                 return Response(answer.status, _lowered(answer.headers), b"".join(pieces), final)
 
-        return self._retried(run, once=method in ("POST", "PATCH"))
+        return self._retried(run, once=method in ("POST", "PATCH") and not repeats)
 
     def download(
         self,

@@ -206,12 +206,13 @@ class Endpoint:
         body: Body | None = None,
         expect: Container[int] = (200,),
         limit: int = MAX_MANIFEST,
+        repeats: bool = False,
     ) -> Response:
-        """Sends a request, with a new token when one has ended. Raises `registry.*`, `net.*` about `what`."""
+        """Sends a request, with a new token when one has ended; `repeats` as for `Http.request`. Raises `registry.*`, `net.*` about `what`."""
 
         def send(authorization: dict[str, str]) -> Response:
             given = {**(headers or {}), **authorization}
-            return self.http.request(method, url, headers=given, body=body, expect=expect, limit=limit)
+            return self.http.request(method, url, headers=given, body=body, expect=expect, limit=limit, repeats=repeats)
 
         return self.authorized(repository, scopes, url, what, send)
 

@@ -131,6 +131,7 @@ class Uploads:
             headers=headers,
             body=body,
             expect=expect,
+            repeats=method == "POST",  # another upload that is begun and left does no harm
         )
 
     def _begin(self, blob: Descriptor, source: str) -> str:

@@ -162,3 +162,10 @@ def test_a_manifest_and_its_tag(server: LoopRegistry, client: Client) -> None:
     with pytest.raises(AerogelError) as caught:
         where.manifest(data, descriptor, "one")
     assert caught.value.code == "registry.digest-mismatch"
+
+
+def test_the_rate_limit_is_waited_for(server: LoopRegistry, client: Client, waits: list[float]) -> None:
+    server.fail("POST", "/uploads/", Answer(429, b"", {"Retry-After": "3"}))
+    server.fail("PUT", "/uploads/", Answer(503, b"", {"Retry-After": "4"}))
+    assert uploads(server, client()).blob(BLOB, stream) == push.UPLOADED
+    assert waits == [3.0, 4.0]
