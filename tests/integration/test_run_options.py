@@ -154,3 +154,23 @@ def test_termination_is_passed_on(environ):
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 9
+
+
+@pytest.mark.parametrize("user", ["0", "65532"])
+def test_output_to_the_callers_terminal(environ, user):
+    """Without `-t` the program has the terminal of the host, which keeps its owner."""
+    leader, follower = pty.openpty()
+    owner = os.fstat(follower).st_uid
+    words = [sys.executable, "-m", "aerogel", "run", "--user", user, *program("print('seen', flush=True)")]
+    process = subprocess.Popen(words, env=environ, stdin=follower, stdout=follower, stderr=follower)
+    assert process.wait(60) == 0
+    assert os.fstat(follower).st_uid == owner
+    os.close(follower)
+    shown = b""
+    try:
+        while part := os.read(leader, 4096):
+            shown += part
+    except OSError:  # EIO: the other end is closed
+        pass
+    os.close(leader)
+    assert b"seen\r\n" in shown

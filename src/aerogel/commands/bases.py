@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from aerogel.commands.ambient import proxies
 from aerogel.commands.world import World
 from aerogel.errors import AerogelError, Diagnostic, Span, nearest
-from aerogel.events import Message, Warned
+from aerogel.events import Message, Warned, step
 from aerogel.files.codec import GZIP, LayerWriter
 from aerogel.graph.ops import frame
 from aerogel.graph.stages import ContextRef, ImageRef, SourceRef
@@ -61,6 +61,8 @@ class Bases:
         self._images = images
         self._pull = pull
         self._step = _FIRST_STEP
+        self.is_quiet = False
+        """Nothing is said of a base that is at hand."""
         self._lock = threading.Lock()
         self._found: dict[tuple[str, str], BaseImage] = {}
         self._busy: dict[tuple[str, str], threading.Lock] = {}
@@ -130,14 +132,17 @@ class Bases:
         """The image of a registry, put in the store."""
         from aerogel.commands.registries import open_registries, pull_image
 
-        with self._lock:
-            self._step += 1
-            number = self._step
+        number = self._next_step()
         with closing(open_registries(self._world)) as registries:
             pulled = pull_image(self._world, registries, reference, Platform.parse(platform), number=number)
         self._tell(name, f"registry, {pulled.served.digest}")
         config = pulled.image.config
         return BaseImage(tuple(config.rootfs.diff_ids), _with_history(config))
+
+    def _next_step(self) -> int:
+        with self._lock:
+            self._step += 1
+            return self._step
 
     def _stored(self, reference: Reference, name: str, platform: str) -> BaseImage | None:
         """An image of the local store, if it is for the platform."""
@@ -178,7 +183,8 @@ class Bases:
         with self._world.store.once(key):
             known = None if self._pull else self._world.store.actions.get(key)
             if known is not None and all(self._materials.is_here(Digest(each)) for each in known["layers"]):
-                self._tell(name, known["summary"])
+                if not self.is_quiet:
+                    self._tell(name, known["summary"])
                 return BaseImage(tuple(known["layers"]), from_dict(known["config"], ImageConfig))
             return self._compose(recipe, name, platform, key)
 
@@ -196,8 +202,13 @@ class Bases:
                 made.append(store.snapshots.new(self._world.helper().rung.map_id))
                 return made[-1]
 
+            number = self._next_step()
             try:
-                with store.blobs.write() as blob, LayerWriter(blob.fd, GZIP) as writer:
+                with (
+                    step(self._world.sink, number, f"FROM {name}: {selection.summary}"),
+                    store.blobs.write() as blob,
+                    LayerWriter(blob.fd, GZIP) as writer,
+                ):
                     composed = compose_base(
                         selection,
                         archive,
@@ -206,6 +217,7 @@ class Bases:
                         helper_factory=self._world.helper,
                         scratch=scratch,
                         sink=self._world.sink,
+                        step=number,
                     )
                     blob.commit(Digest(str(composed.blob.digest)), composed.blob.size)
             finally:

@@ -117,7 +117,9 @@ def _image(name: str, world: World, materials: Materials) -> tuple[tuple[Digest,
     typed = Source("command line", name.encode("utf-8", "surrogateescape"))
     span = Span(typed, 0, len(typed.data))
     try:
-        found = Bases(world, materials, {}, pull=False).resolve(ImageRef(name), str(platform), span)
+        bases = Bases(world, materials, {}, pull=False)
+        bases.is_quiet = True
+        found = bases.resolve(ImageRef(name), str(platform), span)
     except AerogelError as error:
         if error.code == "build.no-base" and (guess := nearest_name(world.store, name)):
             error.hints = (f"did you mean `{guess}`?",)

@@ -28,7 +28,7 @@ from aerogel.distroless.recipe import PATH, Recipe
 from aerogel.distroless.rules import SLIM, Filter
 from aerogel.distroless.unpacked import Unpacked
 from aerogel.errors import AerogelError
-from aerogel.events import Sink, StepLog
+from aerogel.events import Progress, Sink
 from aerogel.files.index import LayerIndex, build_index
 from aerogel.sandbox.spec import Mount, Rootfs, Sandbox
 
@@ -170,9 +170,13 @@ def _set_up(helper: Helper, root: Rootfs, debs: Sequence[Path], epoch: int, sink
         reading, writing = _pipe(stack)
         process = helper.run(sandbox, stdout=writing.fileno(), stderr=writing.fileno())
         writing.close()
+        done = 0
         for line in BufferedReader(reading):
+            # What dpkg says matters only when it fails: it warns a lot while the root is half set up.
             tail.append(line)
-            sink.emit(StepLog(step, line))
+            if line.startswith(b"Setting up "):
+                done += 1
+                sink.emit(Progress(step, "setting up packages", done, len(debs), "packages"))
         result = process.wait()
     if result.fault is not None:
         raise result.fault

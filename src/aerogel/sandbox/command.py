@@ -112,12 +112,21 @@ def _own_stdio(account: Account) -> None:
         return
     for fd in (0, 1, 2):
         mode = os.fstat(fd).st_mode
-        if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and os.isatty(fd) and os.ttyname(fd).startswith("/dev/pts/")):
+        if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and _is_own_terminal(fd)):
             try:
                 os.fchown(fd, account.uid, -1)
             except OSError as error:
                 if error.errno not in (errno.EPERM, errno.EINVAL, errno.EROFS):
                     raise
+
+
+def _is_own_terminal(fd: int) -> bool:
+    """Whether the descriptor is a terminal of this sandbox; the host's terminal keeps its owner."""
+    try:
+        return os.isatty(fd) and os.ttyname(fd).startswith("/dev/pts/")
+    except OSError:
+        # ENODEV: no device here has this terminal, so it is one of the host.
+        return False
 
 
 def _limit(limit: dict[str, Any]) -> None:
