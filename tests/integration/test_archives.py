@@ -133,8 +133,8 @@ def test_umoci_unpacks(written: Written, other: Store, tmp_path: Path) -> None:
     need("umoci")
     if written.image.layers()[0].compression == "zstd":
         pytest.skip("umoci 0.4 does not know zstd")
-    with tarfile.open(written.oci) as archive:
-        archive.extractall(tmp_path / "layout2", filter="data")
+    (tmp_path / "layout2").mkdir()
+    run("tar", "-xf", written.oci, "-C", tmp_path / "layout2")
     for layout in (written.layout, tmp_path / "layout2"):
         bundle = tmp_path / f"bundle-{layout.name}"
         run("umoci", "unpack", "--rootless", "--image", f"{layout}:one", bundle)

@@ -427,7 +427,7 @@ def test_named_contexts_of_every_kind(bench: Bench, repository: Path) -> None:
     assert bench.run("build", base, "-t", "base:1", "-o", f"type=oci,dest={bench.folder}/base.tar") == 0
     layout = bench.folder / "layout"
     with tarfile.open(bench.folder / "base.tar") as archive:
-        archive.extractall(layout, filter="data")
+        archive.extractall(layout)
     context = bench.dockerfile(
         "FROM img AS a\nCOPY --from=git f /git\nCOPY --from=url . /url/\nCOPY --from=tar t /tar\n"
         "COPY --from=oci /base /oci\nFROM oci\nCOPY --from=a / /\n"
