@@ -10,7 +10,6 @@ import os
 import runpy
 import shutil
 import subprocess
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
