@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FAST = ("tests/unit", "tests/golden", "tests/house")
 WHOLE = (*FAST, "tests/fuzz", "tests/host", "tests/integration", "tests/differential")
 SOURCES = ("src", "tests", "tools", "bench")
+MOST_AGAIN = 5
+"""More failures than this are no accident."""
 SUMMARY = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|deselected)\b")
 
 
@@ -57,7 +59,8 @@ def main() -> int:
     check.tests("quick tests", python, "-n", options.jobs, *marks, *quick, *options.pytest)
     if not options.fast:
         folders = [one for one in WHOLE if has_tests(one)]
-        check.tests("tests on the host", python, "-m", "host or network", "--durations=10", *folders, *options.pytest)
+        marks = ["-m", "host or network", "--durations=10"]
+        check.tests("tests on the host", python, *marks, *folders, *options.pytest, again=True)
         rest = [one for one in folders if one not in FAST]
         check.tests("other tests", python, "-m", "not host and not network", *rest, *options.pytest)
     return check.end()
@@ -95,8 +98,24 @@ class Check:
             self.failed.append(name)
         return status
 
-    def tests(self, name, python, *words) -> None:
-        """Runs pytest, passes its output on, and adds its counts."""
+    def tests(self, name, python, *words, again=False) -> None:
+        """Runs pytest, passes its output on, and adds its counts.
+
+        With `again` tests that failed get one more try, alone: those on the host share it with others and watch
+        signals and times. What fails twice has failed; what needed two tries is named.
+        """
+        status, counts = self._pytest(name, python, *words)
+        if again and status == 1 and 0 < counts["failed"] <= MOST_AGAIN:
+            status, second = self._pytest(f"{name}, those that failed", python, "--last-failed", *words)
+            counts["passed"] += second["passed"]
+            counts["failed"] = second["failed"]
+            print(f"{second['passed']} passed at the second try, see the first one above", flush=True)
+        for what, number in counts.items():
+            self.counts[what] += number
+        if status not in (0, 5):  # 5: nothing was selected
+            self.failed.append(name)
+
+    def _pytest(self, name, python, *words):
         print(f"== {name}", flush=True)
         began = time.monotonic()
         command = [python, "-m", "pytest", "-q", "--timeout=1800", *words]
@@ -108,12 +127,12 @@ class Check:
                 print(line, end="", flush=True)
                 last = line if SUMMARY.search(line) and " in " in line else last
         self.timings.append((name, time.monotonic() - began))
+        counts = {"passed": 0, "failed": 0, "skipped": 0}
         for count, word in SUMMARY.findall(last):
             what = "failed" if word.startswith("error") else word
-            if what in self.counts:
-                self.counts[what] += int(count)
-        if pytest.returncode not in (0, 5):  # 5: nothing was selected
-            self.failed.append(name)
+            if what in counts:
+                counts[what] += int(count)
+        return pytest.returncode, counts
 
     def end(self) -> int:
         """Prints timings, what failed, and the closing line that runners read; the exit status."""
