@@ -128,10 +128,9 @@ def test_skopeo_writes_what_we_read(written: Written, other: Store, tmp_path: Pa
     check(other, found.descriptor, written.image)
 
 
+@pytest.mark.parametrize("written", ("gzip", "uncompressed"), indirect=True)  # umoci 0.4 does not know zstd
 def test_umoci_unpacks(written: Written, other: Store, tmp_path: Path) -> None:
     need("umoci")
-    if written.image.layers()[0].compression == "zstd":
-        pytest.skip("umoci 0.4 does not know zstd")
     (tmp_path / "layout2").mkdir()
     run("tar", "-xf", written.oci, "-C", tmp_path / "layout2")
     for layout in (written.layout, tmp_path / "layout2"):
