@@ -128,7 +128,7 @@ def test_skopeo_writes_what_we_read(written: Written, other: Store, tmp_path: Pa
     check(other, found.descriptor, written.image)
 
 
-@pytest.mark.parametrize("written", ("gzip", "uncompressed"), indirect=True)  # umoci 0.4 does not know zstd
+@pytest.mark.parametrize("written", ["gzip", "uncompressed"], indirect=True)  # umoci 0.4 does not know zstd
 def test_umoci_unpacks(written: Written, other: Store, tmp_path: Path) -> None:
     need("umoci")
     (tmp_path / "layout2").mkdir()
