@@ -17,7 +17,7 @@ import termios
 from typing import Any, NoReturn
 
 from aerogel.errors import EXIT_FAILED, EXIT_HOST, AerogelError
-from aerogel.sandbox import capabilities, seccomp, syscalls, wire
+from aerogel.sandbox import capabilities, emulation, seccomp, syscalls, wire
 from aerogel.sandbox.accounts import Account
 
 __all__ = ["execute"]
@@ -37,11 +37,19 @@ class _CannotStart(Exception):
 
 
 def execute(
-    request: dict[str, Any], account: Account, stdio: tuple[int, ...], error_fd: int, all_capabilities: int
+    request: dict[str, Any],
+    account: Account,
+    stdio: tuple[int, ...],
+    error_fd: int,
+    all_capabilities: int,
+    namespace: int = -1,
 ) -> NoReturn:
-    """Becomes the command; on failure writes {"code", "fault"} to `error_fd` and ends."""
+    """Becomes the command; on failure writes {"code", "fault"} to `error_fd` and ends.
+
+    `namespace` is the user namespace that it is put into, unless -1.
+    """
     try:
-        _prepare(request, account, stdio, all_capabilities)
+        _prepare(request, account, stdio, all_capabilities, namespace)
         _exec(request)
     except _CannotStart as failed:
         answer = {"code": failed.code, "fault": wire.error_to(failed.fault)}
@@ -58,7 +66,9 @@ def execute(
     os._exit(_NOT_EXECUTABLE)
 
 
-def _prepare(request: dict[str, Any], account: Account, stdio: tuple[int, ...], all_capabilities: int) -> None:
+def _prepare(
+    request: dict[str, Any], account: Account, stdio: tuple[int, ...], all_capabilities: int, namespace: int
+) -> None:
     os.setsid()
     for target, fd in enumerate(stdio):
         os.dup2(fd, target, inheritable=True)
@@ -73,6 +83,8 @@ def _prepare(request: dict[str, Any], account: Account, stdio: tuple[int, ...], 
         _limit(limit)
     _own_stdio(account)
     _change_directory(request["cwd"], create=request["create_cwd"])
+    if namespace >= 0:
+        emulation.enter(namespace)  # gives all rights in it back, so it comes before what takes rights away
     mask = all_capabilities
     if request["no_new_privileges"]:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)

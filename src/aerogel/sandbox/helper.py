@@ -33,7 +33,7 @@ import socket
 from typing import Any, NamedTuple, NoReturn
 
 from aerogel.errors import EXIT_HOST, AerogelError
-from aerogel.sandbox import capabilities, init, rungs, seccomp, syscalls, wire
+from aerogel.sandbox import capabilities, emulation, init, rungs, seccomp, syscalls, wire
 
 __all__ = ["main"]
 
@@ -158,6 +158,9 @@ def _serve(control: socket.socket, session: init.Session, modules: list[Any]) ->
                 if received is None:
                     os._exit(0)
                 message, fds = received
+                if message["kind"] == "emulate":
+                    session = _emulate(socket.socket(fileno=fds[0]), message["interpreters"], session)
+                    continue
                 task = _Task(socket.socket(fileno=fds[0]), message["kind"])
                 pid = _fork(task, namespace)
                 if pid == 0:
@@ -176,6 +179,22 @@ def _serve(control: socket.socket, session: init.Session, modules: list[Any]) ->
                 _kill(fd, tasks)
                 poll.unregister(fd)
         _reap(tasks, poll)
+
+
+def _emulate(sock: socket.socket, interpreters: dict[str, str], session: init.Session) -> init.Session:
+    """Makes the place for commands of other machines; the session with it, and an answer."""
+    try:
+        user, mounts = emulation.make(session.mount_dir, interpreters)
+    except AerogelError as error:
+        answer: dict[str, Any] = {"error": wire.error_to(error)}
+    else:
+        # Held to the end: with the mount namespace the list of formats would be gone.
+        os.set_inheritable(mounts, False)
+        session = session._replace(emulation=user)
+        answer = {"result": {}}
+    with sock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        wire.send(sock, answer)
+    return session
 
 
 def _noticed(number: int, frame: object) -> None:

@@ -33,6 +33,8 @@ class Session(NamedTuple):
     overlay: str | None
     in_userns: bool
     capabilities: int
+    emulation: int = -1
+    """A user namespace with formats of its own, for commands of other machines; -1 when there is none."""
 
 
 class _Prepared(NamedTuple):
@@ -96,6 +98,8 @@ def _run(sock: socket.socket, session: Session, request: dict[str, Any], fds: li
             hints=["point AEROGEL_ROOT at a local disk or a volume, not at a container's own root"],
             exit_status=EXIT_HOST,
         )
+    if request["emulated"] and session.emulation < 0:
+        raise AerogelError("nothing was registered for other machines", code="sandbox.no-emulation")
     host_pid = int(os.readlink("/proc/self"))
     flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
     syscalls.unshare(flags | (syscalls.CLONE_NEWNET if request["network"] == "none" else 0))
@@ -161,7 +165,8 @@ def _serve(sock: socket.socket, session: Session, request: dict[str, Any], prepa
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the command is root too: it must not trace this process
     child = os.fork()
     if child == 0:
-        command.execute(request, prepared.account, stdio, error_write, session.capabilities)
+        namespace = session.emulation if request["emulated"] else -1
+        command.execute(request, prepared.account, stdio, error_write, session.capabilities, namespace)
     os.close(error_write)
     for fd in set(stdio):
         os.close(fd)

@@ -251,6 +251,18 @@ class Helper:
             result: dict[str, Any] = message["result"]
             return result
 
+    def emulate(self, interpreters: dict[str, str]) -> None:
+        """Lets commands that are `emulated` run programs of other machines, with these interpreters of the host.
+
+        By qemu's name of the machine (`sandbox.emulation.FORMATS`). Raises AerogelError `sandbox.no-emulation`.
+        """
+        with self._open("emulate", interpreters=interpreters) as sock:
+            received = wire.receive(sock)
+            if received is None:
+                raise self.died()
+            if "result" not in received[0]:
+                raise _failure(received[0])
+
     def close(self) -> None:
         """Ends the helper; the kernel ends whatever still runs in it."""
         self._keeper.stop()
@@ -275,12 +287,12 @@ class Helper:
             exit_status=EXIT_HOST,
         )
 
-    def _open(self, kind: Literal["run", "job"]) -> socket.socket:
-        """A socket to a new child of the helper."""
+    def _open(self, kind: Literal["run", "job", "emulate"], **more: object) -> socket.socket:
+        """A socket to a new child of the helper, or to the helper itself for `emulate`."""
         ours, theirs = socket.socketpair()
         try:
             with self._lock:
-                wire.send(self._keeper.control, {"kind": kind}, (theirs.fileno(),))
+                wire.send(self._keeper.control, {"kind": kind, **more}, (theirs.fileno(),))
         except OSError:
             ours.close()
             raise self.died() from None

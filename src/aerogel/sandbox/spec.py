@@ -115,7 +115,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     `uid:gid`, or empty for root; names are looked up in the root's own passwd and group files. HOME is set from
     there unless `env` has it. `cwd` is made when it is missing and `create_cwd` is set. `hosts` are (name, address)
     pairs for /etc/hosts. `window` is (rows, columns) of the terminal. `insecure` gives all capabilities of the rung,
-    no system call filter and no masked paths.
+    no system call filter and no masked paths. `emulated` is for a command of another machine (`emulator` says when).
     """
 
     argv: tuple[str, ...]
@@ -135,6 +135,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[Limit, ...] = ()
     shm_size_bytes: int = 64 << 20
     create_cwd: bool = False
+    emulated: bool = False
 
 
 class Exit(NamedTuple):
