@@ -250,14 +250,100 @@ def test_password_is_not_in_the_image(bench: Bench) -> None:
     assert "hunter22" not in bench.err
 
 
+@pytest.mark.parametrize(
+    ("names", "sent"),
+    [
+        (["HTTP_AUTH_TOKEN_127.0.0.1"], "Bearer tok3n-value"),
+        (["HTTP_AUTH_HEADER_127.0.0.1"], "tok3n-value"),
+        (["HTTP_AUTH_HEADER_127.0.0.1", "HTTP_AUTH_TOKEN_127.0.0.1"], "Bearer tok3n-value"),
+        (["HTTP_AUTH_TOKEN_example.com", "GIT_AUTH_TOKEN"], None),
+    ],
+)
+def test_credentials_of_a_host(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, names: Sequence[str], sent: str | None
+) -> None:
+    monkeypatch.setenv("TOKEN", "tok3n-value\n")
+    bench.server.files["/f"] = b"one"
+    context = bench.dockerfile(f"FROM scratch\nADD {bench.server.url}/f /f\n")
+    bench.build(context, *(word for name in names for word in ("--secret", f"id={name},env=TOKEN")))
+    assert bench.server.seen[0].headers.get("authorization") == sent
+    assert "tok3n" not in str(bench.config) + bench.err
+    bench.build(context)
+    assert bench.statuses() == ["CACHED"]
+
+
+def test_credentials_are_not_sent_to_where_a_server_points(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "tok3n-value")
+    with serve() as other:
+        other.files["/f"] = b"one"
+        elsewhere = other.url.replace("127.0.0.1", "localhost")
+        bench.server.fail("/f", Fault(302, {"Location": f"{elsewhere}/f"}))
+        context = bench.dockerfile(f"FROM scratch\nADD {bench.server.url}/f /f\n")
+        bench.build(context, "--secret", "id=HTTP_AUTH_TOKEN_127.0.0.1,env=TOKEN")
+        assert bench.server.seen[0].headers["authorization"] == "Bearer tok3n-value"
+        assert "authorization" not in other.seen[0].headers
+
+
+def test_keep_git_dir_does_not_make_a_file_a_repository(bench: Bench) -> None:
+    """As in BuildKit, which looks at the address alone."""
+    bench.server.files["/f"] = b"one"
+    bench.build(bench.dockerfile(f"FROM scratch\nADD --keep-git-dir=true {bench.server.url}/f Dockerfile /in/\n"))
+    assert set(bench.files) == {"in/f", "in/Dockerfile"}
+
+
 # ADD of repositories.
+
+
+@pytest.mark.parametrize(
+    ("names", "sent"),
+    [
+        (["GIT_AUTH_TOKEN"], "basic eC1hY2Nlc3MtdG9rZW46dG9rM24tdmFsdWU="),
+        (["GIT_AUTH_HEADER"], "tok3n-value"),
+        (["GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"], "tok3n-value"),
+        (["GIT_AUTH_TOKEN.HOST", "GIT_AUTH_HEADER"], "basic eC1hY2Nlc3MtdG9rZW46dG9rM24tdmFsdWU="),
+        (["GIT_AUTH_TOKEN.example.com"], None),
+    ],
+)
+def test_credentials_of_a_repository(
+    bench: Bench, repository: Path, monkeypatch: pytest.MonkeyPatch, names: Sequence[str], sent: str | None
+) -> None:
+    monkeypatch.setenv("TOKEN", "tok3n-value")
+    url = publish(bench.server, repository)
+    host = bench.server.url.partition("://")[2]
+    secrets = [word for name in names for word in ("--secret", f"id={name.replace('HOST', host)},env=TOKEN")]
+    bench.build(bench.dockerfile(f"FROM scratch\nADD {url} /r\n"), *secrets)
+    assert {seen.headers.get("authorization") for seen in bench.server.seen} == {sent}
+    assert "r/x" in bench.files
+
+
+def test_queries_of_a_repository(bench: Bench, repository: Path) -> None:
+    url = publish(bench.server, repository)
+    main_, dev = (git("rev-parse", name, cwd=repository) for name in ("main", "dev"))
+    bench.build(
+        bench.dockerfile(
+            f"FROM scratch\nADD {url}?ref=main&subdir=sub&checksum={main_[:7]} /a\nADD {url}?tag=v1&mtime=commit /b\n"
+            f"ADD {url}?branch=dev&commit={dev}&keep-git-dir&submodules=0 /c\nADD {url}?checksum={dev[:1]} /d\n"
+        )
+    )
+    assert bench.files["a/f"] == b"old\n"
+    assert bench.files["c/.git/HEAD"] == b"ref: refs/heads/dev\n"
+    assert {"b/x", "d/new"} < set(bench.files)
+    # The commit is trusted: that the branch has moved is not seen.
+    asked = len(bench.server.seen)
+    pinned = f"?branch=dev&checksum={main_}&fetch-by-commit=true"
+    bench.build(bench.dockerfile(f"FROM scratch\nADD {url}{pinned} /r\nADD --keep-git-dir {url}{pinned} /k\n"))
+    assert len(bench.server.seen) == asked
+    assert "r/new" not in bench.files
+    assert bench.files["k/.git/HEAD"] == b"ref: refs/heads/dev\n"
+    assert bench.run("build", bench.dockerfile(f"FROM scratch\nADD {url}?checksum={main_} /r\n")) == 1
+    assert f"expected commit `{main_}`, found `{dev}`" in bench.err
 
 
 def test_add_git(bench: Bench, repository: Path) -> None:
     url = publish(bench.server, repository)
     context = bench.dockerfile(
         f"FROM scratch\nADD {url} /head\nADD {url}#v1 /tag\nADD {url}#dev:sub /sub/\n"
-        f"ADD {url}?branch=dev&subdir=sub /query\nADD {url}##ref=v1,subdir=sub /csv\n"
+        f"ADD {url}?branch=dev&subdir=sub /query\nADD {url}?tag=v1#:sub /both\n"
     )
     found = bench.build(context)
     tree = {"x", "sub/f", "sub/Dockerfile"}
@@ -265,7 +351,7 @@ def test_add_git(bench: Bench, repository: Path) -> None:
     assert files == {
         *(f"head/{name}" for name in (*tree, "new")),
         *(f"tag/{name}" for name in tree),
-        *(f"{top}/{name}" for top in ("sub", "query", "csv") for name in ("f", "Dockerfile")),
+        *(f"{top}/{name}" for top in ("sub", "query", "both") for name in ("f", "Dockerfile")),
     }
     assert {found["tag/x"].mode, found["tag/sub"].mode} == {0o755}
     assert found["tag/sub/f"].mode == 0o644
@@ -527,7 +613,12 @@ WRONG: dict[str, tuple[str, Sequence[str], bytes]] = {
     "git-bad-query": ("FROM scratch\nADD URL/repo.git?branhc=dev /\n", ["."], b""),
     "git-two-refs": ("FROM scratch\nADD URL/repo.git?branch=dev&tag=v1 /\n", ["."], b""),
     "git-checksum": ("FROM scratch\nADD --checksum=0123456789 URL/repo.git#v1 /\n", ["."], b""),
-    "keep-git-dir-local": ("FROM scratch\nADD --keep-git-dir Dockerfile /\n", ["."], b""),
+    "url-sha512": (f"FROM scratch\nADD --checksum=sha512:{'0' * 128} URL/f /\n", ["."], b""),
+    "url-credentials": ("FROM scratch\nADD URL/secret /\n", ["."], b""),
+    "git-credentials": ("FROM scratch\nADD URL/secret.git /\n", ["."], b""),
+    "git-bad-mtime": ("FROM scratch\nADD URL/repo.git?mtime=now /\n", ["."], b""),
+    "git-by-short-commit": ("FROM scratch\nADD URL/repo.git?fetch-by-commit=1&checksum=abc /\n", ["."], b""),
+    "token-of-two-lines": ("FROM scratch\nCOPY a /\n", [".", "--secret", "id=GIT_AUTH_TOKEN,src=Dockerfile"], b""),
     "context-not-tar": ("", ["Dockerfile"], b""),
     "context-cut-tar": ("", ["-"], tar({"f": os.urandom(9000)}, "w:gz")[:2000]),
     "context-tar-without-dockerfile": ("", ["-"], tar({"dockerfile.prod": b"", "f": b""})),
@@ -547,6 +638,8 @@ WRONG: dict[str, tuple[str, Sequence[str], bytes]] = {
 def test_golden_error(bench: Bench, repository: Path, case: str, golden: Callable[[Path, str], None]) -> None:
     publish(bench.server, repository)
     bench.server.files["/f"] = b"content"
+    for path in ("/secret", "/secret.git/info/refs?service=git-upload-pack"):
+        bench.server.fail(path, Fault(401, {"WWW-Authenticate": "Basic realm=x"}), times=9)
     text, words, stdin = WRONG[case]
     context = bench.dockerfile(text.replace("URL", bench.server.url))
     os.chdir(context)

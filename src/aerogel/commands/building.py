@@ -88,7 +88,7 @@ class Builder:
     @contextmanager
     def _sources(self) -> Iterator[tuple[Contexts, Remotes]]:
         with ExitStack() as stack:
-            remotes = open_remotes(self.world)
+            remotes = open_remotes(self.world, self.lent)
             stack.callback(remotes.close)
             contexts = Contexts(self.options, self.world, remotes)
             stack.callback(contexts.close)

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from aerogel.commands.build_model import Build
 from aerogel.commands.checking import built_in_environment
 from aerogel.commands.contexts import Contexts
+from aerogel.commands.lending import lent_of
 from aerogel.commands.remotes import open_remotes
 from aerogel.commands.source import build_args
 from aerogel.commands.world import World
@@ -49,7 +50,7 @@ class Draft:
 def open_draft(options: Build, world: World) -> Iterator[Draft]:
     """Reads the Dockerfile, wherever the options say it is. Raises `build.*`, `dockerfile.*`, `net.*`, `git.*`."""
     with ExitStack() as stack:
-        remotes = open_remotes(world)
+        remotes = open_remotes(world, lent_of(options, world))
         stack.callback(remotes.close)
         contexts = Contexts(options, world, remotes)
         stack.callback(contexts.close)

@@ -64,7 +64,7 @@ class Git(msgspec.Struct, frozen=True, tag="git"):
     """The files of a commit of a git repository, or of a folder in it. A source only.
 
     `ref` is a branch, tag, full reference or commit, empty for the default branch; `checksum` are the first digits
-    that the commit must have.
+    that the commit must have. With `by_commit` the remote is not asked what `ref` is: it is taken to be `checksum`.
     """
 
     remote: str
@@ -73,6 +73,7 @@ class Git(msgspec.Struct, frozen=True, tag="git"):
     keep_git_dir: bool = False
     submodules: bool = True
     checksum: str = ""
+    by_commit: bool = False
 
 
 class InlineFile(msgspec.Struct, frozen=True):

@@ -1,10 +1,10 @@
 """Sources that are not in the build: which words of ADD, and which contexts, are URLs or git repositories.
 
-Pure: it reads addresses and fetches nothing. An http(s) address is a repository when its path ends in `.git`, when
-`#` names a branch after such a path, or when the instruction says so; everything else on http(s) is a file.
+Pure: it reads addresses and fetches nothing. An http(s) address is a repository when its path ends in `.git`;
+everything else on http(s) is a file.
 
 Spec: the Dockerfile reference, ADD (git repositories); docker's documentation of build contexts, "Git repositories",
-URL fragments and URL queries.
+URL fragments and URL queries; BuildKit's `dfgitutil`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ _SCHEME = re.compile(r"([A-Za-z0-9]+)://")
 _SCP = re.compile(
     r"(?P<remote>[A-Za-z0-9_-]+@[A-Za-z0-9.-]+:[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?", re.DOTALL
 )
-_KEYS = ("branch", "checksum", "commit", "keep-git-dir", "ref", "subdir", "submodules", "tag")
+_FLAGS = ("fetch-by-commit", "keep-git-dir", "submodules")
+_KEYS = ("branch", "checksum", "commit", *_FLAGS, "mtime", "ref", "subdir", "tag")
 _TRUE = ("", "1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
-_HEX = re.compile(r"[0-9a-f]{4,64}")
+_HEX = re.compile(r"[0-9a-f]{1,64}")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def is_remote(text: str) -> bool:
@@ -40,11 +42,11 @@ def parse_remote(
     keep_git_dir: bool | None = None,
     unpack: bool = False,
 ) -> Http | Git | None:
-    """What ADD fetches for a word, None for a path. `keep_git_dir`, when given at all, says that it is a repository.
+    """What ADD fetches for a word, None for a path. `keep_git_dir` is the flag; a file takes no notice of it.
 
     Raises `graph.bad-git-url`, `graph.bad-checksum`.
     """
-    git = parse_git(text, span, known=keep_git_dir is not None)
+    git = parse_git(text, span)
     if git is not None:
         return _with_flags(git, text, span, checksum, checksum_span or span, keep_git_dir)
     if _scheme(text) not in ("http", "https"):
@@ -54,7 +56,10 @@ def parse_remote(
             f"`{checksum}` is not the checksum of a file",
             code="graph.bad-checksum",
             span=checksum_span or span,
-            hints=["write `sha256:` and 64 hexadecimal digits, as `sha256sum FILE` prints them"],
+            hints=[
+                "write `sha256:` and 64 hexadecimal digits, as `sha256sum FILE` prints them"
+                + ("; the Dockerfile syntax knows no other algorithm" if checksum.startswith("sha") else "")
+            ],
         )
     path = re.split(r"[?#]", text, maxsplit=1)[0].partition("://")[2].partition("/")[2]
     name = _unquote(path).rstrip("/").rpartition("/")[2]
@@ -82,8 +87,7 @@ def parse_git(text: str, span: Span | None = None, *, known: bool = False) -> Gi
         remote, query, fragment = found["remote"], found["query"] or "", found["fragment"] or ""
     else:
         return None
-    options = _fragment(_unquote(fragment), text, span)
-    options = _query(query, options, text, span)
+    options = _query(query, _fragment(_unquote(fragment)), text, span)
     if any(part == ".." for part in options.get("subdir", "").split("/")):
         raise _wrong(text, span, f"the folder `{options['subdir']}` leads out of the repository")
     if options.get("ref", "").startswith("-"):
@@ -91,13 +95,17 @@ def parse_git(text: str, span: Span | None = None, *, known: bool = False) -> Gi
     checksum = options.get("checksum", "")
     if checksum and _HEX.fullmatch(checksum) is None:
         raise _wrong(text, span, f"`{checksum}` is no commit: write its hexadecimal digits")
+    by_commit = options.get("fetch-by-commit", "") == "true" and not _COMMIT.fullmatch(options.get("ref", ""))
+    if by_commit and not _COMMIT.fullmatch(checksum):
+        raise _wrong(text, span, "`fetch-by-commit` needs all digits of the commit in `checksum`")
     return Git(
         remote=remote,
-        ref=options.get("ref", "") or checksum,
+        ref=options.get("ref", ""),
         subdir=options.get("subdir", "").strip("/"),
         keep_git_dir=options.get("keep-git-dir", "") == "true",
         submodules=options.get("submodules", "true") == "true",
         checksum=checksum,
+        by_commit=by_commit,
     )
 
 
@@ -124,24 +132,14 @@ def _with_flags(
         keep_git_dir=git.keep_git_dir or bool(keep_git_dir),
         submodules=git.submodules,
         checksum=checksum or git.checksum,
+        by_commit=git.by_commit,
     )
 
 
-def _fragment(fragment: str, text: str, span: Span | None) -> dict[str, str]:
-    """`ref:subdir`, or after a second `#` the list `ref=...,commit=...,subdir=...`."""
-    if not fragment:
-        return {}
-    if not fragment.startswith("#"):
-        ref, _, subdir = fragment.partition(":")
-        return {key: value for key, value in (("ref", ref), ("subdir", subdir)) if value}
-    found: dict[str, str] = {}
-    for part in fragment[1:].split(",") if fragment[1:] else ():
-        key, equals, value = part.partition("=")
-        key = key.lower()
-        if not equals or key not in ("ref", "commit", "subdir"):
-            raise _wrong(text, span, f"`{part}` is none of `ref=NAME`, `commit=DIGITS`, `subdir=FOLDER`")
-        found["checksum" if key == "commit" else key] = value
-    return found
+def _fragment(fragment: str) -> dict[str, str]:
+    """`ref:subdir`, both optional."""
+    ref, _, subdir = fragment.partition(":")
+    return {key: value for key, value in (("ref", ref), ("subdir", subdir)) if value}
 
 
 def _query(query: str, options: dict[str, str], text: str, span: Span | None) -> dict[str, str]:
@@ -156,13 +154,18 @@ def _query(query: str, options: dict[str, str], text: str, span: Span | None) ->
         if key in seen:
             raise _wrong(text, span, f"`{key}` stands there twice")
         seen.add(key)
-        if key in ("keep-git-dir", "submodules"):
+        if key in _FLAGS:
             if value not in _TRUE and value not in _FALSE:
                 raise _wrong(text, span, f"`{key}` is `true` or `false`, not `{value}`")
             found[key] = "true" if value in _TRUE else "false"
             continue
         if not value:
             raise _wrong(text, span, f"`{key}` has no value")
+        if key == "mtime":
+            # Files get the time of the build, or of SOURCE_DATE_EPOCH, whatever their own was.
+            if value not in ("checkout", "commit"):
+                raise _wrong(text, span, f"`mtime` is `checkout` or `commit`, not `{value}`")
+            continue
         key, value = _full(key, value)
         if found.get(key, value) != value:
             raise _wrong(text, span, f"it names both `{found[key]}` and `{value}`")

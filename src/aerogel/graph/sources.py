@@ -84,21 +84,15 @@ def _remote(it: ast.Copy | ast.Add, word: ast.Word, path: str, checksum: str, *,
 
 
 def _check_flags(it: ast.Add) -> None:
-    """Flags that mean something for remote sources only."""
-    for name, flag, what in (
-        ("--checksum", it.checksum is not None, "a URL or a git repository"),
-        ("--keep-git-dir", it.keep_git_dir is not None, "a git repository"),
-    ):
-        if flag:
-            span = next((each.span for each in it.flags if each.span.text.startswith(name)), it.span)
-            raise AerogelError(
-                f"`{name}` is for {what}, and no source of this ADD is one",
-                code="graph.not-remote",
-                span=span,
-                hints=["leave the flag out: files of the build context are checked by their content anyway"]
-                if name == "--checksum"
-                else ["leave the flag out"],
-            )
+    """A checksum is for remote sources only; `--keep-git-dir` means nothing to others, and may stand there."""
+    if it.checksum is not None:
+        span = next((each.span for each in it.flags if each.span.text.startswith("--checksum")), it.span)
+        raise AerogelError(
+            "`--checksum` is for a URL or a git repository, and no source of this ADD is one",
+            code="graph.not-remote",
+            span=span,
+            hints=["leave the flag out: files of the build context are checked by their content anyway"],
+        )
 
 
 def _literal(name: str) -> str:

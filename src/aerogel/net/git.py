@@ -10,6 +10,7 @@ and ssh are spoken, by submodules as well. Nothing else in aerogel starts git.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import re
@@ -18,6 +19,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from aerogel.errors import EXIT_HOST, EXIT_NETWORK, AerogelError, nearest
 from aerogel.net.proxy import redact
@@ -45,22 +47,35 @@ _CONFIG = {
 class Commit(NamedTuple):
     """A commit: its id, and the full name of the branch or tag that led to it, or an empty text.
 
-    `tag` is the id of an annotated tag's own object, if there is one.
+    `tag` is the id of an annotated tag's own object, if there is one. With `is_pinned` the name is only what it is to
+    be called, and the remote is asked for the commit itself.
     """
 
     id: str
     name: str
     tag: str = ""
+    is_pinned: bool = False
 
 
 class GitClient:
-    """Git for one run. `environment` is the host's, of which little is passed on; `proxies` as for `net.http`."""
+    """Git for one run. `environment` is the host's, of which little is passed on; `proxies` as for `net.http`.
+
+    `secrets` are values by name, of which `GIT_AUTH_HEADER` and `GIT_AUTH_TOKEN` (with `.HOST[:PORT]` for one host)
+    are sent to http(s) remotes; never on a command line, where others could read them.
+    """
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str], *, proxies: Mapping[str, str] | None = None, ca: str = ""
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        *,
+        proxies: Mapping[str, str] | None = None,
+        ca: str = "",
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = folder
         self._environment = _environment(environment, proxies or {}, ca)
+        self._secrets = secrets or {}
 
     def repository(self, remote: str) -> Path:
         """Where the commits of a remote are kept; the folder need not be there."""
@@ -97,7 +112,7 @@ class GitClient:
             self._git("init", "--quiet", "--bare", "--template=", str(repository))
         if self._has(repository, commit.id):
             return repository
-        what = commit.name or commit.id
+        what = commit.id if commit.is_pinned or not commit.name else commit.name
         keep = f"+{what}:refs/aerogel/{commit.id}"
         everything = ["+refs/heads/*:refs/aerogel/heads/*", "+refs/tags/*:refs/aerogel/tags/*"]
         last = ""
@@ -106,11 +121,12 @@ class GitClient:
             ["--no-tags", remote, keep],
             ["--no-tags", remote, *everything],
         ):
-            done = self._try("--git-dir", str(repository), "fetch", "--quiet", "--no-write-fetch-head", *arguments)
+            fetch = ("--git-dir", str(repository), "fetch", "--quiet", "--no-write-fetch-head", *arguments)
+            done = self._try(*fetch, remote=remote)
             if self._has(repository, commit.id):
                 return repository
             last = done.stderr or last
-        if commit.name or not self._list(remote, []):
+        if what != commit.id or not self._list(remote, []):
             raise _unreachable(remote, last)
         raise self._no_such_ref(remote, commit.id)
 
@@ -146,12 +162,12 @@ class GitClient:
         self._git(*inside, "checkout", "--quiet", "--force", *self._head(commit))
         if with_submodules:
             update = (*inside, "submodule", "--quiet", "update", "--init", "--recursive")
-            done = self._try(*update, "--depth=1")
+            done = self._try(*update, "--depth=1", remote=remote)
             if done.returncode:
                 # A plain HTTP server has whole repositories only.
                 self._try(*inside, "submodule", "--quiet", "deinit", "--all", "--force")
                 shutil.rmtree(target / ".git" / "modules", ignore_errors=True)
-                done = self._try(*update)
+                done = self._try(*update, remote=remote)
             if done.returncode:
                 raise _unreachable(remote, done.stderr, what="a submodule of")
         self._tidy(target, keep_git_dir=keep_git_dir)
@@ -194,7 +210,8 @@ class GitClient:
 
     def _list(self, remote: str, names: Sequence[str]) -> dict[str, str]:
         """Full names at the remote and what they are; all branches and tags when no names are given."""
-        done = self._try("ls-remote", "--quiet", *(() if names else ("--heads", "--tags")), "--", remote, *names)
+        only = () if names else ("--heads", "--tags")
+        done = self._try("ls-remote", "--quiet", *only, "--", remote, *names, remote=remote)
         if done.returncode:
             raise _unreachable(remote, done.stderr)
         rows = (line.split("\t", 1) for line in done.stdout.splitlines() if "\t" in line)
@@ -223,8 +240,29 @@ class GitClient:
             raise AerogelError(f"git failed: {_last_line(done.stderr)}", code="git.failed", exit_status=EXIT_HOST)
         return done.stdout
 
-    def _try(self, *arguments: str, index: str = "", protocols: str = "") -> subprocess.CompletedProcess[str]:
+    def _authorization(self, remote: str) -> str:
+        """The `Authorization` header for a remote, empty for none. Spec: BuildKit, source/git."""
+        parts = urlsplit(remote)
+        if parts.scheme not in ("http", "https"):
+            return ""
+        for suffix in (f".{parts.netloc.rpartition('@')[2]}", ""):
+            if header := self._secrets.get(f"GIT_AUTH_HEADER{suffix}"):
+                return header
+            if token := self._secrets.get(f"GIT_AUTH_TOKEN{suffix}"):
+                pair = f"x-access-token:{token}".encode("utf-8", "surrogateescape")
+                return f"basic {base64.b64encode(pair).decode()}"
+        return ""
+
+    def _try(
+        self, *arguments: str, index: str = "", protocols: str = "", remote: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs git; with `remote`, the credentials for it are at hand."""
         environment = dict(self._environment)
+        if authorization := self._authorization(remote):
+            count = int(environment["GIT_CONFIG_COUNT"])
+            environment[f"GIT_CONFIG_KEY_{count}"] = f"http.{_scope(remote)}.extraHeader"
+            environment[f"GIT_CONFIG_VALUE_{count}"] = f"Authorization: {authorization}"
+            environment["GIT_CONFIG_COUNT"] = str(count + 1)
         if index:
             environment["GIT_INDEX_FILE"] = index
         if protocols:
@@ -277,11 +315,19 @@ def _environment(host: Mapping[str, str], proxies: Mapping[str, str], ca: str) -
     return found
 
 
+def _scope(remote: str) -> str:
+    """The addresses that credentials are for: the remote's alone, but all of github.com, as in BuildKit."""
+    for prefix in ("https://github.com/", "https://www.github.com/"):
+        if remote.startswith(prefix):
+            return prefix
+    return remote
+
+
 def _unreachable(remote: str, output: str, *, what: str = "") -> AerogelError:
     line = _last_line(output)
     hints = []
     if "could not read Username" in output or "Authentication failed" in output:
-        hints = ["it wants credentials: give them in the address, or use an ssh address and an ssh agent"]
+        hints = ["it wants credentials: lend them with `--secret id=GIT_AUTH_TOKEN,env=NAME`, or use ssh and an agent"]
     elif "Permission denied" in output or "Host key verification failed" in output:
         hints = ["check `ssh-add -l`, and that the host is in `~/.ssh/known_hosts`"]
     elif "not found" in output or "does not appear to be a git" in output:

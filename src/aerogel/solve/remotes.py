@@ -14,11 +14,13 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -49,9 +51,21 @@ class Fetched(NamedTuple):
 
 
 class Remotes:
-    """Fetches for all threads of a build; `close` at the end. `http` and `git` make the clients on first use."""
+    """Fetches for all threads of a build; `close` at the end. `http` and `git` make the clients on first use.
 
-    def __init__(self, store: Store, http: Callable[[], HttpClient], git: Callable[[], GitClient], sink: Sink) -> None:
+    `secrets` are values by name, of which `HTTP_AUTH_HEADER_<host>` and `HTTP_AUTH_TOKEN_<host>` are sent to that
+    host. They are in no key: what a server gives is known by its content.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        http: Callable[[], HttpClient],
+        git: Callable[[], GitClient],
+        sink: Sink,
+        secrets: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._secrets = secrets
         self._store = store
         self._make_http = http
         self._make_git = git
@@ -135,13 +149,13 @@ class Remotes:
         with self._store.once(f"http-{facts_path.stem}"):
             known = self._facts(facts_path)
             path = self._content(known.get("digest", "-"))
-            headers = {}
+            validators = {}
             if known and self._is_intact(path):
-                headers = {"If-None-Match": known["etag"]} if known["etag"] else {}
-                if known["last_modified"] and not headers:
-                    headers = {"If-Modified-Since": known["last_modified"]}
+                validators = {"If-None-Match": known["etag"]} if known["etag"] else {}
+                if known["last_modified"] and not validators:
+                    validators = {"If-Modified-Since": known["last_modified"]}
             with _named(url):
-                made = self._download(url, headers)
+                made = self._download(url, validators)
             if made is None:
                 return Fetched(path.name, path, known["last_modified"])
             fetched, etag = made
@@ -149,7 +163,16 @@ class Remotes:
             self._store.scratch.write_file(str(facts_path), msgspec.json.encode(facts))
             return fetched
 
-    def _download(self, url: str, headers: dict[str, str]) -> tuple[Fetched, str] | None:
+    def _authorization(self, url: str) -> dict[str, str]:
+        """The header with the credentials for a host; the client forgets it when it is sent elsewhere."""
+        host = urlsplit(url).hostname or ""
+        header = self._secrets.get(f"HTTP_AUTH_HEADER_{host}")
+        token = self._secrets.get(f"HTTP_AUTH_TOKEN_{host}")
+        if token is not None:
+            header = f"Bearer {token}"
+        return {} if header is None else {"Authorization": header}
+
+    def _download(self, url: str, validators: dict[str, str]) -> tuple[Fetched, str] | None:
         """The content and its ETag; None when the server says that what is known is still right."""
         from aerogel.net.http import HttpError
 
@@ -157,9 +180,9 @@ class Remotes:
         try:
             with open(fd, "w+b") as file:
                 try:
-                    answer = self._http().download(url, file, headers=headers)
+                    answer = self._http().download(url, file, headers=validators | self._authorization(url))
                 except HttpError as error:
-                    if error.status == 304 and headers:
+                    if error.status == 304 and validators:
                         return None
                     raise
                 file.flush()
@@ -213,7 +236,7 @@ class Remotes:
 
     def commit(self, op: Git) -> Commit:
         """The commit that the source stands for now. Raises `git.*`, `remote.checksum`."""
-        commit = self._once(f"ref {op.remote} {op.ref}", lambda: self._resolve(op))
+        commit = self._once(f"ref {op.remote} {op.ref} {op.by_commit and op.checksum}", lambda: self._resolve(op))
         if not commit.id.startswith(op.checksum) and not (commit.tag and commit.tag.startswith(op.checksum)):
             error = AerogelError(
                 f"`{redact(op.remote)}` is not what the checksum says: expected commit `{op.checksum}`, "
@@ -226,6 +249,11 @@ class Remotes:
         return commit
 
     def _resolve(self, op: Git) -> Commit:
+        if op.by_commit:
+            from aerogel.net.git import Commit
+
+            name = op.ref if op.ref.startswith("refs/") or not op.ref else f"refs/heads/{op.ref}"
+            return Commit(op.checksum, name, is_pinned=True)
         with _named(op.remote):
             return self._git().resolve(op.remote, op.ref)
 
@@ -292,17 +320,19 @@ def _named(address: str) -> Iterator[None]:
         yield
     except AerogelError as error:
         error.word = address
-        error.hints = error.hints or _hints(error)
+        error.hints = error.hints or _hints(error, address)
         raise
 
 
-def _hints(error: AerogelError) -> tuple[str, ...]:
+def _hints(error: AerogelError, address: str) -> tuple[str, ...]:
     """What to do about the answers of servers."""
     status = getattr(error, "status", None)
     if status in (404, 410):
         return ("check the address: the server has nothing there",)
-    if status in (401, 403, 407):
-        return ("it wants credentials that this build does not send, or refuses them: check the address",)
+    if status in (401, 403):
+        host = urlsplit(address).hostname or "HOST"
+        lend = f"lend them with `--secret id=HTTP_AUTH_TOKEN_{host},env=NAME`"
+        return (f"it wants credentials: {lend}, or the whole header with `HTTP_AUTH_HEADER_{host}`",)
     if status == 0:
         return ("check the address, the network, and the proxy in `http_proxy` and `https_proxy`",)
     if status is not None:

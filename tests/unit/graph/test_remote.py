@@ -18,8 +18,6 @@ from aerogel.graph.remote import is_remote, parse_git, parse_remote
         ("https://h/x.git#main:a/b", Git("https://h/x.git", "main", "a/b")),
         ("https://h/x.git#:a", Git("https://h/x.git", "", "a")),
         ("https://h/x.git#feature%23one", Git("https://h/x.git", "feature#one")),
-        ("https://h/x.git##ref=v1,subdir=/d", Git("https://h/x.git", "v1", "d")),
-        ("https://h/x.git##commit=abcd", Git("https://h/x.git", "abcd", checksum="abcd")),
         ("https://h/x.git?tag=v1", Git("https://h/x.git", "refs/tags/v1")),
         ("https://h/x.git?branch=b&subdir=s", Git("https://h/x.git", "refs/heads/b", "s")),
         ("https://h/x.git?ref=r&commit=0123", Git("https://h/x.git", "r", checksum="0123")),
@@ -69,8 +67,8 @@ def test_a_name_never_leaves_its_folder() -> None:
         assert found.name not in ("", ".", "..")
 
 
-def test_flag_makes_any_url_a_repository() -> None:
-    assert parse_remote("https://h/x", keep_git_dir=False) == Git("https://h/x")
+def test_flag_makes_no_url_a_repository() -> None:
+    assert parse_remote("https://h/x", keep_git_dir=True) == Http("https://h/x", "x")
     assert parse_remote("https://h/x.git", keep_git_dir=True) == Git("https://h/x.git", keep_git_dir=True)
 
 
@@ -84,8 +82,9 @@ def test_flag_makes_any_url_a_repository() -> None:
         "https://h/x.git?branch=a&tag=b",
         "https://h/x.git?submodules=maybe",
         "https://h/x.git?commit=xyz",
-        "https://h/x.git##ref",
-        "https://h/x.git##depth=1",
+        "https://h/x.git?mtime=now",
+        "https://h/x.git?fetch-by-commit=yes",
+        "https://h/x.git?fetch-by-commit=1&checksum=abcd",
         "https://h/x.git#--upload-pack=x",
         "https://h/x.git#v:../..",
     ],
@@ -97,7 +96,7 @@ def test_wrong_addresses(text: str) -> None:
     assert caught.value.hints
 
 
-@pytest.mark.parametrize("checksum", ["sha256:12", "md5:" + "0" * 32, "0" * 64])
+@pytest.mark.parametrize("checksum", ["sha256:12", "md5:" + "0" * 32, "0" * 64, "sha512:" + "0" * 128])
 def test_wrong_checksum_of_a_file(checksum: str) -> None:
     with pytest.raises(AerogelError) as caught:
         parse_remote("http://h/f", checksum=checksum)
@@ -115,7 +114,7 @@ def test_golden_digests() -> None:
     nodes = (Node(Http("https://h/f", "f")), Node(Git("https://h/x.git", "v1", "d")))
     assert [node.digest for node in nodes] == [
         "sha256:0781eff7398c3155015162dd073760c8e6e8dced15c748e0c0e03adaea7ff7e5",
-        "sha256:37cc1e418b2862bfb37cee562aa740aec4386f5ea234aca0d06909869c144161",
+        "sha256:cdae8bce390dd9cebb826dd7825ada8c04bcffb97785b8e1055a6b6631bc4f29",
     ]
 
 
