@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+import msgspec
 from msgspec import Struct
 
 from aerogel.commands.lookup import nearest_name
@@ -17,6 +18,7 @@ from aerogel.flag import Flag
 from aerogel.oci.digest import Digest
 from aerogel.oci.types import ContainerConfig
 from aerogel.runtime.container import ContainerOptions, parse_env
+from aerogel.sandbox.emulator import Emulator
 from aerogel.sandbox.spec import DEFAULT_HOSTNAME, Limit, Mount, Network
 
 if TYPE_CHECKING:
@@ -89,7 +91,8 @@ def run(options: Run, world: World) -> RunResult:
 
     wanted = _container_options(options, world)
     materials = Materials(world.store, world.helper, 0)
-    layers, config = _image(options.image, world, materials)
+    layers, config, platform = _image(options.image, world, materials)
+    wanted = msgspec.structs.replace(wanted, emulated=Emulator().prepare(world.helper, platform))
     end = container.run(world.helper(), materials.directories(layers), config, wanted, stdio=world.streams)
     if end.fault is not None:
         end.fault.exit_status = end.code
@@ -99,8 +102,8 @@ def run(options: Run, world: World) -> RunResult:
     return RunResult(code=end.code)
 
 
-def _image(name: str, world: World, materials: Materials) -> tuple[tuple[Digest, ...], ContainerConfig]:
-    """Layers and config of an image: from the store by name or id, else a built-in base."""
+def _image(name: str, world: World, materials: Materials) -> tuple[tuple[Digest, ...], ContainerConfig, str]:
+    """Layers, config and platform of an image: from the store by name or id, else a built-in base."""
     from aerogel.oci.image import load
     from aerogel.oci.platform import Platform
 
@@ -110,7 +113,7 @@ def _image(name: str, world: World, materials: Materials) -> tuple[tuple[Digest,
         image = load(record.descriptor, world.store.blobs, platform)
         for layer in image.layers():
             materials.adopt(layer.diff_id, layer.descriptor)
-        return image.config.rootfs.diff_ids, image.config.config
+        return image.config.rootfs.diff_ids, image.config.config, str(image.config.platform.normal())
     from aerogel.commands.bases import Bases
     from aerogel.graph.stages import ImageRef
 
@@ -124,7 +127,7 @@ def _image(name: str, world: World, materials: Materials) -> tuple[tuple[Digest,
         if error.code == "build.no-base" and (guess := nearest_name(world.store, name)):
             error.hints = (f"did you mean `{guess}`?",)
         raise
-    return tuple(Digest(one) for one in found.diff_ids), found.config.config
+    return tuple(Digest(one) for one in found.diff_ids), found.config.config, str(found.config.platform.normal())
 
 
 def _container_options(options: Run, world: World) -> ContainerOptions:

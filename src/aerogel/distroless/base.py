@@ -29,6 +29,7 @@ from aerogel.files.index import LayerIndex
 from aerogel.oci.digest import Digest
 from aerogel.oci.platform import Platform
 from aerogel.oci.types import ContainerConfig, History, ImageConfig, RootFS, timestamp
+from aerogel.sandbox.emulator import Emulator
 
 if TYPE_CHECKING:  # what they import is not needed to find a result that is kept already
     from aerogel.debian.archive import Archive
@@ -166,6 +167,7 @@ def compose_base(
                     scratch=scratch(),
                     sink=sink,
                     step=step,
+                    emulated=Emulator().prepare(helper_factory, str(selection.platform)),
                 )
         else:
             composition = compose(recipe, unpacked, selection.arch)
@@ -180,6 +182,10 @@ def _foreign_named(selection: Selection) -> Iterator[None]:
     try:
         yield
     except AerogelError as error:
+        if error.code == "sandbox.no-emulation":
+            name = selection.recipe.name
+            error.message = f"`{name}` cannot be set up for `{selection.platform}` here: {error.message}"
+            raise
         if not error.code.startswith("sandbox.") or Platform.host().matches(selection.platform):
             raise
         raise AerogelError(

@@ -82,11 +82,12 @@ def compose_buildroot(
     scratch: str,
     sink: Sink,
     step: int = 0,
+    emulated: bool = False,
 ) -> tuple[LayerIndex, int]:
     """Sets the packages up below `scratch` and writes the layer; returns its index and epoch (seconds since 1970).
 
     `packages` are in the order of their dependencies, `debs` are their files, all in folders that the sandbox may
-    read. `scratch` is an empty directory of the state directory's file system; it is empty again at the end.
+    read. `emulated` when they are for another machine. `scratch` is an empty directory of the state directory's file system; it is empty again at the end.
     Raises `distroless.setup` with the last lines of dpkg's output, `sandbox.*`.
     """
     layout = _layout(recipe, packages)
@@ -96,7 +97,7 @@ def compose_buildroot(
     try:
         _extract(helper, layout, tree)
         root = Rootfs(upper=tree, work=work)
-        _set_up(helper, root, debs, layout.epoch, sink, step)
+        _set_up(helper, root, debs, layout.epoch, sink, step, emulated=emulated)
         return _archive(helper, tree, layout.epoch, write), layout.epoch
     finally:
         for path in (tree, work):
@@ -144,7 +145,9 @@ def _extract(helper: Helper, layout: Layout, tree: str) -> None:
         done.result()
 
 
-def _set_up(helper: Helper, root: Rootfs, debs: Sequence[Path], epoch: int, sink: Sink, step: int) -> None:
+def _set_up(
+    helper: Helper, root: Rootfs, debs: Sequence[Path], epoch: int, sink: Sink, step: int, *, emulated: bool
+) -> None:
     folder = os.path.commonpath([deb.parent for deb in debs])
     sandbox = Sandbox(
         argv=("dpkg", "--force-depends", "--install", *(f"{_DEBS}/{deb.relative_to(folder)}" for deb in debs)),
@@ -164,6 +167,7 @@ def _set_up(helper: Helper, root: Rootfs, debs: Sequence[Path], epoch: int, sink
             Mount(kind="tmpfs", target="/tmp"),
         ),
         network="none",
+        emulated=emulated,
     )
     tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
     with ExitStack() as stack:

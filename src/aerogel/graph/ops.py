@@ -160,15 +160,18 @@ def frame(*parts: bytes) -> bytes:
 
 
 class Node:
-    """An operation and its inputs. Compared by identity; equal nodes have equal digests."""
+    """An operation and its inputs. Compared by identity; equal nodes have equal digests.
+
+    `platform` is kept for `Run` alone: what files are and where they go is the same everywhere.
+    """
 
     __slots__ = ("digest", "inputs", "op", "platform")
 
     def __init__(self, op: Op, inputs: tuple[Node, ...] = (), platform: str = "") -> None:
         self.op = op
         self.inputs = inputs
-        self.platform = platform
-        body = frame(KEY_VERSION, _encode(op), platform.encode(), *(node.digest.encode() for node in inputs))
+        self.platform = platform if isinstance(op, Run) else ""
+        body = frame(KEY_VERSION, _encode(op), self.platform.encode(), *(node.digest.encode() for node in inputs))
         self.digest: str = "sha256:" + hashlib.sha256(body).hexdigest()
 
     def __repr__(self) -> str:

@@ -40,7 +40,7 @@ def mounts_of(
     namespace = request.build_args.get(_NAMESPACE, "")
     for number, written in enumerate(it.mounts):
         resolved = mounts.resolve(written, expand)
-        reads = _reads(resolved, written, source)
+        reads = _reads(resolved, written, source, request.local("context"))
         at = -1
         if reads is not None:
             known = [node.digest for node in inputs]
@@ -79,14 +79,16 @@ def _allowed(it: ast.Run, request: Request, flag: str, entitlement: str) -> None
     )
 
 
-def _reads(resolved: mounts.Mount, written: ast.RunMount, source: Callable[[ast.Word], Node]) -> Node | None:
+def _reads(
+    resolved: mounts.Mount, written: ast.RunMount, source: Callable[[ast.Word], Node], context: str
+) -> Node | None:
     if not isinstance(resolved, mounts.BindMount | mounts.CacheMount):
         return None
     word = next((option.value for option in written.options if option.key == "from" and option.value), None)
     if word is not None and word.text:
         return source(word)
     if isinstance(resolved, mounts.BindMount) or resolved.source:
-        return Node(Local("context"))
+        return Node(Local(context))
     return None
 
 

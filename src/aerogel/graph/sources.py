@@ -30,8 +30,10 @@ def sources_of(
     inline: Sequence[InlineFile],
     origin: Node | None,
     checksum: str,
+    *,
+    context: str = "context",
 ) -> Sources:
-    """The sources in order. `words` go with their values, `origin` is the node of `--from`.
+    """The sources in order. `words` go with their values, `origin` is the node of `--from`, `context` the main one.
 
     Raises `graph.copy-url`, `graph.bad-checksum`, `graph.bad-git-url`, `graph.not-remote`.
     """
@@ -44,7 +46,7 @@ def sources_of(
         op = _remote(it, word, path, checksum, alone=len(words) + len(inline) == 1)
         if op is None:
             if not local:
-                nodes.append(Node(Local("context")))
+                nodes.append(Node(Local(context)))
                 local = len(nodes)
             found.append(CopySource(input=local, path=path))
             continue

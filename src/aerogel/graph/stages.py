@@ -215,11 +215,10 @@ def _platform(stage: ast.Stage, scope: Scope, request: Request) -> str:
             hints=["write `os/architecture`, such as `linux/amd64`, or a variable such as `$BUILDPLATFORM`"],
         )
     try:
-        Platform.parse(value)
+        return str(Platform.parse(value))
     except AerogelError as error:
         error.span = stage.platform.span
         raise
-    return value
 
 
 def _sources(instructions: tuple[ast.Instruction, ...]) -> Iterator[ast.Word]:

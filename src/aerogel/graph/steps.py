@@ -37,10 +37,6 @@ class BaseImage(msgspec.Struct, frozen=True):
     config: ImageConfig
 
 
-Resolve = Callable[[SourceRef, str, Span], BaseImage]
-"""(an image or context reference, platform, where it is written) -> the image. Raises when there is none."""
-
-
 class Step:
     """What is shown of a node: its title, its place, its stage; beside the graph, so it decides nothing.
 
@@ -83,6 +79,13 @@ class Lowered:
         self.config = config
         self.scope = scope
         self.platform = platform
+
+
+Resolve = Callable[[SourceRef, str, Span], BaseImage | Lowered]
+"""(an image or context reference, platform, where it is written) -> the image. Raises when there is none.
+
+What another build of the same run makes is no image yet: it is the lowered stage of that build.
+"""
 
 
 class Graph:
@@ -130,7 +133,7 @@ class _Lowering:
         lowerer = _StageLowering(self, planned, base)
         for instruction in planned.instructions:
             lowerer.instruction(instruction)
-        self.done[planned.index] = Lowered(lowerer.node, lowerer.config, lowerer.scope, planned.platform)
+        self.done[planned.index] = Lowered(lowerer.node, lowerer.config, lowerer.scope, base.platform)
 
     def base(self, planned: PlannedStage) -> Lowered:
         """The state that a stage starts from, its own copy."""
@@ -149,10 +152,13 @@ class _Lowering:
             )
             config = ConfigState(image)
             scope = self.plan.globals.stage(config.env)
-            return Lowered(Node(Base(()), (), planned.platform), config, scope, planned.platform)
+            return Lowered(Node(Base(())), config, scope, planned.platform)
         found = self.resolve(planned.base, planned.platform, planned.stage.base.span)
+        if isinstance(found, Lowered):
+            clone = found.config.clone()
+            return Lowered(found.node, clone, self.plan.globals.stage(clone.env), found.platform)
         config = ConfigState(found.config)
-        node = Node(Base(found.diff_ids), (), planned.platform)
+        node = Node(Base(found.diff_ids))
         name = planned.base.name if isinstance(planned.base, ImageRef | ContextRef) else ""
         self.steps.append(Step(node, f"FROM {name}", planned.stage.origin.span, planned.name))
         return Lowered(node, config, self.plan.globals.stage(config.env), planned.platform)
@@ -164,11 +170,12 @@ class _Lowering:
             case StageRef(index):
                 return self.done[index].node
             case ScratchRef():
-                return Node(Base(()), (), planned.platform)
+                return Node(Base(()))
             case ContextRef(name) if name not in self.plan.request.image_contexts:
-                return Node(Local(name))
+                return Node(Local(self.plan.request.local(name)))
             case ContextRef() | ImageRef():
-                return Node(Base(self.resolve(ref, planned.platform, word.span).diff_ids), (), planned.platform)
+                found = self.resolve(ref, planned.platform, word.span)
+                return found.node if isinstance(found, Lowered) else Node(Base(found.diff_ids))
             case _:
                 assert_never(ref)
 
@@ -194,6 +201,7 @@ class _StageLowering:
         self.whole = whole
         self.planned = planned
         self.node = base.node
+        self.platform = base.platform
         self.config = base.config
         self.scope = base.scope
 
@@ -271,7 +279,7 @@ class _StageLowering:
             inline=inline,
         )
         text = " ".join([*self.scope.declared_as_history(), *argv])
-        node = Node(op, (self.node, *mounted.inputs), self.planned.platform)
+        node = Node(op, (self.node, *mounted.inputs), self.platform)
         self.extend(it, node, f"RUN {text}", words=mounted.words)
 
     def _run_argv(self, it: ast.Run) -> tuple[tuple[str, ...], tuple[InlineFile, ...]]:
@@ -295,7 +303,7 @@ class _StageLowering:
         words = [(word, self.scope.expand(word)) for word in it.sources]
         docs = [InlineFile(doc.name, self._heredoc(doc).encode("utf-8", "surrogateescape")) for doc in it.heredocs]
         checksum = self.scope.expand(it.checksum) if isinstance(it, ast.Add) and it.checksum else ""
-        sources = sources_of(it, words, docs, origin, checksum)
+        sources = sources_of(it, words, docs, origin, checksum, context=self.whole.plan.request.local("context"))
         destination = self.scope.expand(it.destination)
         chown = self.scope.expand(it.chown) if it.chown else ""
         chmod = self.scope.expand(it.chmod) if it.chmod else ""
@@ -322,7 +330,7 @@ class _StageLowering:
         ]
         places = {**sources.places, op.dest: it.destination.span}
         places |= {value: word.span for word, value in ((it.chown, chown), (it.chmod, chmod)) if word}
-        node = Node(op, (self.node, *sources.nodes), self.planned.platform)
+        node = Node(op, (self.node, *sources.nodes))
         self.extend(it, node, " ".join(text), words=places, origin=self._origin(from_))
 
     def _origin(self, word: ast.Word | None) -> str:
@@ -350,7 +358,7 @@ class _StageLowering:
             self.config.commit(f"WORKDIR {path}")
             return
         op = Mkdir(path=path, user=self.config.config.user)
-        self.extend(it, Node(op, (self.node,), self.planned.platform), f"WORKDIR {path}", words={path: it.path.span})
+        self.extend(it, Node(op, (self.node,)), f"WORKDIR {path}", words={path: it.path.span})
 
     def _refuse(self, it: ast.Node, wrong: bool, what: str) -> None:
         if wrong:

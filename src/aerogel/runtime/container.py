@@ -63,6 +63,8 @@ class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[Limit, ...] = ()
     shm_size_bytes: int = 64 << 20
     grace_s: float = 10.0
+    emulated: bool = False
+    """The image is for another machine."""
 
 
 def sandbox_for(layers: Sequence[str], config: ContainerConfig, options: ContainerOptions) -> Sandbox:
@@ -102,6 +104,7 @@ def sandbox_for(layers: Sequence[str], config: ContainerConfig, options: Contain
         limits=options.limits,
         shm_size_bytes=options.shm_size_bytes,
         create_cwd=not options.readonly,
+        emulated=options.emulated,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from aerogel.sandbox.emulator import Emulator
 from aerogel.sandbox.spec import Limit, Mount
 from aerogel.solve.logs import Logs
 
@@ -31,17 +32,19 @@ class Ambient:
     """What every RUN sees of the host and no key or layer knows: environment and mounts.
 
     `env` is set unless the step sets it. `mounts` gives the mounts for a root that has these paths: it is asked
-    with a function that tells whether a path exists in the root.
+    with a function that tells whether a path exists in the root. `emulator` knows how a step for another platform runs.
     """
 
-    __slots__ = ("env", "lent", "mounts")
+    __slots__ = ("emulator", "env", "lent", "mounts")
 
     def __init__(
         self,
         env: Mapping[str, str],
         mounts: Callable[[Callable[[str], bool]], tuple[Mount, ...]],
         lent: Lent = Lent(),  # noqa: B008 - a tuple, made once and never changed
+        emulator: Emulator | None = None,
     ) -> None:
+        self.emulator = Emulator() if emulator is None else emulator
         self.env = env
         self.mounts = mounts
         self.lent = lent

@@ -73,7 +73,8 @@ def run(
                 node, op, inputs, contexts, materials, lent, stack, step=step, sink=sink, canceled=canceled
             )
             root = Rootfs(lowers=tuple(lowers), upper=upper, work=work)
-            sandbox = _sandbox(op, root, materials.tree(layers), ambient, mounts)
+            emulated = ambient.emulator.prepare(materials.helper, node.platform)
+            sandbox = _sandbox(op, root, materials.tree(layers), ambient, mounts, emulated=emulated)
             _must_succeed(op, sandbox, mounts, materials, ambient, materials.tree(layers), sink, step, canceled)
         layer, index = _take_layer(materials, upper, lowers, codec, mounts.secrets)
         if not index.entries:
@@ -159,7 +160,9 @@ def _take_layer(
         raise LeakError(offset, leak.name, where) from None
 
 
-def _sandbox(op: Run, root: Rootfs, tree: LayerTree, ambient: Ambient, prepared: Prepared) -> Sandbox:
+def _sandbox(
+    op: Run, root: Rootfs, tree: LayerTree, ambient: Ambient, prepared: Prepared, *, emulated: bool
+) -> Sandbox:
     def exists(path: str) -> bool:
         try:
             return tree.lookup(tree.resolve(path.lstrip("/").encode())) is not None
@@ -190,6 +193,7 @@ def _sandbox(op: Run, root: Rootfs, tree: LayerTree, ambient: Ambient, prepared:
         limits=ambient.lent.limits,
         shm_size_bytes=ambient.lent.shm_size_bytes,
         create_cwd=True,
+        emulated=emulated,
     )
 
 

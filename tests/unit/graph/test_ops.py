@@ -21,9 +21,9 @@ def test_golden_digests() -> None:
         Copy(sources=(CopySource(input=1, path="a"),), dest="/b/"), (run, Node(Local("context"))), "linux/amd64"
     )
     assert [node.digest for node in (base, run, copy)] == [
-        "sha256:7371b63739a9b6c6f06cb59d841f1f0e6b28eae86fc54dc8e07bf83fc3a9c56a",
-        "sha256:1a4b6fcd5daaf1f71771fa62fc1b6c7bf1543ccf0c6570c484fbe8b74d6d5c7b",
-        "sha256:bae1ea19df94ab37f4ea6ef8c9bbc383e57c4489dbdbdd6da8ae547aa50b4716",
+        "sha256:6abd20b667a5ef16d7dd798b9c8a1f209a894f6df11529a86dbba2277219bea3",
+        "sha256:ba6b767490d3fd65b3ec16c870bd158062899fbe45e5cb7520a43f8e8b269836",
+        "sha256:b06fb78dfeb50c46e8314984ebbd094e8ae5c696cc89e42a2bf6cf9b7c001d27",
     ]
 
 
@@ -48,6 +48,12 @@ def test_every_field_of_run_counts(change: dict[str, object]) -> None:
 def test_platform_and_inputs_count() -> None:
     base, other = Node(Base(())), Node(Base(("sha256:" + "1" * 64,)))
     assert len({Node(RUN, (base,)).digest, Node(RUN, (other,)).digest, Node(RUN, (base,), "linux/arm64").digest}) == 3
+
+
+@pytest.mark.parametrize("op", [Base(()), Mkdir("/a"), Copy(sources=(), dest="/a")])
+def test_platforms_count_for_commands_alone(op: Base | Mkdir | Copy) -> None:
+    inputs = () if isinstance(op, Base) else (Node(Base(())),)
+    assert Node(op, inputs, "linux/arm64").digest == Node(op, inputs, "linux/amd64").digest
 
 
 def test_kinds_do_not_collide() -> None:
