@@ -118,6 +118,8 @@ def replace(value: str, pattern: str, replacement: str, *, every: bool, limit: i
             return value
         start = starts[0]
         return value[:start] + replacement + value[forwards.end(value, start, longest=True) :]
+    template = _template(replacement)
+    bare = "".join(template)
     parts: list[str] = []
     last_end = 0
     after_match = False
@@ -128,10 +130,10 @@ def replace(value: str, pattern: str, replacement: str, *, every: bool, limit: i
         end = forwards.end(value, start, longest=True)
         parts.append(value[last_end:start])
         if end > last_end or not after_match:
-            limit -= len(replacement) + replacement.count("$") * (end - start)
+            limit -= len(bare) + (len(template) - 1) * (end - start)
             if limit < 0:
                 return None
-            parts.append(_filled(replacement, value[start:end]))
+            parts.append(bare if start == end else value[start:end].join(template))
         last_end, after_match = end, True
         next_start = max(end, start + 1)
     parts.append(value[last_end:])
@@ -151,27 +153,28 @@ def _starts(value: str, mirrored: Pattern) -> list[int]:
     return starts
 
 
-def _filled(template: str, match: str) -> str:
-    if "$" not in template:
-        return template
+def _template(text: str) -> list[str]:
+    """What stands between the places of a replacement where the match goes."""
+    found: list[str] = []
     parts: list[str] = []
     at = 0
-    while (dollar := template.find("$", at)) >= 0:
-        parts.append(template[at:dollar])
+    while (dollar := text.find("$", at)) >= 0:
+        parts.append(text[at:dollar])
         at = dollar + 1
-        if template.startswith("$", at):
+        if text.startswith("$", at):
             parts.append("$")
             at += 1
             continue
-        braced = template.startswith("{", at)
+        braced = text.startswith("{", at)
         end = start = at + braced
-        while end < len(template) and (template[end].isalpha() or template[end].isdecimal() or template[end] == "_"):
+        while end < len(text) and (text[end].isalpha() or text[end].isdecimal() or text[end] == "_"):
             end += 1
-        if end == start or (braced and not template.startswith("}", end)):
+        if end == start or (braced and not text.startswith("}", end)):
             parts.append("$")
             continue
-        if template[start:end].strip("0") == "":
-            parts.append(match)
+        if text[start:end].strip("0") == "":
+            found.append("".join(parts))
+            parts.clear()
         at = end + braced
-    parts.append(template[at:])
-    return "".join(parts)
+    parts.append(text[at:])
+    return [*found, "".join(parts)]

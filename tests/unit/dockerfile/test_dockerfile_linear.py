@@ -80,6 +80,8 @@ def test_dockerfile(name: str) -> None:
         "\"'" * 500_000,
         "${v%%" + "*a" * 5_000 + "}",
         "${v//" + "?*" * 5_000 + "/x}",
+        # Found by the fuzzer: a replacement of nothing but unknown names, for each of many matches.
+        "${v///" + "\\$x" * 12_000 + "}",
     ],
     ids=lambda text: text[:8],
 )
