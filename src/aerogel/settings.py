@@ -34,6 +34,7 @@ __all__ = [
     "Isolation",
     "Progress",
     "Settings",
+    "config_paths",
     "key_span",
     "load_settings",
     "parse_scalar",
@@ -147,7 +148,7 @@ def load_settings(environ: Mapping[str, str] | None = None, directory: str | Non
     environment = dict(os.environ if environ is None else environ)
     here = Path(os.getcwd() if directory is None else directory)
     home = _home(environment)
-    files = _config_files(_xdg(environment, "XDG_CONFIG_HOME", home / ".config"), here)
+    files = _config_files(config_paths(environment, here))
     known = _given()
     kinds = {name: one.kind for name, one in known.items()}
     values: dict[str, Any] = {}
@@ -264,9 +265,15 @@ def key_span(source: Source, key: str) -> Span | None:
     return Span(source, found.start(1), found.end(1)) if found else None
 
 
-def _config_files(config_home: Path, directory: Path) -> tuple[ConfigFile, ...]:
+def config_paths(environment: Mapping[str, str], directory: Path) -> tuple[Path, ...]:
+    """Where configuration files are looked for, the weakest first."""
+    home = _xdg(environment, "XDG_CONFIG_HOME", _home(environment) / ".config")
+    return (home / "aerogel" / CONFIG_NAME, directory / CONFIG_NAME)
+
+
+def _config_files(paths: tuple[Path, ...]) -> tuple[ConfigFile, ...]:
     found: list[ConfigFile] = []
-    for path in (config_home / "aerogel" / CONFIG_NAME, directory / CONFIG_NAME):
+    for path in paths:
         try:
             data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):

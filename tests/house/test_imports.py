@@ -16,7 +16,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 FLOORS = (
-    ("errors", "flag", "redact"),
+    ("errors", "flag", "redact", "witness"),
     ("events", "settings"),
     ("net", "oci", "dockerfile", "sandbox"),
     ("files", "graph", "registry"),
@@ -41,7 +41,7 @@ NAMES_THE_HOST = {("oci.platform", "os")}
 
 IMPURE_MODULES = {"os", "subprocess", "socket", "time", "threading", "tempfile", "shutil", "pathlib", "urllib"}
 
-ISLANDS = ("errors", "events", "flag", "redact", "sandbox.helper", "files.jobs")
+ISLANDS = ("errors", "events", "flag", "redact", "witness", "cli.replay", "sandbox.helper", "files.jobs")
 """Modules that reach nothing but the standard library, however far one follows their imports."""
 
 

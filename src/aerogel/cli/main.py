@@ -14,9 +14,11 @@ TYPE_CHECKING = False  # type checkers know the name; `typing` itself costs 8 ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
+    from typing import TextIO
 
     from aerogel.cli.console import Console
     from aerogel.cli.parse import Parsed, Specification
+    from aerogel.cli.replay import Recorder, Replay
     from aerogel.errors import AerogelError
     from aerogel.settings import Settings
 
@@ -57,13 +59,19 @@ class _Run:
         self._json = False
         self._debug = False
         self._redact: Callable[[str], str] = _plain_redact
+        self._replay: Replay | None = None
 
     def command(self, words: list[str]) -> int:
-        from aerogel.commands.table import find_command
-
         words = _drop_global_flags(words)
         if not words or words[0] in ("--help", "-h", "help"):
             return self._help(words[1:])
+        if words[0].startswith(("build", "image")):
+            from aerogel.cli.replay import Replay, is_replayable
+
+            self._replay = Replay(words) if is_replayable(words) else None
+            if self._replay is not None and self._replay.answer():
+                return 0
+        from aerogel.commands.table import find_command
         from aerogel.settings import load_settings
 
         settings = load_settings()
@@ -85,8 +93,10 @@ class _Run:
         return self._run(spec, parsed)
 
     def _run(self, spec: Specification, parsed: Parsed) -> int:
+        from typing import cast
+
         from aerogel.cli.console import make_console
-        from aerogel.cli.render import write_json, write_output
+        from aerogel.cli.render import ended, json_text, write_output
         from aerogel.commands.world import World
         from aerogel.redact import Redactor
 
@@ -95,19 +105,32 @@ class _Run:
         self._redact = redactor.text
         form = "quiet" if getattr(parsed.options, "quiet", False) else parsed.settings.progress
         self._json = form == "json"
-        console: Console = make_console(form, sys.stderr, parsed.settings, redactor)
+        recorder = self._recorder()
+        stream = sys.stderr if recorder is None else cast("TextIO", recorder)  # the part of it that consoles use
+        console: Console = make_console(form, stream, parsed.settings, redactor)
         try:
             with World(parsed.settings, sink=console, redactor=redactor) as world:
                 result = spec.module.run(parsed.options, world)
         finally:
             console.close()
+        show = getattr(spec.module, "text", None)
         if parsed.common.json:
-            write_json(result)
+            text = json_text(result)
         else:
-            show = getattr(spec.module, "text", None)
-            write_output(result.text() if show is None else show(parsed.options, result))
+            text = result.text() if show is None else show(parsed.options, result)
+        write_output(text)
+        if recorder is not None and self._replay is not None:
+            recorder.save(self._replay, str(parsed.settings.cache), ended(text), world.witness)
         status: int = result.exit_status()
         return status
+
+    def _recorder(self) -> Recorder | None:
+        """What keeps the messages of a build, which may be the same the next time."""
+        if self._replay is None:
+            return None
+        from aerogel.cli.replay import Recorder
+
+        return Recorder(sys.stderr)
 
     def _show_errors(self, settings: Settings) -> None:
         self._color = settings.wants_color(is_terminal=sys.stderr.isatty())

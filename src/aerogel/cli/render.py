@@ -10,24 +10,28 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from aerogel.commands.result import Result
 
-__all__ = ["error_json", "render_error", "write_json", "write_output"]
+__all__ = ["ended", "error_json", "json_text", "render_error", "write_output"]
 
 
 def write_output(text: str) -> None:
     """Text on standard output, as UTF-8 whatever the locale; names that are not UTF-8 come out as they were."""
     if not text:
         return
-    if not text.endswith("\n"):
-        text += "\n"
     sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+    sys.stdout.buffer.write(ended(text).encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
 
 
-def write_json(result: Result) -> None:
+def ended(text: str) -> str:
+    """The text with a line end, unless it is empty."""
+    return text + "\n" if text and not text.endswith("\n") else text
+
+
+def json_text(result: Result) -> str:
+    """What `--json` prints."""
     import msgspec
 
-    write_output(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
+    return msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
 
 
 def render_error(error: AerogelError, *, color: bool, as_json: bool) -> str:

@@ -130,6 +130,7 @@ class Bases:
 
     def _pulled(self, reference: Reference, name: str, platform: str) -> BaseImage:
         """The image of a registry, put in the store."""
+        self._world.witness.doubt(name)
         from aerogel.commands.registries import open_registries, pull_image
 
         number = self._next_step()
@@ -147,8 +148,11 @@ class Bases:
     def _stored(self, reference: Reference, name: str, platform: str) -> BaseImage | None:
         """An image of the local store, if it is for the platform."""
         store = self._world.store
+        for path in store.images.paths(reference):
+            self._world.witness.keep(path)
         descriptor = store.images.resolve(reference)
         if descriptor is None and reference.digest is not None:
+            self._world.witness.doubt(name)
             from aerogel.commands.registries import stored_by_digest
 
             descriptor = stored_by_digest(store, reference, Platform.parse(platform))
@@ -182,6 +186,7 @@ class Bases:
         key = Digest("sha256:" + hashlib.sha256(frame(*facts)).hexdigest())
         with self._world.store.once(key):
             known = None if self._pull else self._world.store.actions.get(key)
+            self._world.witness.keep(self._world.store.actions.path(key))
             if known is not None and all(self._materials.is_here(Digest(each)) for each in known["layers"]):
                 if not self.is_quiet:
                     self._tell(name, known["summary"])

@@ -21,6 +21,7 @@ from aerogel.commands.contexts import Contexts
 from aerogel.commands.epoch import resolve_epoch
 from aerogel.commands.remotes import open_remotes
 from aerogel.commands.source import build_args
+from aerogel.commands.testimony import testify
 from aerogel.commands.world import World
 from aerogel.dockerfile.ast import Dockerfile
 from aerogel.dockerfile.parse import parse
@@ -129,7 +130,10 @@ class Builder:
             references=self.references,
         )
         self.world.store.sync()
-        return self._result(graph, planned, solver, materials, image), image
+        result = self._result(graph, planned, solver, materials, image)
+        if all(step.status in ("CACHED", "SKIPPED") for step in result.steps):
+            testify(self.options, self.world, contexts, graph, solver, image, self.references)
+        return result, image
 
     def _check(self, dockerfile: Dockerfile, planned: Plan, bases: Bases, contexts: Contexts) -> None:
         """Warns of what the rules find, now that the bases are known."""

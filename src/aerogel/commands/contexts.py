@@ -90,6 +90,8 @@ class Contexts:
     # What a context is.
 
     def _named(self, name: str, value: str) -> None:
+        if value.startswith(_LAYOUT):
+            self._world.witness.doubt(value)
         if value.startswith(_IMAGE):
             self.images[name] = value.removeprefix(_IMAGE)
         elif value.startswith(_LAYOUT):
@@ -168,6 +170,10 @@ class Contexts:
 
     def _find(self, name: str) -> _Place:
         wanted = self._wanted.get(name)
+        if isinstance(wanted, Path):
+            self._world.witness.look(wanted)
+        if not isinstance(wanted, Path) or not wanted.is_dir():
+            self._world.witness.doubt(name)
         if wanted is None:
             with os.fdopen(os.dup(self._world.streams.stdin), "rb") as stream:
                 spool = Path(self._world.store.scratch.name())
@@ -238,6 +244,12 @@ class Contexts:
         finally:
             self._world.store.scratch.discard(folder)
 
+    def testify(self) -> None:
+        """Tells the witness of the run which folders were listed, and what was in them."""
+        for name, tree in self._trees.items():
+            if self._places[name].is_host:
+                self._world.witness.listed(*tree.listings())
+
     def tree(self, name: str) -> HostTree:
         """The files of a context, to copy from; it stays open until `close`."""
         if name not in self._trees:
@@ -258,6 +270,7 @@ class Contexts:
         if name == MAIN and place.is_host and self._dockerfile is not None:
             candidates.insert(0, self._dockerfile.with_name(f"{self._dockerfile.name}.dockerignore"))
         for path in candidates:
+            self._world.witness.look(path)
             if path.is_file():
                 return IgnoreMatcher.parse(Source(_shown(path, self._here), self._read_ignore(path)))
         return None
@@ -277,6 +290,8 @@ class Contexts:
     def dockerfile(self) -> Source:
         """The Dockerfile. Raises `build.no-dockerfile`."""
         name = self._options.file
+        if name == "-" or (name and parse_remote(name) is not None):
+            self._world.witness.doubt(name)
         if name == "-":
             with os.fdopen(os.dup(self._world.streams.stdin), "rb") as stream:
                 return Source("stdin", stream.read())
@@ -293,7 +308,10 @@ class Contexts:
 
     def _from_host(self, context: Path) -> Source:
         name = self._options.file
+        for each in () if name else ("Dockerfile", "dockerfile"):
+            self._world.witness.look(context / each)
         path = self._here / name if name else context / default_dockerfile(context)
+        self._world.witness.look(path)
         try:
             data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:

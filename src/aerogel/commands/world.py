@@ -16,6 +16,7 @@ from aerogel.errors import AerogelError
 from aerogel.events import NullSink, Sink
 from aerogel.redact import Redactor
 from aerogel.settings import Settings
+from aerogel.witness import Witness
 
 if TYPE_CHECKING:
     from aerogel.sandbox.launch import Helper
@@ -49,6 +50,8 @@ class World:
         self.clock = clock
         self.redactor = Redactor() if redactor is None else redactor
         self.streams = streams
+        self.witness = Witness()
+        """What this run reads of the host that decides its result."""
         self._store: Store | None = None
         self._helper: Helper | None = None
         self._lock = threading.Lock()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import time
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from aerogel.files.hashing import DigestCache, changed
 from aerogel.files.inside import Directories, open_regular
 from aerogel.files.pattern import IgnoreMatcher
 from aerogel.files.tree import Tree
+from aerogel.witness import fingerprint, row
 
 __all__ = ["HostTree"]
 
@@ -59,6 +61,8 @@ class HostTree(Tree):
         self._directories = Directories(self._fd)
         self._listed: dict[bytes, dict[bytes, Entry]] = {}
         self._status: dict[bytes, os.stat_result] = {}
+        self._names: dict[bytes, list[bytes]] = {}
+        self._began_ns = time.time_ns()
 
     def close(self) -> None:
         """Closes the folder and saves the digests that were learnt."""
@@ -136,6 +140,19 @@ class HostTree(Tree):
             raise AssertionError("the tree has no digests")
         return self._digests.digest(self._status[path], lambda: self.open(path), path)
 
+    def listings(self) -> tuple[Path, dict[bytes, tuple[bytes, tuple[bytes, ...]]], int, int]:
+        """What `Witness.listed` takes: the directories that were read, and what of them counts."""
+        found = {}
+        newest_ns = 0
+        for path, entries in self._listed.items():
+            prefix = path + b"/" if path else b""
+            kept = [name for name in self._names[path] if prefix + name in entries]
+            left_out = tuple(name for name in self._names[path] if prefix + name not in entries)
+            status = [self._status[prefix + name] for name in kept]
+            newest_ns = max(newest_ns, *(each.st_ctime_ns for each in status), 0)
+            found[path] = (fingerprint(map(row, kept, status)), left_out)
+        return self.path, found, newest_ns, self._began_ns
+
     def explain(self, path: bytes) -> str:
         """Which ignore rule removed the path, or something above it; empty if none did."""
         if self._is_socket(path):
@@ -181,6 +198,7 @@ class HostTree(Tree):
                 rows = sorted((os.fsencode(each.name), each.stat(follow_symlinks=False)) for each in listing)
         except OSError as error:
             raise _unreadable(path, error) from error
+        self._names[path] = [name for name, _ in rows]
         found = {}
         prefix = path + b"/" if path else b""
         for name, status in rows:

@@ -122,6 +122,10 @@ class Solver:
         self._report_skipped()
         return future.result()
 
+    def key(self, node: Node) -> Digest:
+        """The key under which the result of a node is kept."""
+        return self._keys.definition(node)
+
     def _check_contexts(self) -> None:
         """Everything that is missing from a local context or behind a URL is told at once, before anything runs."""
         sides = (side.op for _, step in self._steps.values() for side in step.node.inputs)

@@ -198,6 +198,19 @@ class Images:
             if record is not None and isinstance(record.get("name"), str) and is_digest(record.get("digest", "")):
                 yield Reference.parse(record["name"]), Digest(record["digest"])
 
+    def paths(self, reference: Reference) -> tuple[str, ...]:
+        """The files of the store that say what a name means here, whether they are there or not."""
+        found = [] if reference.digest is not None else [self._ref_path(f"{reference.name}:{reference.tag}")]
+        digest = reference.digest
+        if digest is None:
+            record = _parse(read_file(found[0]))
+            digest = Digest(record["digest"]) if record is not None and is_digest(record.get("digest", "")) else None
+        return (*found, *(self.paths_of(digest) if digest is not None else ()))
+
+    def paths_of(self, digest: Digest) -> tuple[str, ...]:
+        """The files of the store that make an image known by its digest."""
+        return (self._image_path(digest), self._blobs.path(digest))
+
     def _ref_path(self, name: str) -> str:
         # Names may be longer than a file name can be; the file says which name it is.
         return f"{self._refs}/{hashlib.sha256(name.encode()).hexdigest()[:40]}.json"
