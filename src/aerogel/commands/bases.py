@@ -299,9 +299,16 @@ def _missing(name: str, bases: str, stages: Sequence[str]) -> AerogelError:
 def _not_pulled(error: AerogelError, name: str, bases: str, stages: Sequence[str]) -> AerogelError:
     """Why the registry, the last place, did not give the image, and where it is not either."""
     missing = _missing(name, bases, stages)
+    guess = missing.hints[:1] if missing.hints and missing.hints[0].startswith("did you mean") else ()
     if error.code in ("registry.not-found", "registry.unauthorized", "registry.denied"):
         missing.detail = error.message
-        missing.hints = tuple(dict.fromkeys((*error.hints, *missing.hints)))
+        missing.hints = tuple(dict.fromkeys((*guess, *error.hints, *missing.hints)))
+        return missing
+    if guess:
+        # A misspelt name is likelier than a host without a network that the build would need.
+        missing.message = f"base image `{name}` is not known here"
+        missing.hints = (*guess, f"the registry, asked last, did not answer: {error.message}", *error.hints)
+        missing.exit_status = error.exit_status
         return missing
     places = "the local store" if bases == "registry" else "the local store, the aliases and the built-in bases"
     error.message = f"base image `{name}` cannot be fetched: {error.message}"
