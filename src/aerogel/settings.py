@@ -79,7 +79,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = "auto"
     isolation: Annotated[Isolation, Flag("How steps are isolated; `aerogel doctor` lists what works here")] = "auto"
     bases: Annotated[Bases, Flag("Where base images come from")] = "auto"
-    jobs: Annotated[int, Flag("Steps that run at the same time; 0: one for each processor", metavar="N")] = 0
+    jobs: Annotated[
+        int | None, Flag("Steps that run at the same time; default: one for each processor", metavar="N")
+    ] = None
     color: Annotated[Color, Flag("When to use colours")] = "auto"
     progress: Annotated[Progress, Flag("How progress is shown")] = "auto"
     source_date_epoch: Annotated[
@@ -104,6 +106,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The process's environment as it was at the start: for `-e NAME`, proxies, `SSL_CERT_FILE`, `PATH`."""
     directory: Path = Path("/")
     """The working directory at the start."""
+
+    def __post_init__(self) -> None:
+        """Refuses what has the right type but makes no sense, wherever it was given."""
+        if self.jobs is not None and self.jobs < 1:
+            raise AerogelError(
+                f"`jobs` must be 1 or more, not `{self.jobs}`",
+                code="settings.value",
+                hints=["leave it out for one step for each processor"],
+                exit_status=EXIT_USAGE,
+            )
 
     @property
     def docker_config(self) -> Path:

@@ -8,11 +8,13 @@ programs that nobody vetted: no terminal control passes (`cli.lines`), and known
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Protocol, TextIO
 
-from aerogel.cli.lines import LineCutter
+from aerogel.cli.lines import LineCutter, describe_progress
 from aerogel.errors import render, visible
-from aerogel.events import Event, Message, StepDone, StepLog, StepStarted, Warned
+from aerogel.events import Event, Message, Progress, StepDone, StepLog, StepStarted, Warned
 from aerogel.redact import Redactor
 from aerogel.settings import Settings
 
@@ -73,24 +75,90 @@ class _LineConsole:
             self._stream.flush()
 
 
-class PlainConsole(_LineConsole):
-    """`#3 RUN make`, `#3 output of the step`, `#3 DONE 1.2s`: a stable form that scripts may read."""
+_PERIOD_S = 1.5
+"""A step that transfers something is silent for no longer than this."""
 
-    def __init__(self, stream: TextIO, redactor: Redactor, *, color: bool = False) -> None:
+
+class PlainConsole(_LineConsole):
+    """`#3 RUN make`, `#3 output of the step`, `#3 DONE 1.2s`: a stable form that scripts may read.
+
+    A transfer says every now and then how far it is, even when it stands still; short ones say nothing.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        redactor: Redactor,
+        *,
+        color: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        tick_s: float = 0.25,
+    ) -> None:
         super().__init__(stream, redactor)
         self._color = color
+        self._clock = clock
+        self._tick_s = tick_s
+        self._transfers: dict[int, Progress] = {}
+        self._next_s: dict[int, float] = {}
+        self._said: dict[int, str] = {}
+        self._wait_s: dict[int, float] = {}
+        self._ticking: threading.Thread | None = None
+        self._ended = threading.Event()
 
     def emit(self, event: Event, /) -> None:
         with self._lock:
             self._write(self._lines(event))
 
+    def close(self) -> None:
+        self._ended.set()
+        if self._ticking is not None:
+            self._ticking.join()
+        super().close()
+
+    def tick(self) -> None:
+        """Lets the transfers that have been silent say how far they are."""
+        with self._lock:
+            for step in list(self._transfers):
+                self._write(self._how_far(step))
+
+    def _how_far(self, step: int) -> list[str]:
+        now = self._clock()
+        if now < self._next_s[step]:
+            return []
+        event = self._transfers[step]
+        text = f"#{step} {visible(event.label)}: {describe_progress(event)}"
+        # What stands still is told in longer and longer intervals.
+        self._wait_s[step] = _PERIOD_S if text != self._said.get(step) else 2 * self._wait_s.get(step, _PERIOD_S)
+        self._next_s[step] = now + self._wait_s[step]
+        self._said[step] = text
+        return [text]
+
+    def _keep_ticking(self) -> None:
+        if self._ticking is None:
+            self._ticking = threading.Thread(target=self._tick_on, name="progress", daemon=True)
+            self._ticking.start()
+
+    def _tick_on(self) -> None:
+        while not self._ended.wait(self._tick_s):
+            self.tick()
+
     def _lines(self, event: Event) -> list[str]:
         match event:
             case StepStarted():
+                self._transfers.pop(event.step, None)
+                self._next_s[event.step] = self._clock() + _PERIOD_S
                 return [f"#{event.step} {visible(event.name)}"]
             case StepLog():
+                self._transfers.pop(event.step, None)  # something else is going on now
+                self._next_s[event.step] = self._clock() + _PERIOD_S
                 return self._feed(event)
+            case Progress() if event.step in self._next_s:
+                self._transfers[event.step] = event
+                self._keep_ticking()
+                return self._how_far(event.step)
             case StepDone():
+                self._transfers.pop(event.step, None)
+                self._next_s.pop(event.step, None)
                 return [*self._left(event.step), f"#{event.step} {_outcome(event)}"]
             case Message():
                 return [visible(event.text)]

@@ -52,7 +52,9 @@ def _line(data: bytes) -> str:
 
 
 def describe_progress(event: Progress) -> str:
-    """`12.3 MB of 40.0 MB` or `12 of 31 packages`."""
+    """`12.3 MB of 40.0 MB`, `12 of 31 packages`, or that nothing has come yet."""
+    if not event.done and not event.total:
+        return "no answer yet"
     if event.unit != "bytes":
         return f"{event.done} of {event.total} {event.unit}" if event.total else f"{event.done} {event.unit}"
     done = f"{event.done / 1e6:.1f} MB"

@@ -11,12 +11,12 @@ import threading
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aerogel.commands.ambient import proxies
 from aerogel.commands.world import World
-from aerogel.errors import AerogelError, Diagnostic, Span, nearest
-from aerogel.events import Message, Warned, step
+from aerogel.errors import EXIT_USAGE, AerogelError, Diagnostic, Span, nearest
+from aerogel.events import Message, StepLog, Warned, step
 from aerogel.files.codec import GZIP, LayerWriter
 from aerogel.graph.ops import frame
 from aerogel.graph.stages import ContextRef, ImageRef, SourceRef
@@ -26,18 +26,18 @@ from aerogel.oci.image import load
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import Descriptor, History, ImageConfig, from_dict, to_dict
+from aerogel.settings import key_span
 from aerogel.solve.materials import Materials, save_layer
 
 if TYPE_CHECKING:
     from aerogel.debian.archive import Archive
     from aerogel.debian.mirror import Sources
+    from aerogel.distroless.base import Selection
     from aerogel.distroless.recipe import Recipe
 
 __all__ = ["Bases"]
 
 _VERSION = b"aerogel-base-v1"
-_FIRST_STEP = 1000
-"""Steps that pull have numbers above those of instructions."""
 
 
 class Bases:
@@ -60,9 +60,10 @@ class Bases:
         self._materials = materials
         self._images = images
         self._pull = pull
-        self._step = _FIRST_STEP
         self.is_quiet = False
         """Nothing is said of a base that is at hand."""
+        self.will_run = False
+        """A command will run on the bases: a host that cannot run one says so before anything is fetched."""
         self._lock = threading.Lock()
         self._found: dict[tuple[str, str], BaseImage] = {}
         self._busy: dict[tuple[str, str], threading.Lock] = {}
@@ -92,7 +93,7 @@ class Bases:
                     self._found[key] = (
                         self._loaded(image, f"context `{ref.name}`", platform)
                         if isinstance(image, Descriptor)
-                        else self._find(image, platform)
+                        else self._find(image, platform, (image,))
                     )
                 except AerogelError as error:
                     if error.span is None:
@@ -100,7 +101,8 @@ class Bases:
                     raise
             return self._found[key]
 
-    def _find(self, name: str, platform: str) -> BaseImage:
+    def _find(self, name: str, platform: str, chain: tuple[str, ...]) -> BaseImage:
+        """`chain` has the aliases that led here, and the name itself at the end."""
         bases = self._world.settings.bases
         reference = Reference.parse(name)
         # With --pull a stored image is the last resort, as for docker: it may be one that was built here.
@@ -109,8 +111,10 @@ class Bases:
             return found
         alias = self._world.settings.aliases.get(name)
         if alias is not None and alias != name:
+            if alias in chain:
+                raise self._alias_loop((*chain[chain.index(alias) :], alias))
             self._tell(name, f"alias of {alias}")
-            return self._find(alias, platform)
+            return self._find(alias, platform, (*chain, alias))
         if bases in ("auto", "builtin"):
             found = self._built_in(name, platform)
             if found is not None:
@@ -133,17 +137,29 @@ class Bases:
         self._world.witness.doubt(name)
         from aerogel.commands.registries import open_registries, pull_image
 
-        number = self._next_step()
+        if self.will_run:
+            self._world.helper()
+        number = self._world.take_numbers()
         with closing(open_registries(self._world)) as registries:
             pulled = pull_image(self._world, registries, reference, Platform.parse(platform), number=number)
         self._tell(name, f"registry, {pulled.served.digest}")
         config = pulled.image.config
         return BaseImage(tuple(config.rootfs.diff_ids), _with_history(config))
 
-    def _next_step(self) -> int:
-        with self._lock:
-            self._step += 1
-            return self._step
+    def _alias_loop(self, names: Sequence[str]) -> AerogelError:
+        """The aliases lead back to where they began. The place is that of the last of them."""
+        places = [
+            span
+            for file in self._world.settings.files
+            if names[-2] in file.table.get("aliases", {}) and (span := key_span(file.source, names[-2])) is not None
+        ]
+        return AerogelError(
+            "the aliases lead in a circle: " + " -> ".join(f"`{name}`" for name in names),
+            code="build.alias-loop",
+            span=places[-1] if places else None,
+            hints=["let one of them name an image, or remove it"],
+            exit_status=EXIT_USAGE,
+        )
 
     def _stored(self, reference: Reference, name: str, platform: str) -> BaseImage | None:
         """An image of the local store, if it is for the platform."""
@@ -194,64 +210,73 @@ class Bases:
             return self._compose(recipe, name, platform, key)
 
     def _compose(self, recipe: Recipe, name: str, platform: str, key: Digest) -> BaseImage:
-        from aerogel.distroless.base import compose_base, select
+        from aerogel.distroless.base import select
 
+        if self.will_run or recipe.kind == "buildroot":
+            self._world.helper()
         store = self._world.store
-        archive = self.archive()
-        selection = select(recipe, Platform.parse(platform), archive)
-        known = store.actions.get(selection.key)
-        if known is None or not all(self._materials.is_here(Digest(each)) for each in known["layers"]):
-            made: list[str] = []
-
-            def scratch() -> str:
-                made.append(store.snapshots.new(self._world.helper().rung.map_id))
-                return made[-1]
-
-            number = self._next_step()
-            try:
-                with (
-                    step(self._world.sink, number, f"FROM {name}: {selection.summary}"),
-                    store.blobs.write() as blob,
-                    LayerWriter(blob.fd, GZIP) as writer,
-                ):
-                    composed = compose_base(
-                        selection,
-                        archive,
-                        writer,
-                        cache=self._cache,
-                        helper_factory=self._world.helper,
-                        scratch=scratch,
-                        sink=self._world.sink,
-                        step=number,
-                    )
-                    blob.commit(Digest(str(composed.blob.digest)), composed.blob.size)
-            finally:
-                for path in made:
-                    store.snapshots.discard(path, self._materials.remove)
-            save_layer(store, composed.blob, composed.index)
-            known = {
-                "layers": [composed.blob.diff_id],
-                "config": to_dict(composed.config),
-                "summary": f"{composed.summary}, {composed.blob.diff_id}",
-            }
+        number = self._world.take_numbers()
+        archive = self.archive(number)
+        with step(self._world.sink, number, f"FROM {name}") as running:
+            selection = select(recipe, Platform.parse(platform), archive)
+            known = store.actions.get(selection.key)
+            if known is None or not all(self._materials.is_here(Digest(each)) for each in known["layers"]):
+                self._world.sink.emit(StepLog(number, f"{selection.summary}\n".encode()))
+                known = self._composed(selection, archive, number)
+            else:
+                running.status = "REUSED"
         facts = {"base": recipe.name, "platform": platform, "selection": selection.key}
         for each in (selection.key, key):
             store.actions.put(each, facts, known)
         self._tell(name, known["summary"])
         return BaseImage(tuple(known["layers"]), from_dict(known["config"], ImageConfig))
 
+    def _composed(self, selection: Selection, archive: Archive, number: int) -> dict[str, Any]:
+        """Fetches the packages and puts the layer in the store; what is kept of it."""
+        from aerogel.distroless.base import compose_base
+
+        store = self._world.store
+        made: list[str] = []
+
+        def scratch() -> str:
+            made.append(store.snapshots.new(self._world.helper().rung.map_id))
+            return made[-1]
+
+        try:
+            with store.blobs.write() as blob, LayerWriter(blob.fd, GZIP) as writer:
+                composed = compose_base(
+                    selection,
+                    archive,
+                    writer,
+                    cache=self._cache,
+                    helper_factory=self._world.helper,
+                    scratch=scratch,
+                    sink=self._world.sink,
+                    step=number,
+                )
+                blob.commit(Digest(str(composed.blob.digest)), composed.blob.size)
+        finally:
+            for path in made:
+                store.snapshots.discard(path, self._materials.remove)
+        save_layer(store, composed.blob, composed.index)
+        return {
+            "layers": [composed.blob.diff_id],
+            "config": to_dict(composed.config),
+            "summary": f"{composed.summary}, {composed.blob.diff_id}",
+        }
+
     @property
     def _cache(self) -> Path:
         return self._world.settings.cache / "debian-v1"
 
-    def archive(self) -> Archive:
-        """The Debian archive of this run: the mirror of the settings, else the host's."""
+    def archive(self, number: int = 0) -> Archive:
+        """The Debian archive of this run: the mirror of the settings, else the host's. `number` is the step's."""
         from aerogel.debian.archive import Archive
         from aerogel.net.http import Http
 
         settings = self._world.settings
         http = Http(proxies=proxies(settings), ca="auto" if settings.ca == "none" else settings.ca)
-        return Archive(self.sources(), self._cache, http, sink=self._world.sink, refresh=self._pull)
+        return Archive(self.sources(), self._cache, http, sink=self._world.sink, refresh=self._pull, step=number)
 
     def sources(self) -> Sources:
         """Where Debian's packages come from in this run."""

@@ -69,12 +69,12 @@ def _names_to_push(builder: Builder) -> list[Reference]:
 def _push(descriptor: Descriptor, names: list[Reference], world: World) -> None:
     from contextlib import closing
 
-    from aerogel.commands.pushing import FIRST_STEP, push_image
+    from aerogel.commands.pushing import push_image
     from aerogel.commands.registries import open_registries
 
     with closing(open_registries(world)) as registries:
-        for number, name in enumerate(names, FIRST_STEP):
-            push_image(world, registries, descriptor, name, number=number)
+        for name in names:
+            push_image(world, registries, descriptor, name, number=world.take_numbers())
 
 
 def _metadata(result: BuildResult) -> str:

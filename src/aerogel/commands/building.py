@@ -23,7 +23,7 @@ from aerogel.commands.remotes import open_remotes
 from aerogel.commands.source import build_args
 from aerogel.commands.testimony import testify
 from aerogel.commands.world import World
-from aerogel.dockerfile.ast import Dockerfile
+from aerogel.dockerfile.ast import Dockerfile, Run
 from aerogel.dockerfile.parse import parse
 from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.events import Warned
@@ -70,6 +70,14 @@ class Builder:
             self.platform = Platform.parse(options.platform or world.settings.platform or str(Platform.host()))
         self.build_args = build_args(options.build_arg, world.settings.environment)
         self.lent = lending.lent_of(options, world)
+        for flag, path in (("--iidfile", options.iidfile), ("--metadata-file", options.metadata_file)):
+            if path == "-":
+                raise AerogelError(
+                    f"`{flag}` writes a file, not standard output",
+                    code="build.bad-output",
+                    hints=["name a file; the image's id is on standard output anyway, and with `--json` everything is"],
+                    exit_status=EXIT_USAGE,
+                )
         for path in (options.iidfile, options.metadata_file, *(output.dest for output in self.outputs)):
             if path not in ("", "-"):
                 check_destination(path)
@@ -151,6 +159,7 @@ class Builder:
         triggers: dict[tuple[SourceRef, str], tuple[str, ...]] = {}
         while True:
             planned = plan(dockerfile, request, triggers)
+            bases.will_run = any(isinstance(each, Run) for stage in planned.stages for each in stage.stage.instructions)
             self._prefetch(planned, bases)
             known = dict(triggers)
             for each in planned.stages:
@@ -197,6 +206,7 @@ class Builder:
             exported=_chain(graph.target.node),
             jobs=self.world.settings.jobs or len(os.sched_getaffinity(0)),
             no_cache=no_cache,
+            numbers=self.world.take_numbers,
         )
         host = ambient(self.world.settings, self.build_args, mirror_mounts, self.lent)
         keys = Keys(trees, remotes, materials.epoch_s)

@@ -21,10 +21,7 @@ from aerogel.registry.client import Registries
 from aerogel.registry.push import MOUNTED, PRESENT, UPLOADED, Uploads
 from aerogel.store.store import Store
 
-__all__ = ["FIRST_STEP", "push_image"]
-
-FIRST_STEP = 2001
-"""Steps that push after a build have numbers above those of instructions and of pulls."""
+__all__ = ["push_image"]
 
 
 def push_image(

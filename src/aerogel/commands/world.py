@@ -55,6 +55,7 @@ class World:
         self._store: Store | None = None
         self._helper: Helper | None = None
         self._lock = threading.Lock()
+        self._numbers = 0
 
     @property
     def store(self) -> Store:
@@ -77,6 +78,13 @@ class World:
 
                 self._helper = Helper.start(str(self.settings.cache / "sandbox"), isolation=self.settings.isolation)
             return self._helper
+
+    def take_numbers(self, count: int = 1) -> int:
+        """Numbers for steps of this run, in the order in which they are asked for; the first of `count`, from 1."""
+        with self._lock:
+            first = self._numbers + 1
+            self._numbers += count
+            return first
 
     @property
     def has_helper(self) -> bool:

@@ -34,7 +34,7 @@ from aerogel.debian.progress import Meter
 from aerogel.debian.release import IndexFile, Release, check_release, parse_release
 from aerogel.debian.transport import fetch_file, read_url, root_url
 from aerogel.errors import EXIT_NETWORK, AerogelError, Diagnostic
-from aerogel.events import NullSink, Sink, Warned
+from aerogel.events import NullSink, Progress, Sink, Warned
 from aerogel.net.fault import HttpError
 from aerogel.net.http import Http
 from aerogel.net.proxy import redact
@@ -52,7 +52,8 @@ class Archive:
     """Access to one set of places; to be shared by the threads of a run.
 
     `refresh` asks the mirror for a new `InRelease` even if the cached one is still valid; `offline` never asks and
-    takes what is cached, expired or not. `allow_expired` accepts any date. `now` gives seconds since 1970.
+    takes what is cached, expired or not. `allow_expired` accepts any date. `step` is whose progress the fetching of
+    indexes is. `now` gives seconds since 1970.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Archive:
         offline: bool = False,
         allow_expired: bool = False,
         jobs: int = 8,
+        step: int = 0,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -79,6 +81,7 @@ class Archive:
         self._offline = offline
         self._allow_expired = allow_expired
         self._jobs = jobs
+        self._step = step
         self._now = now
         self._sleep = sleep
         self._lock = threading.RLock()
@@ -163,7 +166,10 @@ class Archive:
         for place in self._sources.places(suite):
             url = _release_url(place.uri, suite)
             try:
+                label = f"Release file of {suite}"
+                self._sink.emit(Progress(self._step, label, 0, 0))
                 data = read_url(self._http, url, _RELEASE_LIMIT)
+                self._sink.emit(Progress(self._step, label, len(data), len(data)))
                 release = self._verified(place, suite, data, allow_expired=self._allow_expired)
             except AerogelError as error:
                 faults.append(error)
@@ -248,7 +254,7 @@ class Archive:
             return found
 
     def _make_index(self, release: Release, variants: Sequence[IndexFile], key: str, label: str) -> None:
-        meter = Meter(self._sink, 0, f"index {label}", variants[0].size)
+        meter = Meter(self._sink, self._step, f"package index of {label}", variants[0].size)
         with self._cache.scratch() as path:
             chosen = self._download_index(release, variants, path, meter)
             name = redact(_file_url(release.uri, release.asked, chosen.path))
@@ -355,7 +361,7 @@ class Archive:
             exit_status=EXIT_NETWORK,
         )
 
-    def fetch_all(self, packages: Sequence[Package], *, step: int = 0, label: str = "packages") -> list[Path]:
+    def fetch_all(self, packages: Sequence[Package], *, step: int = 0, label: str = "") -> list[Path]:
         """The .deb files of several packages, in their order, downloaded at the same time with progress of `step`.
 
         Raises:
@@ -363,7 +369,7 @@ class Archive:
         """
         from concurrent.futures import ThreadPoolExecutor
 
-        meter = Meter(self._sink, step, label, sum(package.size for package in packages))
+        meter = Meter(self._sink, step, label or f"{len(packages)} packages", sum(each.size for each in packages))
         pool = ThreadPoolExecutor(max(1, min(self._jobs, len(packages))))
         try:
             futures = [pool.submit(self.fetch, package, meter.add) for package in packages]

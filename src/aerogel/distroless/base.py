@@ -23,7 +23,7 @@ from aerogel.distroless.recipe import COMPOSE_VERSION, DEBIAN_ARCHITECTURES, Rec
 from aerogel.distroless.rules import SLIM, profile
 from aerogel.distroless.unpacked import unpack
 from aerogel.errors import EXIT_HOST, AerogelError, nearest
-from aerogel.events import Sink
+from aerogel.events import Sink, StepLog
 from aerogel.files.codec import LayerBlob, LayerWriter
 from aerogel.files.index import LayerIndex
 from aerogel.oci.digest import Digest
@@ -153,7 +153,9 @@ def compose_base(
     """
     recipe = selection.recipe
     debs = archive.fetch_all(selection.packages, step=step)
+    sink.emit(StepLog(step, b"unpacking the packages\n"))
     with unpack(selection.packages, debs, cache) as unpacked:
+        sink.emit(StepLog(step, b"laying out the files\n"))
         if recipe.kind == "buildroot":
             from aerogel.distroless.buildroot import compose_buildroot
 

@@ -28,7 +28,7 @@ from aerogel.distroless.recipe import PATH, Recipe
 from aerogel.distroless.rules import SLIM, Filter
 from aerogel.distroless.unpacked import Unpacked
 from aerogel.errors import AerogelError
-from aerogel.events import Progress, Sink
+from aerogel.events import Progress, Sink, StepLog
 from aerogel.files.index import LayerIndex, build_index
 from aerogel.sandbox.spec import Mount, Rootfs, Sandbox
 
@@ -97,7 +97,13 @@ def compose_buildroot(
     try:
         _extract(helper, layout, tree)
         root = Rootfs(upper=tree, work=work)
+<<<<<<< Updated upstream
         _set_up(helper, root, debs, layout.epoch, sink, step, emulated=emulated)
+=======
+        sink.emit(StepLog(step, b"setting up the packages\n"))
+        _set_up(helper, root, debs, layout.epoch, sink, step)
+        sink.emit(StepLog(step, b"writing the layer\n"))
+>>>>>>> Stashed changes
         return _archive(helper, tree, layout.epoch, write), layout.epoch
     finally:
         for path in (tree, work):

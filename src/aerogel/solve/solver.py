@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, assert_never
 
@@ -56,13 +56,15 @@ class Outcome(NamedTuple):
 class Options(NamedTuple):
     """How the graph is run. `exported` are the digests of the nodes whose layers the image will hold.
 
-    `no_cache` is asked for each step whether its stage ignores kept results. `jobs` is at least 1.
+    `no_cache` is asked for each step whether its stage ignores kept results. `jobs` is at least 1. `numbers` gives so
+    many numbers for steps, and returns the first.
     """
 
     codec: Codec
     exported: frozenset[str]
     jobs: int
     no_cache: Callable[[Step], bool]
+    numbers: Callable[[int], int] = lambda _: 1
 
 
 class Canceled(Exception):
@@ -90,9 +92,11 @@ class Solver:
         self._ambient = ambient
         self._sink = sink
         self._options = options
+        shown = dict.fromkeys(step.node.digest for step in steps if not isinstance(step.node.op, Base))
+        numbers = {digest: number for number, digest in enumerate(shown, options.numbers(len(shown)))}
         self._steps: dict[str, tuple[int, Step]] = {}
-        for number, step in enumerate(steps, 1):
-            self._steps.setdefault(step.node.digest, (number, step))
+        for step in steps:
+            self._steps.setdefault(step.node.digest, (numbers.get(step.node.digest, 0), step))
         self._forced = {step.node.digest for step in steps if options.no_cache(step)}
         self._tainted = _above(steps, self._forced)
         self._lock = threading.Lock()
@@ -101,11 +105,13 @@ class Solver:
         self._slots = threading.BoundedSemaphore(max(1, options.jobs))
         self._canceled = threading.Event()
         self._first_error: BaseException | None = None
+        self._target: Node | None = None
         self.statuses: dict[str, str] = {}
         materials.on_wait = self._give_up
 
     def solve(self, node: Node) -> Outcome:
         """The result of the node. Raises the error of the first step that failed, with the span of its instruction."""
+        self._target = node
         self._check_contexts()
         try:
             future = self._demand(node)
@@ -119,7 +125,7 @@ class Solver:
             self._join()
         if self._first_error is not None:
             raise self._first_error
-        self._report_skipped()
+        self._report_skipped(list(self._steps))
         return future.result()
 
     def key(self, node: Node) -> Digest:
@@ -166,11 +172,22 @@ class Solver:
             for thread in threads:
                 thread.join(0.2)
 
-    def _report_skipped(self) -> None:
-        for digest, (number, step) in self._steps.items():
-            if digest not in self.statuses and not isinstance(step.node.op, Base):
+    def _report_skipped(self, digests: Sequence[str]) -> None:
+        """Those of the steps that nothing was said of are not looked at any more; in the order of the file."""
+        left = [self._steps[each] for each in digests if each in self._steps and each not in self.statuses]
+        for number, step in sorted(left, key=lambda each: each[0]):
+            if number:
                 self._sink.emit(StepStarted(number, step.title))
                 self._done(step.node, number, "SKIPPED", 0.0)
+
+    def _covered(self, node: Node) -> list[str]:
+        """The steps that nothing asks for, now that the result of this one is known."""
+        if self._target is not None and node.digest == self._target.digest:
+            return [digest for digest in self._steps if digest != node.digest]
+        elsewhere = {
+            each.digest for _, step in self._steps.values() for side in step.node.inputs[1:] for each in _down(side)
+        }
+        return [each.digest for each in _down(node) if each is not node and each.digest not in elsewhere]
 
     def _done(self, node: Node, number: int, status: str, duration_s: float) -> None:
         self.statuses[node.digest] = status
@@ -255,6 +272,7 @@ class Solver:
                 self.statuses.setdefault(node.digest, "CACHED")
             if is_new:
                 number, step = self._steps[node.digest]
+                self._report_skipped(self._covered(node))
                 self._sink.emit(StepStarted(number, step.title))
                 self._sink.emit(StepDone(number, "CACHED", 0.0))
         return outcome
@@ -383,6 +401,14 @@ class Solver:
                 raise AssertionError(f"{node!r} is not executed")
             case _:
                 assert_never(node.op)
+
+
+def _down(node: Node) -> Iterator[Node]:
+    """The node and all below it."""
+    current: Node | None = node
+    while current is not None:
+        yield current
+        current = current.root
 
 
 def _above(steps: Sequence[Step], forced: set[str]) -> set[str]:

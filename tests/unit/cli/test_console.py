@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from aerogel.cli.console import make_console
+from aerogel.cli.console import PlainConsole, make_console
 from aerogel.cli.lines import LineCutter, clean
 from aerogel.errors import Diagnostic
 from aerogel.events import Message, Progress, StepDone, StepLog, StepStarted, Warned
@@ -60,6 +60,43 @@ def test_plain():
         "#4 CACHED",
         "#5 RUN false",
         "#5 ERROR 0.0s",
+    ]
+
+
+def test_a_long_transfer_says_how_far_it_is():
+    """By the clock of the test; a transfer that stands still says so in longer and longer intervals."""
+    stream, now = io.StringIO(), [0.0]
+    console = PlainConsole(stream, Redactor(), clock=lambda: now[0], tick_s=3600)
+
+    def at(seconds, *events):
+        now[0] = seconds
+        for event in events:
+            console.emit(event)
+        console.tick()
+
+    at(0, StepStarted(1, "FROM x"), Progress(1, "Release file of y", 0, 0))
+    at(1.4)
+    at(1.5)
+    at(1.9, Progress(1, "index", 1_000_000, 9_000_000))
+    at(2.9, Progress(1, "index", 2_000_000, 9_000_000))
+    at(3.0, Progress(1, "index", 3_000_000, 9_000_000))
+    for tenth in range(31, 150):
+        at(tenth / 10)
+    at(15, StepLog(1, b"unpacking\n"), Progress(9, "of no step", 1, 2))
+    at(20, Progress(1, "packages", 3, 31, "packages"), Progress(1, "packages", 31, 31, "packages"))
+    at(21, StepDone(1, "RAN", 21))
+    at(60, Progress(1, "late", 1, 2))
+    console.close()
+    assert stream.getvalue().splitlines() == [
+        "#1 FROM x",
+        "#1 Release file of y: no answer yet",
+        "#1 index: 3.0 MB of 9.0 MB",
+        "#1 index: 3.0 MB of 9.0 MB",
+        "#1 index: 3.0 MB of 9.0 MB",
+        "#1 index: 3.0 MB of 9.0 MB",
+        "#1 unpacking",
+        "#1 packages: 3 of 31 packages",
+        "#1 DONE 21.0s",
     ]
 
 
