@@ -97,13 +97,9 @@ def compose_buildroot(
     try:
         _extract(helper, layout, tree)
         root = Rootfs(upper=tree, work=work)
-<<<<<<< Updated upstream
-        _set_up(helper, root, debs, layout.epoch, sink, step, emulated=emulated)
-=======
         sink.emit(StepLog(step, b"setting up the packages\n"))
-        _set_up(helper, root, debs, layout.epoch, sink, step)
+        _set_up(helper, root, debs, layout.epoch, sink, step, emulated=emulated)
         sink.emit(StepLog(step, b"writing the layer\n"))
->>>>>>> Stashed changes
         return _archive(helper, tree, layout.epoch, write), layout.epoch
     finally:
         for path in (tree, work):
