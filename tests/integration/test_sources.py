@@ -532,6 +532,32 @@ def test_named_contexts_of_every_kind(bench: Bench, repository: Path) -> None:
     assert "FROM_BASE=yes" in bench.config["config"]["Env"]
 
 
+def test_stage_from_a_folder(bench: Bench, repository: Path) -> None:
+    """A named context that is no image is a root file system, whatever it replaces."""
+    url = publish(bench.server, repository)
+    root = bench.folder / "root"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc" / "motd").write_text("hi\n")
+    (root / "etc" / "motd").chmod(0o640)
+    (root / "gone").write_text("x")
+    (root / ".dockerignore").write_text("gone\n.dockerignore\n")
+    context = bench.dockerfile(
+        "FROM folder AS a\nENV A=b\nFROM never:heard AS build\nRUN not done\nFROM build\nCOPY --from=a /etc/motd /motd\n"
+        "COPY --from=folder etc /more\n"
+    )
+    words = [context, "--build-context", f"folder={root}", "--build-context", f"build={url}#main:sub"]
+    found = bench.build(*words)
+    assert set(bench.files) == {"f", "Dockerfile", "motd", "more/motd"}
+    assert (found["motd"].mode, found["motd"].uid) == (0o640, 0)
+    assert bench.config["history"][0]["created_by"] == "[context build] load from client"
+    assert bench.config["config"]["WorkingDir"] == "/"
+    bench.build(*words)
+    assert "DONE" not in bench.statuses()
+    bench.build(*words, "--target=a")
+    assert set(bench.files) == {"etc/motd"}
+    assert "A=b" in bench.config["config"]["Env"]
+
+
 def test_hostile_tar_stays_inside(bench: Bench) -> None:
     secret = bench.folder / "secret"
     secret.write_text("FROM scratch\nLABEL stolen=yes\n")

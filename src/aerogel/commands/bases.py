@@ -71,13 +71,6 @@ class Bases:
     def resolve(self, ref: SourceRef, platform: str, span: Span) -> BaseImage:
         """The image of a reference. Raises `build.no-base` with the span, `debian.*`, `net.*`, `sandbox.*`."""
         if isinstance(ref, ContextRef):
-            if ref.name not in self._images:
-                raise AerogelError(
-                    f"the context `{ref.name}` is a folder, so no stage can start from it",
-                    code="build.context-base",
-                    span=span,
-                    hints=[f"copy from it with `COPY --from={ref.name}`, or give `docker-image://NAME`"],
-                )
             image = self._images[ref.name]
         elif isinstance(ref, ImageRef):
             image = ref.name

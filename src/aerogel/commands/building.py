@@ -163,7 +163,9 @@ class Builder:
             self._prefetch(planned, bases)
             known = dict(triggers)
             for each in planned.stages:
-                if isinstance(each.base, ImageRef | ContextRef):
+                if isinstance(each.base, ImageRef) or (
+                    isinstance(each.base, ContextRef) and each.base.name in request.image_contexts
+                ):
                     config = bases.resolve(each.base, each.platform, each.stage.base.span).config
                     if config.config.on_build:
                         triggers[each.base, each.platform] = config.config.on_build

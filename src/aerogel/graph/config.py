@@ -27,6 +27,8 @@ __all__ = [
 COMMENT = "buildkit.dockerfile.v0"
 """What BuildKit writes as the comment of each history entry; tools recognise Dockerfile steps by it."""
 
+EXPORTER_COMMENT = "buildkit.exporter.image.v0"
+
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _DEFAULT_SHELL = ("/bin/sh", "-c")
 
@@ -77,6 +79,10 @@ class ConfigState:
         suffix = " # buildkit" if node is not None and not text.startswith("WORKDIR ") else ""
         entry = History(created_by=text + suffix, comment=COMMENT, empty_layer=node is None)
         self.history = _Past(self.history, entry, node)
+
+    def commit_base(self, text: str, node: Node) -> None:
+        """The entry of a layer that no instruction made, as BuildKit's exporter names it."""
+        self.history = _Past(self.history, History(created_by=text, comment=EXPORTER_COMMENT), node)
 
     def shell(self) -> tuple[str, ...]:
         """What the shell form runs with."""

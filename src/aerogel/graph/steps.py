@@ -17,7 +17,7 @@ import msgspec
 from aerogel.dockerfile import ast
 from aerogel.errors import AerogelError, Diagnostic, Span, nearest
 from aerogel.graph.config import ConfigState, go_list, healthcheck_text
-from aerogel.graph.ops import Base, Copy, InlineFile, Local, Mkdir, Node, Run
+from aerogel.graph.ops import Base, Copy, CopySource, InlineFile, Local, Mkdir, Node, Run
 from aerogel.graph.runs import mounts_of, network_of, security_of
 from aerogel.graph.scope import PROXY_ARGS, Scope
 from aerogel.graph.signals import check_signal
@@ -141,18 +141,9 @@ class _Lowering:
             origin = self.done[planned.base.index]
             return Lowered(origin.node, origin.config.clone(), origin.scope.child(), origin.platform)
         if isinstance(planned.base, ScratchRef):
-            platform = Platform.parse(planned.platform)
-            image = ImageConfig(
-                architecture=platform.architecture,
-                os=platform.os,
-                variant=platform.variant,
-                os_version=platform.os_version,
-                os_features=platform.os_features,
-                config=ContainerConfig(working_dir="/"),
-            )
-            config = ConfigState(image)
-            scope = self.plan.globals.stage(config.env)
-            return Lowered(Node(Base(())), config, scope, planned.platform)
+            return self.empty(planned)
+        if isinstance(planned.base, ContextRef) and planned.base.name not in self.plan.request.image_contexts:
+            return self.files(planned, planned.base.name)
         found = self.resolve(planned.base, planned.platform, planned.stage.base.span)
         if isinstance(found, Lowered):
             clone = found.config.clone()
@@ -162,6 +153,31 @@ class _Lowering:
         name = planned.base.name if isinstance(planned.base, ImageRef | ContextRef) else ""
         self.steps.append(Step(node, f"FROM {name}", planned.stage.origin.span, planned.name))
         return Lowered(node, config, self.plan.globals.stage(config.env), planned.platform)
+
+    def empty(self, planned: PlannedStage) -> Lowered:
+        """The state of `FROM scratch`."""
+        platform = Platform.parse(planned.platform)
+        image = ImageConfig(
+            architecture=platform.architecture,
+            os=platform.os,
+            variant=platform.variant,
+            os_version=platform.os_version,
+            os_features=platform.os_features,
+            config=ContainerConfig(working_dir="/"),
+        )
+        config = ConfigState(image)
+        return Lowered(Node(Base(())), config, self.plan.globals.stage(config.env), planned.platform)
+
+    def files(self, planned: PlannedStage, name: str) -> Lowered:
+        """The state of a stage whose root file system is a named context that is no image: a layer of its files."""
+        found = self.empty(planned)
+        op = Copy(sources=(CopySource(input=1, path="/"),), dest="/")
+        found.node = Node(op, (found.node, Node(Local(self.plan.request.local(name)))))
+        found.config.commit_base(f"[context {name}] load from client", found.node)
+        span = planned.stage.origin.span
+        step = Step(found.node, f"FROM {name}", span, planned.name, origin=f"context `{name}`")
+        self.steps.append(step)
+        return found
 
     def source(self, word: ast.Word, planned: PlannedStage) -> Node:
         """The node that `--from` or `from=` reads."""
