@@ -17,10 +17,12 @@ class Flag:
     `positional` fields take words that are not flags, `rest` takes everything after the first positional, flags
     included. `setting` names the field of `Settings` that the value replaces when it is given. `env` is the whole
     name of an environment variable (default: `AEROGEL_<COMMAND>_<FIELD>`, for settings `AEROGEL_<FIELD>`).
-    `complete` is what a shell offers: `file` or `directory`.
+    `complete` is what a shell offers: `file` or `directory`. `bare` is the value of the flag without one; another
+    value then needs `=`.
     """
 
     __slots__ = (
+        "bare",
         "complete",
         "env",
         "group",
@@ -45,6 +47,7 @@ class Flag:
         env: str = "",
         setting: str = "",
         complete: str = "",
+        bare: str = "",
         positional: bool = False,
         rest: bool = False,
         hidden: bool = False,
@@ -57,6 +60,7 @@ class Flag:
         self.env = env
         self.setting = setting
         self.complete = complete
+        self.bare = bare
         self.positional = positional or rest
         self.rest = rest
         self.hidden = hidden

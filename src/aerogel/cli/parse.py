@@ -222,7 +222,7 @@ def _add_flag(group: Any, option: Option) -> None:
         *option.names(),
         dest=option.field,
         action="store" if option.kind == VALUE else "append",
-        metavar=option.metavar,
+        metavar=f"[{option.metavar}]" if option.flag.bare else option.metavar,
         type=_converter(option),
         help=words,
     )
@@ -323,9 +323,10 @@ def _parse_flags(spec: Specification, words: Sequence[str]) -> tuple[dict[str, A
 
 
 def _spell_out(spec: Specification, words: Sequence[str]) -> list[str]:
-    """`--rm=true` as `--rm` and `--rm=false` as `--no-rm`, which argparse understands."""
+    """`--rm=true` as `--rm` and `--rm=false` as `--no-rm`, which argparse understands; `--squash` with its value."""
     switches = {name: one for one in _flags(spec) if one.kind == SWITCH for name in one.names()}
-    with_value = {name for one in _flags(spec) if one.kind != SWITCH for name in one.names()}
+    bare = {name: one.flag.bare for one in _flags(spec) if one.flag.bare for name in one.names()}
+    with_value = {name for one in _flags(spec) if one.kind != SWITCH for name in one.names()} - bare.keys()
     has_rest = any(one.flag.rest for one in spec.options)
     done: list[str] = []
     is_value = False
@@ -339,6 +340,8 @@ def _spell_out(spec: Specification, words: Sequence[str]) -> list[str]:
             except ValueError as error:
                 raise _usage(f"flag `{name}` {error}", "cli.value") from None
             done.append(name if is_on else switches[name].negative())
+        elif not is_value and word in bare:
+            done.append(f"{word}={bare[word]}")
         else:
             done.append(word)
         is_value = not is_value and word in with_value

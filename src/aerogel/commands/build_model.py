@@ -46,17 +46,27 @@ class Build(Struct, frozen=True, kw_only=True):
         ),
     ] = {}
     label: Annotated[dict[str, str], Flag("Label of the image")] = {}
-    annotation: Annotated[dict[str, str], Flag("Annotation of the manifest")] = {}
+    annotation: Annotated[dict[str, str], Flag("Annotation of the manifest, or with `index:KEY` of the index")] = {}
     platform: Annotated[str, Flag("Platform of the image", metavar="OS/ARCH")] = ""
     output: Annotated[
         list[str],
         Flag(
-            "Also write the image: `type=oci,dest=FILE`, `type=docker,dest=FILE`, `type=registry`",
+            "What else to write: `FOLDER` or `type=local` (the files), `-` or `type=tar` (the files as a tar), "
+            "`type=oci`, `type=docker`, `type=image`, `type=registry`, each with `,key=value`",
             short="o",
             group="Output",
         ),
     ] = []
     compression: Annotated[str, Flag("`gzip`, `zstd`, `uncompressed`, `fast` or `small`", group="Output")] = "gzip"
+    squash: Annotated[
+        str,
+        Flag(
+            "One layer of all; `--squash=base` leaves the base's layers, `--squash=STAGE` those up to a stage",
+            bare="all",
+            metavar="STAGE",
+            group="Output",
+        ),
+    ] = ""
     iidfile: Annotated[str, Flag("Write the image id to a file", metavar="FILE", group="Output")] = ""
     metadata_file: Annotated[str, Flag("Write digests as JSON to a file", metavar="FILE", group="Output")] = ""
     quiet: Annotated[bool, Flag("Show no progress; print the image id", short="q", group="Output")] = False

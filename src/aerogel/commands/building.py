@@ -19,6 +19,7 @@ from aerogel.commands.build_model import Build, BuildResult, StepResult
 from aerogel.commands.checking import Checker, check_build, warn
 from aerogel.commands.contexts import Contexts
 from aerogel.commands.epoch import resolve_epoch
+from aerogel.commands.exporting import Exporter
 from aerogel.commands.remotes import open_remotes
 from aerogel.commands.source import build_args
 from aerogel.commands.testimony import testify
@@ -27,17 +28,15 @@ from aerogel.dockerfile.ast import Dockerfile, Run
 from aerogel.dockerfile.parse import parse
 from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.events import Warned
-from aerogel.export.image import Exported, export_image
-from aerogel.export.outputs import Output, check_destination, parse_output
-from aerogel.files.codec import select
+from aerogel.export.image import Exported, finish
 from aerogel.files.host import HostTree
 from aerogel.graph.ops import Base, Local, Node
 from aerogel.graph.request import Request
 from aerogel.graph.stages import ContextRef, ImageRef, Plan, SourceRef, plan
 from aerogel.graph.steps import Graph, Step, lower
 from aerogel.lint.rule import Checked
+from aerogel.oci.digest import Digest
 from aerogel.oci.platform import Platform
-from aerogel.oci.reference import Reference
 from aerogel.sandbox.spec import Mount
 from aerogel.solve.keys import Keys
 from aerogel.solve.materials import Materials
@@ -63,10 +62,8 @@ class Builder:
     def __init__(self, options: Build, world: World) -> None:
         self.options = options
         self.world = world
-        self.outputs: list[Output] = [parse_output(text) for text in options.output]
+        self.exporter = Exporter(options, world)
         with _usage():
-            self.references = [Reference.parse(tag) for tag in options.tag]
-            self.codec = select(options.compression)
             self.platform = Platform.parse(options.platform or world.settings.platform or str(Platform.host()))
         self.build_args = build_args(options.build_arg, world.settings.environment)
         self.lent = lending.lent_of(options, world)
@@ -78,9 +75,6 @@ class Builder:
                     hints=["name a file; the image's id is on standard output anyway, and with `--json` everything is"],
                     exit_status=EXIT_USAGE,
                 )
-        for path in (options.iidfile, options.metadata_file, *(output.dest for output in self.outputs)):
-            if path not in ("", "-"):
-                check_destination(path)
 
     def build(self) -> tuple[BuildResult, Exported]:
         """Builds; the image is in the store afterwards, under its names."""
@@ -128,19 +122,21 @@ class Builder:
         self._check(dockerfile, planned, bases, contexts)
         solver = self._solver(graph, materials, bases, contexts, remotes)
         outcome = solver.solve(graph.target.node)
-        image = export_image(
-            graph.target,
-            outcome,
-            materials,
-            codec=self.codec,
-            labels=self.options.label,
-            annotations=self.options.annotation,
-            references=self.references,
-        )
+        finished = finish(graph.target, outcome, self.options.label, materials.epoch_s)
+
+        def stage_layers(name: str) -> list[tuple[Digest, ...]] | None:
+            chain = _chain(graph.target.node)
+            for stage in planned.stages:
+                found = solver.peek(graph.stages[stage.index].node) if stage.name == name else None
+                if found is not None and graph.stages[stage.index].node.digest in chain:
+                    return [found.layers]
+            return None
+
+        image = self.exporter.take([finished], materials, stage_layers)
         self.world.store.sync()
         result = self._result(graph, planned, solver, materials, image)
         if all(step.status in ("CACHED", "SKIPPED") for step in result.steps):
-            testify(self.options, self.world, contexts, graph, solver, image, self.references)
+            testify(self.options, self.world, contexts, graph, solver, image, self.exporter.references)
         return result, image
 
     def _check(self, dockerfile: Dockerfile, planned: Plan, bases: Bases, contexts: Contexts) -> None:
@@ -204,7 +200,7 @@ class Builder:
             return mirror_mounts(bases.sources(), RELEASES[0].suite)
 
         options = Options(
-            codec=self.codec,
+            codec=self.exporter.codec,
             exported=_chain(graph.target.node),
             jobs=self.world.settings.jobs or len(os.sched_getaffinity(0)),
             no_cache=no_cache,
@@ -225,7 +221,7 @@ class Builder:
         return BuildResult(
             image_id=image.image_id,
             descriptor=image.descriptor,
-            references=tuple(reference.familiar() for reference in self.references),
+            references=tuple(reference.familiar() for reference in self.exporter.references),
             platform=str(self.platform),
             size=image.size,
             layers=image.layers,

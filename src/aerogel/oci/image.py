@@ -17,6 +17,9 @@ from aerogel.oci.digest import Digest, check, digest_of
 from aerogel.oci.platform import Platform
 from aerogel.oci.types import (
     CONFIG_TYPES,
+    DOCKER_CONFIG,
+    DOCKER_MANIFEST,
+    DOCKER_TYPES,
     INDEX_TYPES,
     LAYER_TYPES,
     MANIFEST_TYPES,
@@ -269,23 +272,33 @@ def create(
     blobs: WritableBlobs,
     *,
     annotations: Mapping[str, str] | None = None,
+    docker: bool = False,
 ) -> Image:
-    """Puts config and manifest of an OCI image in `blobs`; the layers are there already, in the config's order."""
+    """Puts config and manifest of an image in `blobs`; the layers are there already, in the config's order.
+
+    With `docker` all media types are Docker's schema 2 instead of OCI's, those of the layers too.
+    """
     config_bytes = encode(config)
-    config_descriptor = blobs.put(config_bytes, OCI_CONFIG)
+    config_descriptor = blobs.put(config_bytes, DOCKER_CONFIG if docker else OCI_CONFIG)
     plain = tuple(
-        Descriptor(media_type=each.media_type, digest=each.digest, size=each.size, annotations=each.annotations)
+        Descriptor(
+            media_type=DOCKER_TYPES.get(each.media_type, each.media_type) if docker else each.media_type,
+            digest=each.digest,
+            size=each.size,
+            annotations=each.annotations,
+        )
         for each in layers
     )
+    kind = DOCKER_MANIFEST if docker else OCI_MANIFEST
     manifest = Manifest(
         schema_version=2,
-        media_type=OCI_MANIFEST,
+        media_type=kind,
         config=config_descriptor,
         layers=plain,
         annotations=dict(annotations or {}),
     )
     data = encode(manifest)
-    descriptor = msgspec.structs.replace(blobs.put(data, OCI_MANIFEST), platform=config.platform.normal())
+    descriptor = msgspec.structs.replace(blobs.put(data, kind), platform=config.platform.normal())
     return Image(descriptor, manifest, config, data, config_bytes, blobs)
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "DOCKER_LAYER_ZSTD",
     "DOCKER_LIST",
     "DOCKER_MANIFEST",
+    "DOCKER_TYPES",
     "EMPTY_JSON",
     "INDEX_TYPES",
     "LAYER_TYPES",
@@ -87,6 +88,9 @@ LAYER_TYPES = {
     DOCKER_FOREIGN_LAYER: "gzip",
 }
 """Media type of a file system layer -> its compression (`""`, `gzip` or `zstd`)."""
+
+DOCKER_TYPES = {OCI_LAYER: DOCKER_LAYER, OCI_LAYER_GZIP: DOCKER_LAYER_GZIP, OCI_LAYER_ZSTD: DOCKER_LAYER_ZSTD}
+"""OCI's media type of a layer -> Docker's."""
 
 REF_NAME = "org.opencontainers.image.ref.name"
 EMPTY_JSON = b"{}"

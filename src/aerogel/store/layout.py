@@ -49,6 +49,10 @@ class Root(msgspec.Struct, frozen=True):
 
     descriptor: Descriptor
     references: tuple[Reference, ...] = ()
+    referrers: tuple[Descriptor, ...] = ()
+    """Artifacts that have the image, or one of the index, as their subject; a layout lists them beside it."""
+    annotations: dict[str, str] = {}
+    """Of the descriptor in the layout's index."""
 
 
 def write_oci_archive(write: Write, roots: Sequence[Root], blobs: Blobs) -> None:
@@ -175,12 +179,17 @@ def _index(roots: Sequence[Root], blobs: Blobs) -> Index:
             digest=root.descriptor.digest,
             size=root.descriptor.size,
             platform=_platform(root.descriptor, blobs),
+            annotations=root.annotations,
         )
         named = [
-            msgspec.structs.replace(plain, annotations={IMAGE_NAME: str(tagged), REF_NAME: tagged.tag or ""})
+            msgspec.structs.replace(
+                plain, annotations={**plain.annotations, IMAGE_NAME: str(tagged), REF_NAME: tagged.tag or ""}
+            )
             for tagged in map(_tagged, sorted(root.references, key=str))
         ]
         manifests += named or [plain]
+    artifacts = {each.digest: each for root in roots for each in root.referrers}
+    manifests += artifacts.values()
     return Index(schema_version=2, media_type=OCI_INDEX, manifests=tuple(manifests))
 
 
@@ -200,7 +209,8 @@ def _platform(descriptor: Descriptor, blobs: Blobs) -> Platform | None:
 
 def _parts(roots: Sequence[Root], blobs: Blobs) -> list[Descriptor]:
     """Every blob that is written, each once, by digest; what lives elsewhere by its URLs is left out."""
-    parts = {part.digest: part for root in roots for part in walk(root.descriptor, blobs)}
+    tops = [top for root in roots for top in (root.descriptor, *root.referrers)]
+    parts = {part.digest: part for top in tops for part in walk(top, blobs)}
     return [parts[digest] for digest in sorted(parts) if not parts[digest].urls or blobs.has(digest)]
 
 

@@ -32,6 +32,7 @@ from aerogel.store.snapshots import Snapshots
 if TYPE_CHECKING:
     from aerogel.store.images import Images
     from aerogel.store.layers import Layers
+    from aerogel.store.referrers import Referrers
 
 __all__ = ["Store"]
 
@@ -97,6 +98,12 @@ class Store:
 
             self._images = Images(self.data, self.data_scratch, self.blobs)
         return self._images
+
+    @property
+    def referrers(self) -> Referrers:
+        from aerogel.store.referrers import Referrers
+
+        return Referrers(self.data, self.data_scratch, self.blobs)
 
     def once(self, key: str, on_wait: Callable[[], object] | None = None) -> AbstractContextManager[bool]:
         """Holds the lock of a piece of work, so that threads and processes do it once.

@@ -1,0 +1,186 @@
+"""What a build does with its result: images in the store, archives, folders, registries, and files that tell of it.
+
+Made before the build, so that what cannot be written is told before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from aerogel.commands.build_model import Build, BuildResult
+from aerogel.commands.world import World
+from aerogel.errors import EXIT_USAGE, AerogelError
+from aerogel.export.annotation import parse_annotation
+from aerogel.export.image import Exported, Finished, Images
+from aerogel.export.output import Output, Variant, parse_output
+from aerogel.export.outputs import check_destination, check_outputs, write_outputs
+from aerogel.files.codec import select
+from aerogel.oci.digest import Digest
+from aerogel.oci.reference import Reference
+from aerogel.oci.types import to_dict
+from aerogel.solve.materials import Materials
+from aerogel.store.images import ImageMeta
+
+__all__ = ["Exporter"]
+
+StageLayers = Callable[[str], Sequence[Sequence[Digest]] | None]
+"""The layers of a stage by its name, one list for each platform; None when the image is not built from it."""
+
+_BASE = "base"
+
+
+class Exporter:
+    """The outputs of one build. Raises `build.bad-output`, `build.bad-annotation`, `store.denied`."""
+
+    def __init__(self, options: Build, world: World) -> None:
+        self._options = options
+        self._world = world
+        self.outputs: list[Output] = [parse_output(text) for text in options.output]
+        self._annotations = [parse_annotation(key, value) for key, value in options.annotation.items()]
+        try:
+            self.references = [Reference.parse(tag) for tag in options.tag]
+            self.codec = select(options.compression)
+        except AerogelError as error:
+            error.exit_status = EXIT_USAGE
+            raise
+        check_outputs(self.outputs, world.streams.stdout)
+        for path in (options.iidfile, options.metadata_file):
+            if path not in ("", "-"):
+                check_destination(path)
+        self._pushed = self._names_to_push()
+        self._images: Images | None = None
+        self._materials: Materials | None = None
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether standard output is an archive, so nothing else may be written there."""
+        return any(output.dest == "-" for output in self.outputs)
+
+    def take(self, finished: Sequence[Finished], materials: Materials, stage_layers: StageLayers) -> Exported:
+        """Puts the result in the store under its names. Raises `build.bad-squash`, `store.*`."""
+        images = Images(finished, materials, self.codec, self._annotations)
+        if self._options.squash:
+            images.squash(self._kept(finished, stage_layers))
+        self._images, self._materials = images, materials
+        kept = [output for output in self.outputs if output.is_image] or [Output(type="image")]
+        for output in kept:
+            names = [Reference.parse(name) for name in output.names] or self.references
+            self._keep(images.form(output.variant), [] if output.by_digest else names)
+        if not any(not output.names for output in kept):
+            self._keep(images.form(kept[0].variant), self.references)
+        for output in self.outputs:
+            if output.type in ("oci", "docker"):
+                self._keep(images.form(output.variant), ())
+        return images.form(kept[0].variant)
+
+    def _keep(self, made: Exported, names: Sequence[Reference]) -> None:
+        image = made.images[0]
+        meta = ImageMeta(
+            image_id=image.id if len(made.images) == 1 else "",
+            created=max(each.config.created for each in made.images),
+            size=made.size,
+            platforms=tuple(str(each.config.platform) for each in made.images),
+        )
+        store = self._world.store
+        store.images.add(made.descriptor, meta)
+        for name in names:
+            store.images.tag(name, made.descriptor, meta)
+
+    def _kept(self, finished: Sequence[Finished], stage_layers: StageLayers) -> list[int]:
+        """How many layers `--squash` leaves as they are, for each platform."""
+        name = self._options.squash
+        if name in ("all", "true"):
+            return [0] * len(finished)
+        below = stage_layers(name.lower())
+        if below is not None:
+            return [len(layers) for layers in below]
+        if name == _BASE:
+            return [each.base for each in finished]
+        raise AerogelError(
+            f"`--squash={name}`: the image is not built from a stage of that name",
+            code="build.bad-squash",
+            exit_status=EXIT_USAGE,
+            hints=["write `--squash` for one layer, `--squash=base` to keep the base's, or a stage that FROM leads to"],
+        )
+
+    def write(self, result: BuildResult) -> None:
+        """Writes the outputs that are files, pushes, and writes `--iidfile` and `--metadata-file`.
+
+        Raises `store.*`, `registry.*`, `net.*`.
+        """
+        if self._images is None or self._materials is None:
+            raise AssertionError("nothing was built")
+        streams = self._world.streams
+        write_outputs(self.outputs, self._images, self._materials, self.references, streams.stdout, self._world.sink)
+        self._push(self._images)
+        if self._options.iidfile:
+            _write(self._options.iidfile, result.image_id)
+        if self._options.metadata_file:
+            _write(self._options.metadata_file, self._metadata(result, self._images))
+
+    def _names_to_push(self) -> list[tuple[Reference, Variant]]:
+        """Where images go besides the local store."""
+        found: list[tuple[Reference, Variant]] = []
+        pushed = [output for output in self.outputs if output.push]
+        if self._options.push:
+            kept = [output for output in self.outputs if output.is_image and not output.push]
+            pushed.append(Output(type="registry", variant=kept[0].variant if kept else Variant()))
+        for output in pushed:
+            names = [Reference.parse(name) for name in output.names] or self.references
+            if not names:
+                raise AerogelError(
+                    "there is no name to push the image to",
+                    code="build.bad-output",
+                    hints=["name it with `-t HOST/NAME:TAG`"],
+                    exit_status=EXIT_USAGE,
+                )
+            found += [(_untagged(name) if output.by_digest else name, output.variant) for name in names]
+        return list(dict.fromkeys(found))
+
+    def _push(self, images: Images) -> None:
+        if not self._pushed:
+            return
+        from contextlib import closing
+
+        from aerogel.commands.pushing import push_image
+        from aerogel.commands.registries import open_registries
+
+        with closing(open_registries(self._world)) as registries:
+            for name, variant in self._pushed:
+                descriptor = images.form(variant).descriptor
+                push_image(self._world, registries, descriptor, name, number=self._world.take_numbers())
+
+    def _metadata(self, result: BuildResult, images: Images) -> str:
+        """The keys that buildx writes, of the first image."""
+        import json
+
+        del images
+        found: dict[str, object] = {
+            "containerimage.config.digest": result.image_id,
+            "containerimage.digest": result.descriptor.digest,
+            "containerimage.descriptor": to_dict(result.descriptor),
+        }
+        names = [str(Reference.parse(name)) for output in self.outputs for name in output.names]
+        if names or result.references:
+            found["image.name"] = ",".join(dict.fromkeys([*result.references, *names]))
+        return json.dumps(found, indent=2, sort_keys=True) + "\n"
+
+
+def _untagged(name: Reference) -> Reference:
+    import msgspec
+
+    return msgspec.structs.replace(name, tag=None)
+
+
+def _write(path: str, text: str) -> None:
+    """Whole or not at all."""
+    import os
+
+    from aerogel.store.disk import disk_errors
+
+    target = Path(path)
+    with disk_errors(str(target.parent)):
+        made = target.with_name(f".{target.name}.{os.getpid()}")
+        made.write_text(text)
+        made.replace(target)
