@@ -95,7 +95,13 @@ def test_network_none(run):
     [
         (["-v", "relative:/x"], "is not an absolute path"),
         (["--ulimit", "nofile"], "is not a limit"),
-        (["--add-host", "x"], "is not a host and its address"),
+        (["--add-host", "x"], "is not a name and an address"),
+        (["--rm=false"], "`--rm=false` cannot be"),
+        (["-p", "80:80"], "has no flag `-p`\nhint: leave it out: the command has the host's network"),
+        (["-p8080:80"], "has no flag `-p`\nhint: leave it out"),
+        (["-dit"], "has no flag `-d`\nhint: leave it out and put `&` behind the command"),
+        (["--mount", "type=volume,src=a,dst=/a"], "there is no type `volume`"),
+        (["--stop-signal", "SIGTEMR"], "`SIGTEMR` is not a signal\nhint: did you mean `SIGTERM`?"),
         (["--security-opt", "seccomp=unconfined"], "security option `seccomp=unconfined` is not known"),
         (["--env-file", "/missing"], "`/missing` cannot be read: no such file or directory"),
         (["-it"], "standard input is not a terminal"),
@@ -104,6 +110,68 @@ def test_network_none(run):
 )
 def test_wrong_options(words, code, run):
     assert code in run(*words, *program("pass"), status=2).stderr
+
+
+def test_mounts(run, tmp_path):
+    tmp_path.chmod(0o755)
+    (tmp_path / "in").write_text("data")
+    shown = "import os; s = os.statvfs; print(open('/a/in').read(), s('/b').f_blocks * s('/b').f_frsize >> 20, "
+    shown += (
+        "oct(os.stat('/b').st_mode), s('/c').f_blocks * s('/c').f_frsize >> 20, bool(s('/c').f_flag & os.ST_NOEXEC), "
+    )
+    shown += "os.stat('/c').st_uid, s('/dev/shm').f_blocks * s('/dev/shm').f_frsize >> 20, bool(s('/a').f_flag & 1))"
+    words = ["--mount", "type=bind,src=.,dst=/a,readonly", "--mount", "type=tmpfs,dst=/b,tmpfs-size=3m,tmpfs-mode=750"]
+    words += ["--tmpfs", "/c:size=2m,uid=7", "--shm-size", "5m", "-v", "./in:/d"]
+    said = run(*words, *program(shown + "; print(open('/d').read())"), cwd=tmp_path).stdout
+    assert said == "data 3 0o40750 2 True 7 5 True\ndata\n"
+
+
+def test_names_of_the_network(run):
+    shown = "import socket; print(socket.gethostname(), open('/etc/resolv.conf').read(), socket.gethostbyname('db'))"
+    words = ["--hostname", "box", "--dns", "192.0.2.9", "--dns-search", "example.org", "--dns-option", "ndots:2"]
+    said = run(*words, "--add-host", "db:192.0.2.7", *program(shown)).stdout
+    assert said.startswith("box ")
+    assert "nameserver 192.0.2.9\nsearch example.org\noptions ndots:2\n" in said
+    assert said.count("nameserver") == 1
+    assert said.endswith(" 192.0.2.7\n")
+    assert run("--add-host", "h:host-gateway", *program("import socket; print(socket.gethostbyname('h'))")).stdout == (
+        "127.0.0.1\n"
+    )
+
+
+def test_rights_and_limits(run):
+    shown = (
+        "import resource as r; print([l for l in open('/proc/self/status') if l.startswith('CapEff')][0].split()[1], "
+    )
+    shown += "r.getrlimit(r.RLIMIT_NOFILE))"
+    assert run("--cap-drop", "ALL", "--ulimit", "nofile=70:80", *program(shown)).stdout == "0000000000000000 (70, 80)\n"
+    given = run("--cap-drop", "all", "--cap-add", "CAP_CHOWN", "--cap-add", "sys_chroot", *program(shown)).stdout
+    assert given.split()[0] == f"{1 << 0 | 1 << 18:016x}"
+    every = run("--cap-add", "ALL", "--cap-drop", "CHOWN", *program(shown)).stdout
+    assert int(every.split()[0], 16) & 1 == 0
+    assert int(every.split()[0], 16) >> 21 & 1, "SYS_ADMIN"
+
+
+def test_flags_that_change_nothing_are_taken(run):
+    words = ["--rm", "--init", "--name", "one", "--pull", "missing", "-q"]
+    assert run(*words, *program("print(1)")).stdout == "1\n"
+    assert "`a b` is not a name" in run("--name", "a b", *program("print(1)"), status=2).stderr
+
+
+def test_pull_never_and_unknown_images(run, environ, monkeypatch):
+    assert "error: there is no image `nowhere` in the local store" in run("--pull=never", "nowhere", status=1).stderr
+    monkeypatch.setitem(environ, "AEROGEL_BASES", "builtin")
+    assert "error: image `nowhere` was not found" in run("nowhere", status=1).stderr
+
+
+@pytest.mark.parametrize(("words", "number"), [(["--stop-signal", "usr1"], 10), (["--stop-signal", "3"], 3)])
+def test_stop_signal(environ, words, number):
+    text = f"import signal, sys, time; signal.signal({number}, lambda *a: sys.exit(9)); print('ready', flush=True)"
+    words = [sys.executable, "-m", "aerogel", "run", *words, *program(text + "; time.sleep(60)")]
+    with subprocess.Popen(words, env=environ, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 9
 
 
 def test_unknown_image_points_at_the_name(run, environ, monkeypatch):

@@ -474,6 +474,11 @@ def _missing(spec: Specification, option: Option) -> AerogelError:
 
 def _unknown_flag(spec: Specification, word: str) -> AerogelError:
     name = word.split("=", maxsplit=1)[0]
+    absent = getattr(spec.module, "ABSENT", {})
+    for names, instead in absent.items():
+        given = name if name.startswith("--") else name[:2]
+        if given in names:
+            return _usage(f"`aerogel {spec.command.name}` has no flag `{given}`", "cli.unknown-flag", instead)
     known = [name for one in _flags(spec) if not one.flag.hidden for name in one.names()]
     guess = nearest(name, known) if name.startswith("--") else None
     return _usage(

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Struct
 
-from aerogel.commands.lookup import nearest_name
+from aerogel.commands.lending import parse_hosts, parse_limits, parse_size
+from aerogel.commands.lookup import find_image, nearest_name
 from aerogel.commands.result import Result
+from aerogel.commands.run_flags import (
+    ABSENT,
+    check_name,
+    fault,
+    parse_mount,
+    parse_tmpfs,
+    read_env_files,
+    resolver_mount,
+)
 from aerogel.commands.world import World
-from aerogel.errors import EXIT_USAGE, AerogelError, Diagnostic, Source, Span
+from aerogel.errors import AerogelError, Diagnostic, Source, Span
 from aerogel.events import Warned
 from aerogel.flag import Flag
 from aerogel.oci.digest import Digest
 from aerogel.oci.types import ContainerConfig
 from aerogel.runtime.container import ContainerOptions, parse_env
 from aerogel.sandbox.emulator import Emulator
-from aerogel.sandbox.spec import DEFAULT_HOSTNAME, Limit, Mount, Network
+from aerogel.sandbox.spec import DEFAULT_HOSTNAME, Network
 
 if TYPE_CHECKING:
     from aerogel.solve.materials import Materials
 
-__all__ = ["EXAMPLES", "Run", "RunResult", "run"]
+__all__ = ["ABSENT", "EXAMPLES", "Run", "RunResult", "run"]
 
 EXAMPLES = (
     ("the image's own command with arguments", "aerogel run calculator 6 '*' 7"),
@@ -54,19 +64,37 @@ class Run(Struct, frozen=True, kw_only=True):
     volume: Annotated[
         tuple[str, ...], Flag("Folder or file of this host: `/host:/path[:ro]`", short="v", metavar="HOST:PATH")
     ] = ()
-    tmpfs: Annotated[tuple[str, ...], Flag("An empty file system in memory", metavar="PATH")] = ()
+    mount: Annotated[
+        tuple[str, ...],
+        Flag("`type=bind,src=/host,dst=/path[,readonly]` or `type=tmpfs,dst=/path[,tmpfs-size=64m]`", metavar="MOUNT"),
+    ] = ()
+    tmpfs: Annotated[tuple[str, ...], Flag("An empty file system in memory", metavar="PATH[:OPTION,...]")] = ()
+    shm_size: Annotated[str, Flag("Size of /dev/shm", metavar="SIZE")] = "64m"
     workdir: Annotated[str, Flag("Working directory", short="w", metavar="PATH")] = ""
     user: Annotated[str | None, Flag("User and group, by name or number", short="u", metavar="USER[:GROUP]")] = None
     network: Annotated[Network, Flag("`host` or `none`", name="network")] = "host"
     hostname: Annotated[str, Flag("Host name", short="h", metavar="NAME")] = DEFAULT_HOSTNAME
     add_host: Annotated[tuple[str, ...], Flag("A line for /etc/hosts", metavar="NAME:ADDRESS")] = ()
+    dns: Annotated[tuple[str, ...], Flag("Name server instead of the host's", metavar="ADDRESS")] = ()
+    dns_search: Annotated[tuple[str, ...], Flag("Search domain instead of the host's", metavar="DOMAIN")] = ()
+    dns_option: Annotated[tuple[str, ...], Flag("Option of the resolver", metavar="OPTION")] = ()
     read_only: Annotated[bool, Flag("Mount the image read-only")] = False
     cap_add: Annotated[tuple[str, ...], Flag("Capability to add", metavar="NAME")] = ()
     cap_drop: Annotated[tuple[str, ...], Flag("Capability to take away, or `ALL`", metavar="NAME")] = ()
     security_opt: Annotated[tuple[str, ...], Flag("`no-new-privileges`", metavar="OPTION")] = ()
     ulimit: Annotated[tuple[str, ...], Flag("Limit such as `nofile=1024:2048`", metavar="NAME=SOFT[:HARD]")] = ()
+    stop_signal: Annotated[
+        str, Flag("What the command gets when `aerogel run` gets SIGTERM; default: the image's", metavar="SIGNAL")
+    ] = ""
     stop_timeout: Annotated[int, Flag("Seconds between asking to end and killing", metavar="SECONDS")] = 10
-    rm: Annotated[bool, Flag("Accepted for docker's sake: nothing is ever kept", hidden=True)] = True
+    name: Annotated[str, Flag("Accepted for docker's sake: nothing is kept that it would name", metavar="NAME")] = ""
+    init: Annotated[bool, Flag("Accepted for docker's sake: a process that reaps is always there")] = True
+    rm: Annotated[bool, Flag("Accepted for docker's sake: nothing is ever kept")] = True
+    pull: Annotated[
+        Literal["always", "missing", "never"],
+        Flag("When an image is composed or fetched: `always`, `missing`, `never`"),
+    ] = "missing"
+    quiet: Annotated[bool, Flag("Show no progress", short="q")] = False
     platform: Annotated[str | None, Flag("Platform of the image", metavar="OS/ARCH", setting="platform")] = None
     bases: Annotated[str | None, Flag("Where an image comes from that is not here", setting="bases")] = None
 
@@ -91,7 +119,7 @@ def run(options: Run, world: World) -> RunResult:
 
     wanted = _container_options(options, world)
     materials = Materials(world.store, world.helper, 0)
-    layers, config, platform = _image(options.image, world, materials)
+    layers, config, platform = _image(options.image, world, materials, options.pull)
     wanted = msgspec.structs.replace(wanted, emulated=Emulator().prepare(world.helper, platform))
     end = container.run(world.helper(), materials.directories(layers), config, wanted, stdio=world.streams)
     if end.fault is not None:
@@ -102,14 +130,14 @@ def run(options: Run, world: World) -> RunResult:
     return RunResult(code=end.code)
 
 
-def _image(name: str, world: World, materials: Materials) -> tuple[tuple[Digest, ...], ContainerConfig, str]:
-    """Layers, config and platform of an image: from the store by name or id, else a built-in base."""
+def _image(name: str, world: World, materials: Materials, pull: str) -> tuple[tuple[Digest, ...], ContainerConfig, str]:
+    """Layers, config and platform of an image: from the store by name or id, else a built-in base or a registry's."""
     from aerogel.oci.image import load
     from aerogel.oci.platform import Platform
 
     platform = Platform.parse(world.settings.platform or str(Platform.host()))
-    record = world.store.images.find(name)
-    if record is not None:
+    record = find_image(world.store, name) if pull == "never" else world.store.images.find(name)
+    if record is not None and (pull != "always" or not record.references):
         image = load(record.descriptor, world.store.blobs, platform)
         for layer in image.layers():
             materials.adopt(layer.diff_id, layer.descriptor)
@@ -120,24 +148,33 @@ def _image(name: str, world: World, materials: Materials) -> tuple[tuple[Digest,
     typed = Source("command line", name.encode("utf-8", "surrogateescape"))
     span = Span(typed, 0, len(typed.data))
     try:
-        bases = Bases(world, materials, {}, pull=False)
+        bases = Bases(world, materials, {}, pull=pull == "always")
         bases.is_quiet = True
+        bases.will_run = True
         found = bases.resolve(ImageRef(name), str(platform), span)
     except AerogelError as error:
-        if error.code == "build.no-base" and (guess := nearest_name(world.store, name)):
-            error.hints = (f"did you mean `{guess}`?",)
+        if error.message.startswith("base image "):
+            error.message = error.message.removeprefix("base ")
+            guess = nearest_name(world.store, name)
+            others = [hint for hint in error.hints if not (guess and hint.startswith("did you mean"))]
+            error.hints = (f"did you mean `{guess}`?", *others) if guess else error.hints
         raise
     return tuple(Digest(one) for one in found.diff_ids), found.config.config, str(found.config.platform.normal())
 
 
 def _container_options(options: Run, world: World) -> ContainerOptions:
+    for flag, is_on in (("--rm", options.rm), ("--init", options.init)):
+        if not is_on:
+            raise fault(f"`{flag}=false` cannot be", "run.always", f"leave it out: `{flag}` always holds")
+    check_name(options.name)
     if options.tty and options.interactive and not os.isatty(world.streams.stdin):
-        raise _fault("standard input is not a terminal, so `-it` cannot be", "run.no-terminal", "leave out `-t`")
+        raise fault("standard input is not a terminal, so `-it` cannot be", "run.no-terminal", "leave out `-t`")
     unknown = [one for one in options.security_opt if one.split("=")[0].split(":")[0] != "no-new-privileges"]
     if unknown:
-        raise _fault(f"security option `{unknown[0]}` is not known", "run.security-opt", "`no-new-privileges` is")
+        raise fault(f"security option `{unknown[0]}` is not known", "run.security-opt", "`no-new-privileges` is")
     environment = world.settings.environment
-    given = [*_env_files(options, world.settings.directory), *options.env]
+    here = world.settings.directory
+    given = [*read_env_files(options.env_file, here), *options.env]
     pairs = [pair for text in given if (pair := parse_env(text, environment.get)) is not None]
     return ContainerOptions(
         arguments=options.arguments,
@@ -145,50 +182,30 @@ def _container_options(options: Run, world: World) -> ContainerOptions:
         env=tuple(dict(pairs).items()),
         workdir=options.workdir,
         user=options.user,
-        volumes=options.volume,
-        mounts=tuple(Mount(kind="tmpfs", target=one.partition(":")[0]) for one in options.tmpfs),
+        volumes=tuple(f"{here}/{one}" if one.startswith(("./", "../")) else one for one in options.volume),
+        mounts=(
+            *(parse_mount(one, here) for one in options.mount),
+            *map(parse_tmpfs, options.tmpfs),
+            *resolver_mount(options.dns, options.dns_search, options.dns_option, _host_resolver()),
+        ),
         network=options.network,
         hostname=options.hostname,
-        hosts=tuple(map(_host, options.add_host)),
+        hosts=parse_hosts(options.add_host),
         tty=options.tty,
         interactive=options.interactive,
         readonly=options.read_only,
         no_new_privileges=any("false" not in one for one in options.security_opt),
         cap_add=options.cap_add,
         cap_drop=options.cap_drop,
-        limits=tuple(map(_limit, options.ulimit)),
+        limits=parse_limits(options.ulimit),
+        shm_size_bytes=parse_size(options.shm_size, "--shm-size"),
+        stop_signal=options.stop_signal,
         grace_s=options.stop_timeout,
     )
 
 
-def _env_files(options: Run, directory: Path) -> list[str]:
-    found: list[str] = []
-    for name in options.env_file:
-        try:
-            text = (directory / name).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise _fault(f"`{name}` cannot be read: {str(why).lower()}", "run.env-file") from None
-        found += [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
-    return found
-
-
-def _host(text: str) -> tuple[str, str]:
-    name, sign, address = text.replace("=", ":", 1).partition(":")
-    if not (name and sign and address):
-        raise _fault(f"`{text}` is not a host and its address", "run.add-host", "write `NAME:ADDRESS`")
-    return name, address
-
-
-def _limit(text: str) -> Limit:
-    name, _, values = text.partition("=")
-    soft, _, hard = values.partition(":")
+def _host_resolver() -> bytes:
     try:
-        return Limit(name.lower(), int(soft), int(hard or soft))
-    except ValueError:
-        hint = "write `NAME=SOFT` or `NAME=SOFT:HARD`, for example `nofile=1024:2048`"
-        raise _fault(f"`{text}` is not a limit", "run.ulimit", hint) from None
-
-
-def _fault(message: str, code: str, *hints: str) -> AerogelError:
-    return AerogelError(message, code=code, hints=hints, exit_status=EXIT_USAGE)
+        return Path("/etc/resolv.conf").read_bytes()
+    except OSError:
+        return b""

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from aerogel.errors import EXIT_USAGE, AerogelError
+from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 from aerogel.oci.types import ContainerConfig
 from aerogel.runtime import terminal
-from aerogel.sandbox.capabilities import mask_of
+from aerogel.sandbox.capabilities import NAMES, mask_of
 from aerogel.sandbox.launch import Helper, Process
 from aerogel.sandbox.spec import (
     DEFAULT_CAPABILITIES,
@@ -31,7 +31,7 @@ from aerogel.sandbox.spec import (
     Sandbox,
 )
 
-__all__ = ["ContainerOptions", "parse_env", "parse_volume", "run", "sandbox_for"]
+__all__ = ["ContainerOptions", "parse_env", "parse_volume", "run", "sandbox_for", "signal_number"]
 
 _RELAYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -41,7 +41,8 @@ class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a run changes of the image's config; names as `docker run`'s.
 
     `arguments` replace CMD. `entrypoint` replaces ENTRYPOINT and drops CMD; the empty string only drops both.
-    `volumes` are `/host/path:/in/image[:ro]`. `grace_s` seconds after Ctrl-C or SIGTERM everything is killed.
+    `volumes` are `/host/path:/in/image[:ro]`. `stop_signal` is what SIGTERM is passed on as, instead of the image's
+    own. `grace_s` seconds after Ctrl-C or SIGTERM everything is killed.
     """
 
     arguments: tuple[str, ...] = ()
@@ -62,6 +63,7 @@ class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
     cap_drop: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
     shm_size_bytes: int = 64 << 20
+    stop_signal: str = ""
     grace_s: float = 10.0
     emulated: bool = False
     """The image is for another machine."""
@@ -122,13 +124,14 @@ def run(
     `fault` says why a command could not be started. Raises AerogelError for everything that is wrong before that.
     """
     stdin, stdout, stderr = stdio
+    stop = signal_number(options.stop_signal or config.stop_signal or "SIGTERM")
     sandbox = sandbox_for(layers, config, options)
     if options.tty:
         sandbox = msgspec.structs.replace(sandbox, window=terminal.window_of(stdout))
     given = stdin if options.interactive else None
     with helper.run(sandbox, stdin=given, stdout=stdout, stderr=stderr) as process:
         if process.tty is None:
-            with _relaying(process, options.grace_s):
+            with _relaying(process, stop, options.grace_s):
                 return process.wait()
         master = process.tty
 
@@ -136,7 +139,7 @@ def run(
             terminal.copy_size(stdout, master)
 
         raw = terminal.raw(stdin) if options.interactive else contextlib.nullcontext()
-        with _relaying(process, options.grace_s, resized), raw:
+        with _relaying(process, stop, options.grace_s, resized), raw:
             terminal.join(given, stdout, master)
             return process.wait()
 
@@ -175,6 +178,23 @@ def parse_env(text: str, lookup: Callable[[str], str | None]) -> tuple[str, str]
     return None if found is None else (name, found)
 
 
+def signal_number(text: str) -> int:
+    """The number of `SIGQUIT`, `quit`, `RTMIN+3` or `3`. Raises AerogelError `run.stop-signal`."""
+    name, sign, more = text.upper().removeprefix("SIG").partition("+")
+    known = {each.name.removeprefix("SIG"): int(each) for each in signal.Signals}
+    if name in known and (not sign or (name == "RTMIN" and more.isdecimal())):
+        return known[name] + int(more or 0)
+    if text.isascii() and text.isdecimal() and 0 < int(text) <= signal.SIGRTMAX:
+        return int(text)
+    near = nearest(name, known)
+    raise AerogelError(
+        f"`{text}` is not a signal",
+        code="run.stop-signal",
+        hints=[f"did you mean `SIG{near}`?" if near else "a signal is a name such as `SIGTERM`, or a number"],
+        exit_status=EXIT_USAGE,
+    )
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
     return name, value
@@ -197,15 +217,17 @@ def _capabilities(add: Sequence[str], drop: Sequence[str]) -> tuple[str, ...]:
     def names(given: Sequence[str]) -> set[str]:
         return {name.upper().removeprefix("CAP_") for name in given}
 
-    kept = set() if "ALL" in names(drop) else set(DEFAULT_CAPABILITIES) - names(drop)
-    wanted = tuple(sorted(kept | names(add)))
-    mask_of(wanted)  # an unknown name is told now
-    return wanted
+    mask_of((*names(add), *names(drop)))  # an unknown name is told now
+    kept = set() if "ALL" in names(drop) else set(NAMES if "ALL" in names(add) else DEFAULT_CAPABILITIES) - names(drop)
+    return tuple(sorted(kept | (names(add) - {"ALL"})))
 
 
 @contextlib.contextmanager
-def _relaying(process: Process, grace_s: float, resized: Callable[[], None] | None = None) -> Iterator[None]:
-    """Passes this process's signals on; after one that asks to end, everything is killed when the grace is over."""
+def _relaying(process: Process, stop: int, grace_s: float, resized: Callable[[], None] | None = None) -> Iterator[None]:
+    """Passes this process's signals on, SIGTERM as `stop`.
+
+    After one that asks to end, everything is killed when the grace is over.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -213,7 +235,7 @@ def _relaying(process: Process, grace_s: float, resized: Callable[[], None] | No
 
     def relay(number: int, frame: object) -> None:
         del frame
-        process.signal(number)
+        process.signal(stop if number == signal.SIGTERM else number)
         if number in _ENDING and not timers:
             timer = threading.Timer(grace_s, process.kill)
             timer.daemon = True

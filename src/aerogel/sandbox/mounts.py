@@ -236,6 +236,7 @@ def _mount_one(mount: dict[str, Any], fd: int, scratch: str, *, insecure: bool) 
         if mount["size_bytes"]:
             data += f",size={mount['size_bytes']}"
         flags = MS_NOSUID | MS_NODEV | (MS_RDONLY if mount["readonly"] else 0)
+        flags |= MS_NOEXEC if mount["noexec"] else 0
         syscalls.mount("tmpfs", f"/proc/self/fd/{fd}", "tmpfs", flags, data)
         return
     source = mount["source"]

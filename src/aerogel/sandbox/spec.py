@@ -80,6 +80,8 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     is_directory: bool = True
     """Of an `overlay`: what `source` is."""
     readonly: bool = False
+    noexec: bool = False
+    """Of a `tmpfs`: nothing in it can be executed."""
     mode: int = -1
     uid: int = 0
     gid: int = 0
