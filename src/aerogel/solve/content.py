@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from tempfile import TemporaryFile
 from typing import Protocol
 
 from aerogel.errors import AerogelError
 from aerogel.files.codec import codec_named, open_at
 from aerogel.files.copy import CopyItem
-from aerogel.files.entry import REG, shown
+from aerogel.files.entry import REG, Entry, shown
 from aerogel.files.host import HostTree
 from aerogel.files.tar import Readable, TarWriter
 from aerogel.files.tree import LayerTree, Origin
@@ -32,9 +33,13 @@ _NEAR = 4 << 20
 
 
 class Source(Protocol):
-    """Where the content of regular files comes from."""
+    """Where the content of regular files comes from.
+
+    `identity` says what content an item has, empty if that is known only after reading it.
+    """
 
     def write(self, item: CopyItem, tar: TarWriter) -> None: ...
+    def identity(self, item: CopyItem) -> bytes: ...
     def close(self) -> None: ...
 
 
@@ -54,6 +59,11 @@ class ContextContent:
     def __init__(self, tree: HostTree, folder: str) -> None:
         self._tree = tree
         self.archives = Archives(tree, folder)
+
+    def identity(self, item: CopyItem) -> bytes:
+        if item.archive is not None:
+            return b"in %s %s" % (self._tree.digest(item.archive), item.source or b"")
+        return self._tree.digest(item.source or b"")
 
     def write(self, item: CopyItem, tar: TarWriter) -> None:
         if item.archive is not None:
@@ -79,6 +89,10 @@ class InlineContent:
     def __init__(self, content: bytes) -> None:
         self._content = content
 
+    def identity(self, item: CopyItem) -> bytes:
+        del item
+        return sha256(self._content).digest()
+
     def write(self, item: CopyItem, tar: TarWriter) -> None:
         tar.entry(item.entry)
         tar.content(self._content)
@@ -89,13 +103,40 @@ class InlineContent:
 
 
 class LayerContent:
-    """Files of the layers of an image or of another stage."""
+    """Files of the layers of an image or of another stage.
 
-    def __init__(self, materials: Materials, layers: Sequence[Digest], tree: LayerTree) -> None:
+    An image is fixed: its files are known by their place in its layers, and not read to know them.
+    """
+
+    def __init__(
+        self, materials: Materials, layers: Sequence[Digest], tree: LayerTree, *, is_image: bool = False
+    ) -> None:
         self._materials = materials
         self._layers = layers
         self._tree = tree
+        self._is_image = is_image
         self._readers: dict[int, _Reader] = {}
+
+    def identity(self, item: CopyItem) -> bytes:
+        if not self._is_image:
+            return b""
+        at = _origin(self._tree, item.source or b"")
+        return b"at %s %s" % (self._layers[at.layer].encode(), at.entry.path)
+
+    def digests(self, items: Sequence[CopyItem]) -> dict[bytes, bytes]:
+        """The SHA-256 of the contents of these items by their path in the source, all read in one go."""
+        found: dict[bytes, bytes] = {}
+        reading = LayerContent(self._materials, self._layers, self._tree)
+        try:
+            reading.open(items)
+            for item in items:
+                if item.source is not None and item.entry.kind == REG and item.entry.size:
+                    hasher = _Hasher()
+                    reading.write(item, hasher)
+                    found[item.source] = hasher.digest()
+        finally:
+            reading.close()
+        return found
 
     def open(self, items: Sequence[CopyItem]) -> None:
         """Makes the content of these items ready, in this order. `close` is owed even if it raises."""
@@ -127,6 +168,28 @@ class LayerContent:
     def close(self) -> None:
         for reader in self._readers.values():
             reader.close()
+
+
+class _Hasher(TarWriter):
+    """Takes the content of one file and writes nothing."""
+
+    __slots__ = ("_sum",)
+
+    def __init__(self) -> None:
+        self._sum = sha256()
+        super().__init__(self._sum.update)
+
+    def entry(self, entry: Entry) -> None:
+        del entry
+
+    def content(self, data: bytes | memoryview) -> None:
+        self._sum.update(data)
+
+    def pad(self) -> None:
+        """Nothing was written."""
+
+    def digest(self) -> bytes:
+        return self._sum.digest()
 
 
 def _origin(tree: LayerTree, path: bytes) -> Origin:

@@ -6,8 +6,10 @@ reference, COPY, ADD and WORKDIR.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Container, Iterator
+from contextlib import ExitStack, contextmanager
+from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from aerogel.errors import AerogelError
 from aerogel.files.codec import Codec, LayerBlob, LayerWriter
@@ -18,28 +20,106 @@ from aerogel.files.index import SMALL_FILES, LayerIndex
 from aerogel.files.owner import parse_owner
 from aerogel.files.tar import TarWriter
 from aerogel.files.tree import LayerTree
-from aerogel.graph.ops import Copy, Git, Http, Local, Mkdir, Node
+from aerogel.graph.ops import Base, Copy, Git, Http, Local, Mkdir, Node
 from aerogel.oci.digest import Digest
 from aerogel.solve.content import ContextContent, InlineContent, LayerContent, Source, write_items
 from aerogel.solve.materials import Materials, save_layer
 from aerogel.solve.remotes import Remotes
 from aerogel.solve.selection import options_of, select
+from aerogel.solve.stepkey import key_of
+from aerogel.store.builds import Row
 
-__all__ = ["copy", "mkdir"]
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+_DIGEST_BYTES = 32
+
+__all__ = ["Copying", "copying", "making"]
 
 
-def copy(
+class Copying:
+    """The layer of a COPY, ADD or WORKDIR that is planned and not yet written: its items, sorted as a layer is.
+
+    What the layer will be depends on the items and their contents only, so these make its key.
+    """
+
+    def __init__(self, items: list[tuple[CopyItem, Source]], materials: Materials) -> None:
+        self._items = items
+        self._materials = materials
+        self._identities = {item.entry.path: source.identity(item) for item, source in items if _has_content(item)}
+
+    @property
+    def is_known(self) -> bool:
+        """Whether all contents are known without reading more."""
+        return all(self._identities.values())
+
+    def shape(self) -> Digest:
+        """A key that covers all but the contents that must be read: layers with one key have one shape as well."""
+        return self._key(b"shape")
+
+    def key(self) -> Digest:
+        """The content key. Reads, once, the files of layers whose contents are not known yet."""
+        unknown: dict[int, tuple[LayerContent, list[CopyItem]]] = {}
+        for item, source in self._items:
+            if isinstance(source, LayerContent) and not self._identities.get(item.entry.path, b"-"):
+                unknown.setdefault(id(source), (source, []))[1].append(item)
+        for source, items in unknown.values():
+            found = source.digests(items)
+            self._identities.update((item.entry.path, found[item.source or b""]) for item in items)
+        return self._key(b"layer")
+
+    def _key(self, kind: bytes) -> Digest:
+        parts = []
+        for item, _ in self._items:
+            path, number, mode, uid, gid, size, mtime, link, rdev, xattrs = item.entry
+            head = b"%d %d %d %d %d %d %d %d %d" % (number, mode, uid, gid, size, mtime, *rdev, len(xattrs))
+            parts += [head, path, link, self._identities.get(path, b""), *(each for pair in xattrs for each in pair)]
+        return key_of(kind, *parts)
+
+    def rows(self) -> list[Row]:
+        """The items as `Selections` keeps them. After `key` or `write`."""
+        found = []
+        for item, _ in self._items:
+            entry = item.entry
+            content = self._identities.get(entry.path, b"")
+            if len(content) > _DIGEST_BYTES:
+                content = sha256(content).digest()
+            found.append((entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.link, content))
+        return found
+
+    def write(self, codec: Codec) -> Digest | None:
+        """Writes and stores the layer with its index; None for one without items. Raises `copy.*`, `store.*`."""
+        if not self._items:
+            return None
+        for opened in {id(source): source for _, source in self._items}.values():
+            if isinstance(opened, LayerContent):
+                opened.open([item for item, its in self._items if its is opened])
+        store = self._materials.store
+        unknown = {path for path, identity in self._identities.items() if not identity}
+        with store.blobs.write() as blob, LayerWriter(blob.fd, codec) as writer:
+            tar = _IndexingTar(writer.write, unknown)
+            write_items(self._items, tar)
+            layer: LayerBlob = writer.finish()
+            if layer.digest is None or layer.size is None:
+                raise AerogelError("a layer was written without a blob", code="store.io")
+            blob.commit(Digest(layer.digest), layer.size)
+        save_layer(store, layer, LayerIndex(tar.entries, tar.offsets, tar.small))
+        self._identities.update((path, digest.digest()) for path, digest in tar.digests.items())
+        return Digest(layer.diff_id)
+
+
+@contextmanager
+def copying(
     node: Node,
     op: Copy,
     inputs: tuple[tuple[Digest, ...], ...],
     contexts: dict[str, HostTree],
     remotes: Remotes,
     materials: Materials,
-    codec: Codec,
     *,
     origin: str,
-) -> Digest | None:
-    """Makes the layer of a COPY or ADD; None when it changes nothing. Raises `copy.*`, `store.*`.
+) -> Iterator[Copying]:
+    """Plans a COPY or ADD; what is opened for it is closed at the end of the block. Raises `copy.*`.
 
     `origin` is what messages call the image or stage that is copied from.
     """
@@ -53,16 +133,17 @@ def copy(
             source: Source
             if isinstance(where, Local | Http | Git):
                 tree = contexts[where.name] if isinstance(where, Local) else remotes.tree(where)
-                source = ContextContent(tree, materials.store.cache)
+                source = ContextContent(tree, materials.store.cache, materials.epoch_s)
                 unpack = op.unpack if isinstance(where, Local) else isinstance(where, Http) and where.unpack
                 its_options = options._replace(unpack=source.archives.entries if unpack else None)
+                stack.callback(source.close)
                 items = select(op, number, tree, target, its_options)
             else:
                 layers = materials.tree(inputs[number])
                 layers.title = origin
                 items = select(op, number, layers, target, options)
-                source = LayerContent(materials, inputs[number], layers)
-            stack.callback(source.close)
+                source = LayerContent(materials, inputs[number], layers, is_image=isinstance(where, Base))
+                stack.callback(source.close)
             found.update((item.entry.path, (item, source)) for item in items)
         for each in op.sources:
             if each.inline is None:
@@ -71,44 +152,31 @@ def copy(
             name, size = each.inline.name.encode(), len(each.inline.content)
             for item in plan_inline(name, size, op.dest, target, options, each.inline.mode):
                 found[item.entry.path] = (item, content)
-        ordered = [found[path] for path in sorted(found, key=_order)]
-        for opened in {id(source): source for _, source in ordered}.values():
-            if isinstance(opened, LayerContent):
-                opened.open([item for item, its in ordered if its is opened])
-        return _write_layer(ordered, materials, codec)
+        yield Copying([found[path] for path in sorted(found, key=_order)], materials)
 
 
-def mkdir(op: Mkdir, layers: tuple[Digest, ...], materials: Materials, codec: Codec) -> Digest | None:
-    """Makes the layer of a WORKDIR; None when the directory is there. Raises `copy.*` for a file in the way."""
+def making(op: Mkdir, layers: tuple[Digest, ...], materials: Materials) -> Copying:
+    """Plans a WORKDIR: no items when the directory is there. Raises `copy.*` for a file in the way."""
     target = materials.tree(layers)
     owner = parse_owner(op.user, target) if op.user else (0, 0)
     items = plan_directory(op.path, target, owner=owner, mode=0o755, epoch=materials.epoch_s)
-    return _write_layer([(item, InlineContent(b"")) for item in items], materials, codec)
+    return Copying([(item, InlineContent(b"")) for item in items], materials)
 
 
-def _write_layer(items: list[tuple[CopyItem, Source]], materials: Materials, codec: Codec) -> Digest | None:
-    """Writes the items, sorted as a layer is, and stores the layer with its index."""
-    if not items:
-        return None
-    store = materials.store
-    with store.blobs.write() as blob, LayerWriter(blob.fd, codec) as writer:
-        tar = _IndexingTar(writer.write)
-        write_items(items, tar)
-        layer: LayerBlob = writer.finish()
-        if layer.digest is None or layer.size is None:
-            raise AerogelError("a layer was written without a blob", code="store.io")
-        blob.commit(Digest(layer.digest), layer.size)
-    save_layer(store, layer, LayerIndex(tar.entries, tar.offsets, tar.small))
-    return Digest(layer.diff_id)
+def _has_content(item: CopyItem) -> bool:
+    return item.entry.kind == REG and item.source is not None and item.entry.size > 0
 
 
 class _IndexingTar(TarWriter):
-    """Notes what it writes, for the layer's index."""
+    """Notes what it writes, for the layer's index, and the digests of the contents at these paths."""
 
-    __slots__ = ("_keep", "entries", "offsets", "small")
+    __slots__ = ("_keep", "_sum", "_unknown", "digests", "entries", "offsets", "small")
 
-    def __init__(self, write: Callable[[bytes | memoryview], object]) -> None:
+    def __init__(self, write: Callable[[bytes | memoryview], object], unknown: Container[bytes]) -> None:
         super().__init__(write)
+        self.digests: dict[bytes, Hash] = {}
+        self._unknown = unknown
+        self._sum: Hash | None = None
         self.entries: list[Entry] = []
         self.offsets: list[int] = []
         self.small: dict[bytes, bytes] = {}
@@ -118,12 +186,17 @@ class _IndexingTar(TarWriter):
         super().entry(entry)
         self.entries.append(entry)
         self.offsets.append(self.offset)
+        self._sum = None
+        if entry.path in self._unknown:
+            self._sum = self.digests[entry.path] = sha256()
         self._keep = entry.path if entry.path in SMALL_FILES and entry.kind == REG else b""
         if self._keep:
             self.small[self._keep] = b""
 
     def content(self, data: bytes | memoryview) -> None:
         super().content(data)
+        if self._sum is not None:
+            self._sum.update(data)
         if self._keep:
             self.small[self._keep] += bytes(data)
 

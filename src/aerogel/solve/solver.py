@@ -14,7 +14,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple, assert_never
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aerogel.errors import AerogelError, Faults
 from aerogel.events import Sink, StepDone, StepLog, StepStarted
@@ -28,7 +30,10 @@ from aerogel.solve.keys import Keys, content_of_node
 from aerogel.solve.materials import Materials
 from aerogel.solve.remotes import Remotes
 
-__all__ = ["Canceled", "Options", "Outcome", "Solver"]
+if TYPE_CHECKING:
+    from aerogel.solve.file import Copying
+
+__all__ = ["Canceled", "Options", "Outcome", "Solver", "StepRun"]
 
 
 class Outcome(NamedTuple):
@@ -65,6 +70,22 @@ class Options(NamedTuple):
     jobs: int
     no_cache: Callable[[Step], bool]
     numbers: Callable[[int], int] = lambda _: 1
+
+
+class StepRun(NamedTuple):
+    """What became of a step, for records: times in seconds since the solver was made.
+
+    `content` is its content key and `shown` the digest of the list of files that this was made of, either empty when
+    it was not asked for. `note` says why a kept result was not taken: `no-cache`, or `gone` when its layers are.
+    """
+
+    status: str
+    began_s: float
+    ended_s: float
+    content: str = ""
+    note: str = ""
+    layers: str = ""
+    """A digest of all layers of the result."""
 
 
 class Canceled(Exception):
@@ -107,6 +128,10 @@ class Solver:
         self._first_error: BaseException | None = None
         self._target: Node | None = None
         self.statuses: dict[str, str] = {}
+        self.runs: dict[str, StepRun] = {}
+        """By node digest, of the steps that were looked at."""
+        self._zero = time.monotonic()
+        self._gone: set[str] = set()
         materials.on_wait = self._give_up
 
     def solve(self, node: Node) -> Outcome:
@@ -139,7 +164,7 @@ class Solver:
         faults: list[AerogelError] = []
         for _, step in self._steps.values():
             try:
-                self._keys.local(step.node)
+                self._keys.taken(step.node)
             except AerogelError as error:
                 step.place(error)
                 if error not in faults:
@@ -174,7 +199,7 @@ class Solver:
 
     def _report_skipped(self, digests: Sequence[str]) -> None:
         """Those of the steps that nothing was said of are not looked at any more; in the order of the file."""
-        left = [self._steps[each] for each in digests if each in self._steps and each not in self.statuses]
+        left = [self._steps[digest] for digest in digests if digest in self._steps and digest not in self.statuses]
         for number, step in sorted(left, key=lambda each: each[0]):
             if number:
                 self._sink.emit(StepStarted(number, step.title))
@@ -265,7 +290,7 @@ class Solver:
             return future.result()
         if node.digest in self._tainted:
             return None
-        outcome = self._recorded(self._keys.definition(node))
+        outcome = self._recorded(self._keys.definition(node), node)
         if outcome is not None:
             with self._lock:
                 is_new = node.digest not in self.statuses
@@ -275,15 +300,19 @@ class Solver:
                 self._report_skipped(self._covered(node))
                 self._sink.emit(StepStarted(number, step.title))
                 self._sink.emit(StepDone(number, "CACHED", 0.0))
+                now = time.monotonic() - self._zero
+                self.runs[node.digest] = StepRun("CACHED", now, now, layers=_digest_of(outcome.layers))
         return outcome
 
-    def _recorded(self, key: Digest, *, usable: bool = True) -> Outcome | None:
+    def _recorded(self, key: Digest, node: Node | None = None, *, usable: bool = True) -> Outcome | None:
         """A kept result; with `usable` only if all its layers are still here."""
         result = self._materials.store.actions.get(key)
-        if result is None:
+        if result is None or "chain" not in result:
             return None
         layers = tuple(Digest(each) for each in result["layers"])
         if usable and not all(self._materials.is_here(each) for each in layers):
+            if node is not None:
+                self._gone.add(node.digest)
             return None
         return Outcome(layers, tuple(result["chain"]))
 
@@ -297,31 +326,153 @@ class Solver:
             ),
         )
         number, step = self._steps[node.digest]
-        use_cache = node.digest not in self._forced
-        key = self._keys.content(node, self._narrowed(step, inputs))
         with self._slots:
             if self._canceled.is_set():
                 raise Canceled
             self._sink.emit(StepStarted(number, step.title))
             began = time.monotonic()
+            work = _Work(node, number, inputs)
             try:
-                with self._materials.store.once(key, self._waiting(number)) as waited:
-                    known = self._recorded(key) if use_cache or waited else None
-                    status = "RAN" if known is None else "REUSED"
-                    layer = self._execute(node, inputs, number) if known is None else Digest(known.chain[-1])
-                    stack = (*below.layers, layer) if layer else below.layers
-                    outcome = Outcome(stack, (*below.chain, layer or ""))
-                    self._record(node, key, inputs, outcome)
+                if isinstance(node.op, Run):
+                    self._run(work, node.op)
+                else:
+                    self._copy(work)
+                layer = work.layer
+                stack = (*below.layers, layer) if layer else below.layers
+                outcome = Outcome(stack, (*below.chain, layer or ""))
+                self._record(work, outcome)
             except BaseException as error:
                 canceled = self._canceled.is_set() or isinstance(error, KeyboardInterrupt)
-                self._done(node, number, "CANCELED" if canceled else "FAILED", time.monotonic() - began)
+                self._ended(work, "CANCELED" if canceled else "FAILED", began)
                 if self._canceled.is_set():
                     raise Canceled from error
                 if isinstance(error, AerogelError):
                     step.place(error)
                 raise
-            self._done(node, number, status, time.monotonic() - began)
+            self._ended(work, work.status, began, outcome.layers)
         return outcome
+
+    def _ended(self, work: _Work, status: str, began: float, layers: tuple[Digest, ...] | None = None) -> None:
+        digest = work.node.digest
+        now = time.monotonic()
+        note = "no-cache" if digest in self._forced else "gone" if digest in self._gone else ""
+        digest_of = _digest_of(layers) if layers is not None else ""
+        zero = self._zero
+        self.runs[digest] = StepRun(status, began - zero, now - zero, work.key or "", note, digest_of)
+        self._done(work.node, work.number, status, now - began)
+
+    def _run(self, work: _Work, op: Run) -> None:
+        """Runs the command, or finds what it gave in a root and with mounts that are byte for byte the same."""
+        from aerogel.solve import exec as execution
+
+        node, inputs = work.node, work.inputs
+        narrowed = inputs
+        if len(inputs) > 1:
+            from aerogel.solve.subtree import narrowed as narrow
+
+            narrowed = narrow(node, inputs, self._materials)
+            work.facts["shown"] = [list(each) for each in narrowed]
+        key = work.key = self._keys.run(node, narrowed)
+        with self._materials.store.once(key, self._waiting(work.number)) as waited:
+            if self._found(work, key, waited=waited):
+                return
+            work.layer = execution.run(
+                node,
+                op,
+                inputs,
+                self._contexts,
+                self._materials,
+                self._ambient,
+                codec=self._options.codec if node.digest in self._options.exported else None,
+                sink=self._sink,
+                step=work.number,
+                canceled=self._canceled,
+            )
+            self._keep(work, key)
+
+    def _copy(self, work: _Work) -> None:
+        """Writes the layer, or finds one with the same entries and contents, wherever these came from."""
+        key = self._keys.copy(work.node, work.inputs)
+        with self._materials.store.once(key, self._waiting(work.number)) as waited:
+            if self._found(work, key, waited=waited):
+                return
+            with self._planned(work) as plan:
+                self._write(work, plan)
+            self._keep(work, key)
+
+    def _write(self, work: _Work, plan: Copying) -> None:
+        actions = self._materials.store.actions
+        use_cache = work.node.digest not in self._forced
+        shape = None if plan.is_known else plan.shape()
+        # Contents that nobody wrote before in this shape are read once, into the layer, and not before to be known.
+        if shape is None or (use_cache and actions.get(shape) is not None):
+            key = work.key = plan.key()
+            with self._materials.store.once(key, self._waiting(work.number)) as waited:
+                if not self._found(work, key, waited=waited):
+                    work.layer = plan.write(self._options.codec)
+        else:
+            work.layer = plan.write(self._options.codec)
+        key = work.key = plan.key()
+        work.facts["copied"] = key
+        self._materials.store.builds.selections.keep(key, plan.rows)
+        if shape is not None:
+            actions.put(shape, {"kind": "shape"}, {})
+        self._keep(work, key)
+
+    @contextmanager
+    def _planned(self, work: _Work) -> Iterator[Copying]:
+        # Imported when something must be done: most builds find everything.
+        from aerogel.solve import file
+
+        node = work.node
+        if isinstance(node.op, Mkdir):
+            yield file.making(node.op, work.inputs[0], self._materials)
+            return
+        if not isinstance(node.op, Copy):
+            raise TypeError(f"{node!r} is not executed")
+        origin = self._steps[node.digest][1].origin
+        with file.copying(
+            node, node.op, work.inputs, self._contexts, self._remotes, self._materials, origin=origin
+        ) as plan:
+            yield plan
+
+    def _found(self, work: _Work, key: Digest, *, waited: bool) -> bool:
+        """Takes a kept layer. One that another build made while this one waited is new enough for `--no-cache`."""
+        if work.node.digest in self._forced and not waited:
+            return False
+        record = self._materials.store.actions.record(key)
+        known = self._recorded(key, work.node) if record is not None else None
+        if record is None or known is None:
+            return False
+        work.facts |= {name: record["facts"][name] for name in ("shown", "copied") if name in record["facts"]}
+        work.key = work.key or key
+        work.layer = Digest(known.chain[-1]) if known.chain[-1] else None
+        work.status = "REUSED"
+        return True
+
+    def _keep(self, work: _Work, key: Digest) -> None:
+        """Records the layer that the step added, under a key of what it reads."""
+        layer = work.layer
+        result = {"layers": [layer] if layer else [], "chain": [layer or ""]}
+        self._materials.store.actions.put(key, self._facts(work), result)
+
+    def _facts(self, work: _Work) -> dict[str, Any]:
+        """What the keys of a step were made of."""
+        import msgspec
+
+        return {
+            "op": msgspec.to_builtins(work.node.op),
+            "platform": work.node.platform,
+            "epoch": self._materials.epoch_s,
+            "inputs": [list(each) for each in work.inputs],
+            "taken": [list(each) for each in self._keys.taken(work.node)],
+            **work.facts,
+        }
+
+    def _record(self, work: _Work, outcome: Outcome) -> None:
+        facts = {**self._facts(work), "content": work.key}
+        result = {"layers": list(outcome.layers), "chain": list(outcome.chain)}
+        self._materials.store.actions.put(self._keys.definition(work.node), facts, result)
 
     def _give_up(self) -> None:
         if self._canceled.is_set():
@@ -340,67 +491,25 @@ class Solver:
 
         return wait
 
-    def _narrowed(self, step: Step, inputs: tuple[tuple[Digest, ...], ...]) -> tuple[tuple[Digest, ...], ...]:
-        """The inputs as the content key wants them: of what mounts read only what they show."""
-        if len(inputs) < 2 or not isinstance(step.node.op, Run):
-            return inputs
-        from aerogel.solve.subtree import narrowed
 
-        try:
-            return narrowed(step.node, inputs, self._materials)
-        except AerogelError as error:
-            step.place(error)
-            raise
+class _Work:
+    """A step in work: what is found out about it."""
 
-    def _record(self, node: Node, key: Digest, inputs: tuple[tuple[Digest, ...], ...], outcome: Outcome) -> None:
-        import msgspec
+    __slots__ = ("facts", "inputs", "key", "layer", "node", "number", "status")
 
-        facts = {
-            "op": msgspec.to_builtins(node.op),
-            "platform": node.platform,
-            "inputs": [list(each) for each in inputs],
-            "local": self._keys.local(node),
-        }
-        result = {"layers": list(outcome.layers), "chain": list(outcome.chain)}
-        self._materials.store.actions.put(key, facts, result)
-        self._materials.store.actions.put(self._keys.definition(node), {**facts, "content": key}, result)
+    def __init__(self, node: Node, number: int, inputs: tuple[tuple[Digest, ...], ...]) -> None:
+        self.node = node
+        self.number = number
+        self.inputs = inputs
+        self.key: Digest | None = None
+        self.layer: Digest | None = None
+        self.status = "RAN"
+        self.facts: dict[str, Any] = {}
 
-    def _execute(self, node: Node, inputs: tuple[tuple[Digest, ...], ...], number: int) -> Digest | None:
-        # Imported when something must be done: most builds find everything.
-        from aerogel.solve import exec as execution
-        from aerogel.solve import file
 
-        match node.op:
-            case Run():
-                return execution.run(
-                    node,
-                    node.op,
-                    inputs,
-                    self._contexts,
-                    self._materials,
-                    self._ambient,
-                    codec=self._options.codec if node.digest in self._options.exported else None,
-                    sink=self._sink,
-                    step=number,
-                    canceled=self._canceled,
-                )
-            case Copy():
-                return file.copy(
-                    node,
-                    node.op,
-                    inputs,
-                    self._contexts,
-                    self._remotes,
-                    self._materials,
-                    self._options.codec,
-                    origin=self._steps[node.digest][1].origin,
-                )
-            case Mkdir():
-                return file.mkdir(node.op, inputs[0], self._materials, self._options.codec)
-            case Base() | Local() | Http() | Git():
-                raise AssertionError(f"{node!r} is not executed")
-            case _:
-                assert_never(node.op)
+def _digest_of(layers: Sequence[Digest]) -> str:
+    """A short name of a list of layers."""
+    return sha256(" ".join(layers).encode()).hexdigest()[:32]
 
 
 def _down(node: Node) -> Iterator[Node]:

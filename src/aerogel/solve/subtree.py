@@ -14,14 +14,14 @@ from aerogel.files.copy import CopyItem
 from aerogel.files.entry import REG, Entry, shown
 from aerogel.files.hashing import content_key
 from aerogel.files.host import HostTree
-from aerogel.files.tar import TarWriter
-from aerogel.files.tree import LayerTree, Tree
-from aerogel.graph.ops import Base, Http, Local, Node, Run, frame
+from aerogel.files.tree import Tree
+from aerogel.graph.ops import Base, Git, Http, Local, Node, Run
 from aerogel.oci.digest import Digest
 from aerogel.solve.content import LayerContent
 from aerogel.solve.materials import Materials
+from aerogel.solve.stepkey import key_of, rows
 
-__all__ = ["MountError", "chosen", "context_digest", "layers_digest", "narrowed"]
+__all__ = ["MountError", "chosen", "context_digest", "context_items", "layers_digest", "narrowed"]
 
 
 class MountError(AerogelError):
@@ -48,10 +48,14 @@ def chosen(tree: Tree, source: str, number: int) -> Entry:
     )
 
 
+def context_items(tree: HostTree, source: str, number: int) -> list[CopyItem]:
+    """What a mount shows of a local context."""
+    return _items(tree, chosen(tree, source, number).path, owner=True)
+
+
 def context_digest(tree: HostTree, source: str, number: int) -> str:
     """The digest of what a mount shows of a local context."""
-    root = chosen(tree, source, number)
-    return content_key(_items(tree, root.path, owner=True), tree)
+    return content_key(context_items(tree, source, number), tree)
 
 
 def _items(tree: Tree, path: bytes, *, owner: bool = False) -> list[CopyItem]:
@@ -74,7 +78,7 @@ def narrowed(
         return inputs
     found = list(inputs)
     for at, side in enumerate(node.inputs):
-        if at == 0 or isinstance(side.op, Base | Local | Http):
+        if at == 0 or isinstance(side.op, Base | Local | Http | Git):
             continue
         reading = [(n, mount) for n, mount in enumerate(node.op.mounts) if mount.input == at]
         found[at] = tuple(layers_digest(materials, inputs[at], mount.source, number) for number, mount in reading)
@@ -83,57 +87,24 @@ def narrowed(
 
 def layers_digest(materials: Materials, layers: tuple[Digest, ...], source: str, number: int) -> Digest:
     """The digest of what a mount shows of layers; remembered in the store."""
-    memo = frame(b"aerogel-subtree-v1", source.encode("utf-8", "surrogateescape"), *(each.encode() for each in layers))
-    key = Digest("sha256:" + sha256(memo).hexdigest())
+    key = key_of(b"shown", source.encode("utf-8", "surrogateescape"), *(each.encode() for each in layers))
     known = materials.store.actions.get(key)
     if known is not None:
         return Digest(known["content"])
     tree = materials.tree(layers)
     items = _items(tree, chosen(tree, source, number).path)
-    found = Digest(content_key(items, _Contents(materials, layers, tree, items)))
+    contents = _Contents(LayerContent(materials, layers, tree).digests(items))
+    found = Digest(content_key(items, contents))
+    materials.store.builds.selections.keep(found, lambda: rows(items, contents))
     materials.store.actions.put(key, {"source": source, "inputs": list(layers)}, {"content": found})
     return found
 
 
 class _Contents:
-    """The digests of the contents of files in layers, all read in one go."""
+    """The digests of the contents of files in layers."""
 
-    def __init__(
-        self, materials: Materials, layers: tuple[Digest, ...], tree: LayerTree, items: list[CopyItem]
-    ) -> None:
-        self._found: dict[bytes, bytes] = {}
-        source = LayerContent(materials, layers, tree)
-        try:
-            source.open(items)
-            for item in items:
-                if item.source is not None and item.entry.size:
-                    hasher = _Hasher()
-                    source.write(item, hasher)
-                    self._found[item.source] = hasher.digest()
-        finally:
-            source.close()
+    def __init__(self, found: dict[bytes, bytes]) -> None:
+        self._found = found
 
     def digest(self, path: bytes) -> bytes:
         return self._found.get(path) or sha256().digest()
-
-
-class _Hasher(TarWriter):
-    """Takes the content of one file and writes nothing."""
-
-    __slots__ = ("_sum",)
-
-    def __init__(self) -> None:
-        self._sum = sha256()
-        super().__init__(self._sum.update)
-
-    def entry(self, entry: Entry) -> None:
-        del entry
-
-    def content(self, data: bytes | memoryview) -> None:
-        self._sum.update(data)
-
-    def pad(self) -> None:
-        """Nothing was written."""
-
-    def digest(self) -> bytes:
-        return self._sum.digest()

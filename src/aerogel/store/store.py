@@ -7,7 +7,7 @@
         blobs/  layers-v1/  images-v1/  scratch/
     <cache>/                what can be made again; may be removed whole when nothing runs
         CACHEDIR.TAG
-        actions-v1/  snapshots-v1/  locks/  scratch/
+        actions-v1/  snapshots-v1/  builds-v1/  selections-v1/  locks/  scratch/
 
 Order of writes: blob, layer record, image record, reference; snapshot and layer record, action. So a process that
 is killed anywhere leaves nothing that names what is not there, and scratch space that the next one reclaims.
@@ -30,6 +30,7 @@ from aerogel.store.scratch import Scratch
 from aerogel.store.snapshots import Snapshots
 
 if TYPE_CHECKING:
+    from aerogel.store.builds import Builds
     from aerogel.store.images import Images
     from aerogel.store.layers import Layers
     from aerogel.store.referrers import Referrers
@@ -54,6 +55,7 @@ class Store:
         self.actions = Actions(cache, self.scratch)
         self.snapshots = Snapshots(cache, self.scratch)
         self._layers: Layers | None = None
+        self._builds: Builds | None = None
         self._images: Images | None = None
 
     @classmethod
@@ -90,6 +92,14 @@ class Store:
 
             self._layers = Layers(self.data, self.data_scratch, self.blobs)
         return self._layers
+
+    @property
+    def builds(self) -> Builds:
+        if self._builds is None:
+            from aerogel.store.builds import Builds
+
+            self._builds = Builds(self.cache, self.scratch)
+        return self._builds
 
     @property
     def images(self) -> Images:
