@@ -9,6 +9,7 @@ tests say what the prose leaves open.
 from __future__ import annotations
 
 import posixpath
+import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -53,7 +54,7 @@ class CopyItem(NamedTuple):
 class CopyOptions(NamedTuple):
     """How to copy. `chown` is (uid, gid); without it the owner is 0:0, or the source's with `keep_owner`.
 
-    `epoch` (seconds since 1970) is the time of everything copied or made. `exclude` are ignore-file patterns, matched
+    `epoch` (seconds since 1970) is the time of everything copied or made; None keeps those of the source. `exclude` are ignore-file patterns, matched
     below each copied source. `unpack` gives the entries of a file that is an archive, or None; such a file is extracted.
     """
 
@@ -62,7 +63,7 @@ class CopyOptions(NamedTuple):
     keep_owner: bool = False
     parents: bool = False
     exclude: tuple[str, ...] = ()
-    epoch: int = 0
+    epoch: int | None = 0
     unpack: Callable[[bytes], Sequence[Entry] | None] | None = None
 
 
@@ -86,7 +87,7 @@ def plan_copy(source: Tree, patterns: Sequence[str], dest: str, target: Tree, op
     return planner.items()
 
 
-def plan_directory(path: str, target: Tree, *, owner: tuple[int, int], mode: int, epoch: int) -> list[CopyItem]:
+def plan_directory(path: str, target: Tree, *, owner: tuple[int, int], mode: int, epoch: int | None) -> list[CopyItem]:
     """The layer of a WORKDIR: the missing directories, or nothing. Raises CopyError `copy.not-directory`."""
     planner = _Planner(target, target, CopyOptions(chown=owner, epoch=epoch))
     planner.make(planner.resolve(_relative(path)), path, mode)
@@ -98,7 +99,7 @@ def plan_inline(
 ) -> list[CopyItem]:
     """The layer with one file that is in no tree: its content is the caller's; `source` is its name."""
     planner = _Planner(target, target, options)
-    planner.inline(Entry(name, REG, mode, 0, 0, size, options.epoch), name, dest)
+    planner.inline(Entry(name, REG, mode, 0, 0, size, planner.now), name, dest)
     return planner.items()
 
 
@@ -113,6 +114,8 @@ class _Planner:
         self.made: dict[bytes, CopyItem] = {}
         self.inodes: dict[bytes, Hashable] = {}
         self.word = 0
+        self.now = int(time.time()) if options.epoch is None else options.epoch
+        """The time of what the source does not have."""
         self.cleared: set[bytes] = set()
         """Directories of the target that a file of an archive replaced."""
 
@@ -143,7 +146,7 @@ class _Planner:
                 continue
             found = self.at(each)
             if found is None:
-                self._put(directory(each, mode=mode, uid=uid, gid=gid, mtime=self.options.epoch), None, None)
+                self._put(directory(each, mode=mode, uid=uid, gid=gid, mtime=self.now), None, None)
             elif found.kind != DIR:
                 raise CopyError(
                     f"`/{shown(each)}` is a file, so nothing can be put below it",
@@ -203,7 +206,7 @@ class _Planner:
             file = _linked(entry, by_path, archive)
             self._clear(place, entry, archive)
             uid, gid = self.options.chown or (file.uid, file.gid)
-            changed = file._replace(path=place, uid=uid, gid=gid, mtime=self.options.epoch)
+            changed = file._replace(path=place, uid=uid, gid=gid, mtime=self._time(file))
             is_file = file.kind == REG
             self._put(changed, file.path if is_file else None, (archive, file.path) if is_file else None)
             self.made[place] = self.made[place]._replace(archive=archive)
@@ -319,7 +322,10 @@ class _Planner:
         mode = found.mode
         if options.chmod is not None and found.kind != SYM:
             mode = options.chmod.apply(mode, is_dir=found.kind == DIR)
-        return found._replace(path=place, uid=uid, gid=gid, mode=mode, mtime=options.epoch)
+        return found._replace(path=place, uid=uid, gid=gid, mode=mode, mtime=self._time(found))
+
+    def _time(self, found: Entry) -> int:
+        return found.mtime if self.options.epoch is None else self.options.epoch
 
     def with_parents(self, pattern: str, dest: str) -> None:
         """`--parents`: what the pattern matches keeps its path below the pivot `/./`, or below the root."""
@@ -372,7 +378,7 @@ class _Planner:
         for path in list(self.made):
             for parent in parents(path):
                 if parent not in self.made:
-                    found = self.target.lookup(parent) or directory(parent, mtime=self.options.epoch)
+                    found = self.target.lookup(parent) or directory(parent, mtime=self.now)
                     self.made[parent] = CopyItem(found, None)
         ordered = sorted(self.made.values(), key=lambda item: sort_key(item.entry))
         first: dict[Hashable, Entry] = {}

@@ -164,6 +164,14 @@ class TarWriter:
         self.offset += len(block)
         self._left = entry.size if entry.kind == REG else 0
 
+    def note(self, key: bytes, value: bytes) -> None:
+        """Writes a global PAX record; it stands before all entries and belongs to none."""
+        body = _pax_record(key, value)
+        numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (0o644, 0, 0, len(body), 0)
+        block = _ustar(b"pax_global_header", numbers, 0x67) + body + bytes(-len(body) % BLOCK)
+        self._write(block)
+        self.offset += len(block)
+
     def content(self, data: bytes | memoryview) -> None:
         """Writes the next piece of the entry's content."""
         length = len(data)
@@ -400,9 +408,9 @@ class _Parser:
 
     __slots__ = ("_global", "_input", "_link", "_name", "_pax")
 
-    def __init__(self, source: _Input) -> None:
+    def __init__(self, source: _Input, notes: dict[bytes, bytes] | None = None) -> None:
         self._input = source
-        self._global: dict[bytes, bytes] = {}
+        self._global: dict[bytes, bytes] = {} if notes is None else notes
         self._pax: dict[bytes, bytes] = {}
         self._name: bytes | None = None
         self._link: bytes | None = None
@@ -534,13 +542,14 @@ def scan(stream: Readable) -> Iterator[tuple[Entry, int]]:
             source.skip(entry.size + -entry.size % BLOCK, f"`{shown(entry.path)}`")
 
 
-def read_entries(stream: Readable) -> Iterator[tuple[Entry, Content]]:
+def read_entries(stream: Readable, notes: dict[bytes, bytes] | None = None) -> Iterator[tuple[Entry, Content]]:
     """The entries of a tar stream with their content, each to be read before the next is asked for.
 
+    `notes` gets the global PAX records, those at the begin before the first entry is given.
     Raises AerogelError `tar.*` for what is damaged, truncated or not supported.
     """
     source = _Input(stream)
-    parser = _Parser(source)
+    parser = _Parser(source, notes)
     while (entry := parser.next()) is not None:
         content = Content(source, entry.size)
         yield entry, content

@@ -15,7 +15,7 @@ from aerogel.graph.ops import Copy
 __all__ = ["options_of", "select"]
 
 
-def options_of(op: Copy, target: Tree, epoch_s: int) -> CopyOptions:
+def options_of(op: Copy, target: Tree, epoch_s: int | None) -> CopyOptions:
     """The operation's options with names turned to numbers by the target's accounts. Raises AerogelError `copy.*`."""
     with _about(op.chown):
         chown = parse_owner(op.chown, target) if op.chown else None
