@@ -17,7 +17,8 @@ from aerogel.commands.build_model import Build
 from aerogel.commands.source import default_dockerfile
 from aerogel.commands.unpack import is_tar, unpack
 from aerogel.commands.world import World
-from aerogel.errors import EXIT_USAGE, AerogelError, Source
+from aerogel.errors import EXIT_USAGE, AerogelError, Diagnostic, Source
+from aerogel.events import Warned
 from aerogel.files.hashing import DigestCache
 from aerogel.files.host import HostTree
 from aerogel.files.pattern import IgnoreMatcher
@@ -77,6 +78,18 @@ class Contexts:
     def names(self) -> frozenset[str]:
         """The named contexts."""
         return frozenset([*self._wanted, *self.images]) - {MAIN}
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """The named contexts that are files."""
+        return frozenset(self._wanted) - {MAIN}
+
+    def identity(self, name: str) -> tuple[str, ...]:
+        """What makes a context the same as one of another build: where it is, and which files of it count."""
+        wanted = self._wanted.get(name)
+        if isinstance(wanted, Path):
+            return ("host", str(wanted.resolve()), *(str(path) for path in self._ignore_files(name) if path.is_file()))
+        return ("remote", repr(wanted)) if wanted is not None else ("stdin", str(id(self)))
 
     def close(self) -> None:
         """Closes the folders and removes what was made for them."""
@@ -233,6 +246,35 @@ class Contexts:
     def time_s(self, name: str) -> int | None:
         """The context's own time: of the commit, of the URL's content, of the newest file in the tar."""
         return self.place(name).time_s if name in self._wanted or name == MAIN else None
+
+    def commit_time_s(self) -> int | None:
+        """When the newest commit of the main context's repository was made; None when it is in none.
+
+        What keeps that from being known is a warning.
+        """
+        wanted = self._wanted.get(MAIN)
+        if isinstance(wanted, Git):
+            return self._remotes.time_s(wanted)
+        if not isinstance(wanted, Path) or not wanted.is_dir():
+            return None
+        folder = wanted.resolve()
+        for each in (folder, *folder.parents):
+            place = each / ".git"
+            self._world.witness.look(place)
+            if os.path.lexists(place):
+                break
+        else:
+            return None
+        from aerogel.net.git import head_files, work_tree_time_s
+
+        for path in head_files(place):
+            self._world.witness.look(path)
+        try:
+            return work_tree_time_s(place, self._world.settings.environment)
+        except AerogelError as error:
+            hint = "the image is dated 1980-01-01; give a date with `SOURCE_DATE_EPOCH`"
+            self._world.sink.emit(Warned(Diagnostic(error.message, code=error.code, hints=[hint])))
+            return None
 
     def newest_in(self, path: Path) -> int | None:
         """The time of the newest file in a tar, None when the file is none."""

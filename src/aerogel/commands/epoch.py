@@ -2,7 +2,8 @@
 
 A number of seconds since 1970; `context`, a named context or the name of a stage, which stand for the time of that
 source: of the commit, of the last modification behind the URL, of the newest file in the tar. A folder of the host
-has no time that means anything, so it leaves the argument unset. Given by `--build-arg`, the environment, or the
+has no time that means anything, so it leaves the argument unset; its git repository has one, which is the date of
+images without the argument. Given by `--build-arg`, the environment, or the
 default of an ARG before the first FROM, in this order.
 
 Spec: BuildKit's docs/build-repro.md.
@@ -22,6 +23,7 @@ from aerogel.graph.request import Request
 from aerogel.graph.stages import ScratchRef, SourceRef, plan
 from aerogel.graph.steps import BaseImage, lower
 from aerogel.solve.remotes import Remotes
+from aerogel.solve.times import COPIED_S
 
 __all__ = ["ARG", "DEFAULT_EPOCH_S", "resolve_epoch"]
 
@@ -29,14 +31,17 @@ ARG = "SOURCE_DATE_EPOCH"
 
 _MAX_EPOCH_S = 253402300799
 
-DEFAULT_EPOCH_S = 315532800
-"""1980-01-01T00:00:00Z: the time of everything a build makes, unless SOURCE_DATE_EPOCH says another."""
+DEFAULT_EPOCH_S = COPIED_S
+"""1980-01-01T00:00:00Z: the date of images from a context without a repository."""
 
 
 def resolve_epoch(
     dockerfile: ast.Dockerfile, request: Request, setting: int | None, contexts: Contexts, remotes: Remotes
 ) -> tuple[int, Mapping[str, str]]:
     """The seconds since 1970, and the build arguments with the argument as a number, or empty when it stays unset.
+
+    Without the argument the date is that of the newest commit of the context's repository, or else a fixed one; steps
+    are told neither, so they need not run again for a new commit.
 
     Raises `build.bad-epoch`, and what reading the source raises.
     """
@@ -48,7 +53,7 @@ def resolve_epoch(
     if text is None:
         text, span = _default(dockerfile, msgspec.structs.replace(request, build_args=given))
     if not text:
-        return DEFAULT_EPOCH_S, given
+        return _default_date(contexts), given
     if text.isascii() and text.isdecimal():
         if int(text) > _MAX_EPOCH_S:
             raise AerogelError(
@@ -61,7 +66,12 @@ def resolve_epoch(
         return int(text), given
     found = _time_s(text, span, dockerfile, request, contexts, remotes)
     given[ARG] = "" if found is None else str(found)
-    return DEFAULT_EPOCH_S if found is None else found, given
+    return _default_date(contexts) if found is None else found, given
+
+
+def _default_date(contexts: Contexts) -> int:
+    found = contexts.commit_time_s()
+    return DEFAULT_EPOCH_S if found is None else found
 
 
 def _default(dockerfile: ast.Dockerfile, request: Request) -> tuple[str, Span | None]:

@@ -12,6 +12,7 @@ import stat
 import threading
 import time
 from collections.abc import Hashable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 from aerogel.errors import EXIT_HOST, AerogelError
@@ -19,6 +20,7 @@ from aerogel.files.entry import BLK, CHR, DIR, FIFO, REG, SYM, Entry, directory,
 from aerogel.files.hashing import DigestCache, changed
 from aerogel.files.inside import Directories, open_regular
 from aerogel.files.pattern import IgnoreMatcher
+from aerogel.files.pyc import HEAD, fits, is_compiled, sources_of
 from aerogel.files.tree import Tree
 from aerogel.witness import fingerprint, row
 
@@ -135,10 +137,22 @@ class HostTree(Tree):
             raise changed(path)
 
     def digest(self, path: bytes) -> bytes:
-        """The SHA-256 of a file's content."""
+        """The SHA-256 of a file's content; of a compiled file that fits its source, another one than if it did not."""
         if self._digests is None:
             raise AssertionError("the tree has no digests")
-        return self._digests.digest(self._status[path], lambda: self.open(path), path)
+        found = self._digests.digest(self._status[path], lambda: self.open(path), path)
+        return sha256(b"fits " + found).digest() if is_compiled(path) and self.fits(path) else found
+
+    def fits(self, path: bytes) -> bool:
+        """Whether Python would use this compiled file for its source in this tree."""
+        source = self.lookup(sources_of(path))
+        if source is None or source.kind != REG or self._status[path].st_size < HEAD:
+            return False
+        fd = self.open(path)
+        try:
+            return fits(os.pread(fd, HEAD, 0), source.mtime, source.size)
+        finally:
+            os.close(fd)
 
     def listings(self) -> tuple[Path, dict[bytes, tuple[bytes, tuple[bytes, ...]]], int, int]:
         """What `Witness.listed` takes: the directories that were read, and what of them counts."""

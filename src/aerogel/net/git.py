@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,13 @@ from urllib.parse import urlsplit
 from aerogel.errors import EXIT_HOST, EXIT_NETWORK, AerogelError, nearest
 from aerogel.net.proxy import redact
 
-__all__ = ["Commit", "GitClient"]
+__all__ = ["Commit", "GitClient", "head_files", "work_tree_time_s"]
+
+_LOCAL_TIMEOUT_S = 10.0
+"""The longest that reading one object of the host may take."""
+
+_MAX_LINE = 4096
+_MAX_NAMES = 5
 
 TIMEOUT_S = 1800.0
 """The longest that one git command may take."""
@@ -290,6 +297,69 @@ class GitClient:
             raise AerogelError(
                 f"git did not end within {TIMEOUT_S:.0f} seconds", code="git.unreachable", exit_status=EXIT_NETWORK
             ) from error
+
+
+def head_files(place: Path) -> list[Path]:
+    """The files that decide what HEAD of a repository is; `place` is its `.git`, a folder or a file that names one."""
+    found = [place]
+    if place.is_file():
+        place = place.parent / _first_line(place).removeprefix("gitdir:").strip()
+    common = place
+    if (place / "commondir").is_file():
+        found.append(place / "commondir")
+        common = place / _first_line(place / "commondir")
+    found += [place / "HEAD", common / "config", common / "packed-refs", common / "reftable/tables.list"]
+    name = _first_line(place / "HEAD")
+    # A name may stand for another one; more than a few only in a loop.
+    for _ in range(_MAX_NAMES):
+        if not name.startswith("ref:"):
+            break
+        paths = {each / name.removeprefix("ref:").strip() for each in (place, common)}
+        found += sorted(paths)
+        name = next((line for each in paths if (line := _first_line(each))), "")
+    return found
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape") as file:
+            return file.readline(_MAX_LINE).strip() if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else ""
+    except (OSError, ValueError):
+        return ""
+
+
+def work_tree_time_s(place: Path, environment: Mapping[str, str]) -> int | None:
+    """When the newest commit of a work tree was made, in seconds since 1970; `place` is its `.git`.
+
+    None for a repository without a commit. What the repository's own configuration
+    says is never run: one object is read, with no index, no network, no hook and no filter. Raises `git.missing`,
+    `git.unreadable`.
+    """
+    variables = _environment(environment, {}, "") | {
+        # None of these is a protocol: what a partial clone left out is not fetched.
+        "GIT_ALLOW_PROTOCOL": "none",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_OPTIONAL_LOCKS": "0",
+    }
+    command = ["git", "--git-dir", str(place), "cat-file", "commit", "HEAD"]
+    try:
+        done = subprocess.run(
+            command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, timeout=_LOCAL_TIMEOUT_S, check=False
+        )
+    except FileNotFoundError as error:
+        raise AerogelError("the program `git` is not installed", code="git.missing", exit_status=EXIT_HOST) from error
+    except subprocess.TimeoutExpired as error:
+        message = f"git did not read `{place}` within {_LOCAL_TIMEOUT_S:.0f} seconds"
+        raise AerogelError(message, code="git.unreadable", exit_status=EXIT_HOST) from error
+    found = re.search(rb"(?m)^committer .*> ([0-9]{1,12}) [-+][0-9]{4}$", done.stdout.partition(b"\n\n")[0])
+    if found is not None:
+        return int(found[1])
+    said = done.stderr.decode("utf-8", "backslashreplace")
+    if "Not a valid object name HEAD" in said:
+        return None
+    message = f"git cannot read the newest commit of `{place.parent}`: {_last_line(said)}"
+    raise AerogelError(message, code="git.unreadable", exit_status=EXIT_HOST)
 
 
 def _environment(host: Mapping[str, str], proxies: Mapping[str, str], ca: str) -> dict[str, str]:
