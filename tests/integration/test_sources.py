@@ -621,6 +621,42 @@ def test_triggers_of_an_image_read_stages_of_the_child(bench: Bench) -> None:
     assert len([entry for entry in bench.config["history"] if "/got" in entry["created_by"]]) == 1
 
 
+def test_graph_and_outline_know_stored_images(bench: Bench) -> None:
+    first = bench.dockerfile(
+        "FROM scratch\nENV OUT=/o\nONBUILD ARG LEVEL=1\nONBUILD RUN --mount=type=cache,id=$OUT,target=/c x\n"
+        "ONBUILD COPY --from=build /out /got\n"
+    )
+    assert bench.run("build", first, "-t", "trigger") == 0
+    text = "FROM scratch AS build\nCOPY Dockerfile /out\n\n# final is it\nFROM trigger \\\n  AS final\n"
+    second = bench.dockerfile(text)
+    assert bench.run("graph", second) == 0
+    assert "COPY --from=build /out /got" in bench.out
+    assert "COPY Dockerfile /out" in bench.out
+    import base64
+    import json
+
+    assert bench.run("build", second, "--call=outline,format=json") == 0
+    place = {"ranges": [{"start": {"line": 5}, "end": {"line": 6}}]}
+    assert json.loads(bench.out) == {
+        "name": "final",
+        "description": "is it",
+        "args": [{"name": "LEVEL", "value": "1", "location": place}],
+        "cache": [{"ID": "/o", "location": place}],
+        "sources": [base64.b64encode(text.encode()).decode()],
+    }
+    assert bench.run("build", second, "--call=targets,format=json") == 0
+    assert json.loads(bench.out)["targets"] == [
+        {"name": "build", "base": "scratch", "location": {"ranges": [{"start": {"line": 1}, "end": {"line": 1}}]}},
+        {
+            "name": "final",
+            "default": True,
+            "description": "is it",
+            "base": "trigger",
+            "location": place,
+        },
+    ]
+
+
 # What is wrong.
 
 WRONG: dict[str, tuple[str, Sequence[str], bytes]] = {

@@ -1,7 +1,7 @@
 """`aerogel build --call`: what is said about the Dockerfile when nothing is built.
 
 `check` (the rules), `outline` (what a target takes) and `targets` (which there are), each as text or as JSON with the
-names of `docker build --call=METHOD,format=json` (places are lines); `build` is the ordinary build.
+form of `docker build --call=METHOD,format=json`; `build` is the ordinary build.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ def call(wanted: Call, options: Build, builder: Builder, world: World) -> CallRe
     import msgspec
 
     from aerogel.commands.draft import open_draft
-    from aerogel.graph.outline import Targets, outline, targets
+    from aerogel.graph.outline import Targets, targets
 
     with open_draft(options, world) as draft:
-        answer = targets(draft.dockerfile) if wanted.method == "targets" else outline(draft.plan(), draft.dockerfile)
+        answer = targets(draft.dockerfile) if wanted.method == "targets" else draft.outline()
     if wanted.format == "json":
         report = msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()
     else:

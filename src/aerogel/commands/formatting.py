@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from msgspec import Struct
 
 from aerogel.commands.result import Result
-from aerogel.commands.source import default_dockerfile, read_source
+from aerogel.commands.source import dockerfile_of, read_source
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, AerogelError, Faults, Source
 from aerogel.flag import Flag
@@ -31,7 +31,13 @@ class Format(Struct, frozen=True, kw_only=True):
     """
 
     files: Annotated[
-        tuple[str, ...], Flag("Dockerfiles; `-` is standard input", positional=True, metavar="FILE", complete="file")
+        tuple[str, ...],
+        Flag(
+            "Dockerfiles, or folders that have one; `-` is standard input",
+            positional=True,
+            metavar="FILE",
+            complete="file",
+        ),
     ] = ()
     check: Annotated[bool, Flag("Change nothing; name the files that would change")] = False
     diff: Annotated[bool, Flag("Change nothing; show what would change")] = False
@@ -54,7 +60,7 @@ class FormatResult(Result, frozen=True, kw_only=True):
 def run(options: Format, world: World) -> FormatResult:
     """Formats every file. Raises `format.*` for flags that do not fit, `dockerfile.*` after the files that parse."""
     here = world.settings.directory
-    files = options.files or (default_dockerfile(here),)
+    files = tuple(dockerfile_of(name, here) for name in options.files or (".",))
     _check_flags(options, files)
     parts: list[str] = []
     faults: list[AerogelError] = []

@@ -13,9 +13,9 @@ from aerogel.flag import Flag
 __all__ = ["EXAMPLES", "EdgeResult", "Graph", "GraphResult", "VertexResult", "run", "text"]
 
 EXAMPLES = (
-    ("what depends on what in the Dockerfile of this folder", "aerogel graph ."),
+    ("what depends on what in the Dockerfile of this folder", "aerogel graph"),
     ("a picture for a browser", "aerogel graph --format svg . > build.svg"),
-    ("by graphviz", "aerogel graph --format dot . | dot -Tpng > build.png"),
+    ("by graphviz", "aerogel graph --format dot docker/Dockerfile | dot -Tpng > build.png"),
 )
 
 
@@ -26,8 +26,14 @@ class Graph(Struct, frozen=True, kw_only=True):
     """
 
     context: Annotated[
-        str, Flag("The build context, as for `aerogel build`", positional=True, metavar="PATH", complete="directory")
-    ]
+        str,
+        Flag(
+            "The build context, as for `aerogel build`, or a Dockerfile; default: this folder",
+            positional=True,
+            metavar="PATH",
+            complete="file",
+        ),
+    ] = "."
     file: Annotated[str, Flag("Dockerfile; default: `PATH/Dockerfile`", short="f", complete="file", metavar="FILE")] = (
         ""
     )
@@ -66,11 +72,16 @@ def run(options: Graph, world: World) -> GraphResult:
     """The graph of the target. Raises `build.*`, `dockerfile.*`, `graph.*`."""
     from aerogel.commands.build_model import Build
     from aerogel.commands.draft import open_draft
+    from aerogel.commands.unpack import is_tar
     from aerogel.graph.drawing import draw
 
+    context, file = options.context, options.file
+    path = world.settings.directory / context
+    if not file and path.is_file() and not is_tar(path):
+        context, file = str(path.parent), context
     build = Build(
-        context=options.context,
-        file=options.file,
+        context=context,
+        file=file,
         target=options.target,
         build_arg=options.build_arg,
         build_context=options.build_context,

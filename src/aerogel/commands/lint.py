@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from msgspec import Struct
 
 from aerogel.commands.result import Result
-from aerogel.commands.source import build_args, default_dockerfile, read_source
+from aerogel.commands.source import build_args, dockerfile_of, read_source
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, AerogelError, Source, nearest
 from aerogel.flag import Flag
@@ -21,6 +21,7 @@ __all__ = ["EXAMPLES", "Lint", "LintResult", "run"]
 
 EXAMPLES = (
     ("the Dockerfile of this folder", "aerogel lint"),
+    ("with the words of a build", "aerogel lint -f docker/Dockerfile ."),
     ("fail in CI when a rule is broken", "aerogel lint --error Dockerfile services/*/Dockerfile"),
     ("for code scanning services", "aerogel lint --format sarif Dockerfile > lint.sarif"),
     ("from standard input", "aerogel lint - < Dockerfile"),
@@ -30,13 +31,28 @@ EXAMPLES = (
 class Lint(Struct, frozen=True, kw_only=True):
     """Check Dockerfiles against the rules of docker's build checks.
 
-    Without a file it checks `Dockerfile` of this folder. The exit status is 1 for a file that cannot be parsed, and
+    Without a file it checks `Dockerfile` of this folder. With `-f` the words are those of `aerogel build`. The exit status is 1 for a file that cannot be parsed, and
     for findings when `--error` or the file's `# check=error=true` asks for it.
     """
 
     files: Annotated[
-        tuple[str, ...], Flag("Dockerfiles; `-` is standard input", positional=True, metavar="FILE", complete="file")
+        tuple[str, ...],
+        Flag(
+            "Dockerfiles, or folders that have one; `-` is standard input",
+            positional=True,
+            metavar="FILE",
+            complete="file",
+        ),
     ] = ()
+    file: Annotated[
+        str,
+        Flag(
+            "The Dockerfile, as for `aerogel build`: what comes after it is the context",
+            short="f",
+            complete="file",
+            metavar="FILE",
+        ),
+    ] = ""
     format: Annotated[Literal["text", "json", "sarif"], Flag("`json` is what docker's `--call=check` prints")] = "text"
     skip: Annotated[list[str], Flag("Rule to leave out, or `all`", metavar="RULE")] = []
     experimental: Annotated[list[str], Flag("Experimental rule to run, or `all`", metavar="RULE")] = []
@@ -80,9 +96,10 @@ def run(options: Lint, world: World) -> LintResult:
     )
     here = world.settings.directory
     checked = []
-    for name in options.files or (default_dockerfile(here),):
+    names, context = _names(options, here)
+    for name in names:
         source = read_source(name, here, world.streams.stdin, "lint.unreadable")
-        checked.append(checker.file(source, _ignore(name, options.context, here)))
+        checked.append(checker.file(source, _ignore(name, context, here)))
     match options.format:
         case "json":
             text = report.buildkit_json(checked)
@@ -91,6 +108,20 @@ def run(options: Lint, world: World) -> LintResult:
         case _:
             text = report.text(checked)
     return LintResult(report=text, has_failed=any(file.has_failed for file in checked))
+
+
+def _names(options: Lint, here: Path) -> tuple[tuple[str, ...], str]:
+    """The Dockerfiles, and the folder of the context if one was given."""
+    if not options.file:
+        return tuple(dockerfile_of(name, here) for name in options.files or (".",)), options.context
+    if len(options.files) > 1 or (options.files and options.context):
+        raise AerogelError(
+            "`-f` is for one Dockerfile, and what comes after it is the folder of its context",
+            code="lint.bad-words",
+            exit_status=EXIT_USAGE,
+            hints=["several Dockerfiles are named without `-f`: `aerogel lint Dockerfile services/*/Dockerfile`"],
+        )
+    return (options.file,), options.context or (options.files[0] if options.files else "")
 
 
 def _split(names: list[str]) -> list[str]:

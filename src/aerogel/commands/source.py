@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aerogel.errors import EXIT_USAGE, AerogelError, Source
 
-__all__ = ["build_args", "default_dockerfile", "read_source"]
+__all__ = ["build_args", "default_dockerfile", "dockerfile_of", "read_source"]
 
 
 def read_source(name: str, folder: Path, stdin: int, code: str) -> Source:
@@ -33,6 +33,15 @@ def read_source(name: str, folder: Path, stdin: int, code: str) -> Source:
 def default_dockerfile(folder: Path) -> str:
     """`Dockerfile`, or `dockerfile` if only that is in the folder."""
     return "dockerfile" if not (folder / "Dockerfile").exists() and (folder / "dockerfile").exists() else "Dockerfile"
+
+
+def dockerfile_of(name: str, folder: Path) -> str:
+    """The Dockerfile that a word of the command line names: a file, or the one in a folder."""
+    path = folder / name
+    if name == "-" or not path.is_dir():
+        return name
+    found = default_dockerfile(path)
+    return found if name in ("", ".", "./") else os.path.join(name, found)
 
 
 def build_args(given: Mapping[str, str | None], environment: Mapping[str, str]) -> dict[str, str]:

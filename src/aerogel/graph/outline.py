@@ -1,47 +1,86 @@
 """What can be asked of a Dockerfile without building it: its targets, and what one of them takes from outside.
 
-Pure. The names of the JSON forms are BuildKit's of `--call=targets` and `--call=outline` (frontend/subrequests).
+Pure. The JSON forms are BuildKit's of `--call=targets` and `--call=outline` (frontend/subrequests), places too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
 from aerogel.dockerfile import ast, mounts
 from aerogel.errors import AerogelError, Span
 from aerogel.graph.scope import Scope
-from aerogel.graph.stages import Plan, StageRef
+from aerogel.graph.stages import Plan, SourceRef, StageRef
 
-__all__ = ["Outline", "OutlineArg", "OutlineCache", "OutlineNeed", "Target", "Targets", "outline", "targets"]
+__all__ = [
+    "Location",
+    "Outline",
+    "OutlineArg",
+    "OutlineCache",
+    "OutlineNeed",
+    "Target",
+    "Targets",
+    "outline",
+    "targets",
+]
+
+
+class Position(msgspec.Struct, frozen=True):
+    """A line, counted from 1."""
+
+    line: int
+
+
+class Range(msgspec.Struct, frozen=True):
+    """From the first line to the last."""
+
+    start: Position
+    end: Position
+
+
+class Location(msgspec.Struct, frozen=True):
+    """Where an instruction stands."""
+
+    ranges: tuple[Range, ...]
+
+    @classmethod
+    def of(cls, span: Span) -> Location:
+        return cls((Range(Position(span.line), Position(span.end_line)),))
+
+    @property
+    def line(self) -> int:
+        """The first line."""
+        return self.ranges[0].start.line
 
 
 class Target(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A stage as `--target` takes it. `base` is what it starts from, as written; `line` is that of its FROM."""
+    """A stage as `--target` takes it. `base` is what it starts from, as written; `location` is that of its FROM."""
 
     name: str = ""
     default: bool = False
     description: str = ""
     base: str = ""
     platform: str = ""
-    line: int = 0
+    location: Location | None = None
 
 
 class Targets(msgspec.Struct, frozen=True):
-    """All stages in the order of the file."""
+    """All stages in the order of the file; `sources` has its text."""
 
     targets: tuple[Target, ...]
+    sources: tuple[bytes, ...]
 
 
 class OutlineArg(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A build argument: the value that it has in this build, what the comment above it says, its line."""
+    """A build argument: the value that it has in this build, what the comment above it says."""
 
     name: str
-    value: str = ""
     description: str = ""
-    line: int = 0
+    value: str = ""
+    location: Location | None = None
 
 
 class OutlineNeed(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,18 +88,18 @@ class OutlineNeed(msgspec.Struct, frozen=True, omit_defaults=True):
 
     name: str
     required: bool = False
-    line: int = 0
+    location: Location | None = None
 
 
 class OutlineCache(msgspec.Struct, frozen=True, omit_defaults=True):
     """A cache that a RUN mounts, by its id."""
 
-    id: str
-    line: int = 0
+    id: str = msgspec.field(name="ID")
+    location: Location | None = None
 
 
 class Outline(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a target takes: of all stages that it needs."""
+    """What a target takes: of all stages that it needs; `sources` has the text of the file."""
 
     name: str = ""
     description: str = ""
@@ -68,6 +107,7 @@ class Outline(msgspec.Struct, frozen=True, omit_defaults=True):
     secrets: tuple[OutlineNeed, ...] = ()
     ssh: tuple[OutlineNeed, ...] = ()
     cache: tuple[OutlineCache, ...] = ()
+    sources: tuple[bytes, ...] = ()
 
 
 def targets(dockerfile: ast.Dockerfile) -> Targets:
@@ -81,15 +121,28 @@ def targets(dockerfile: ast.Dockerfile) -> Targets:
                 description=stage.description,
                 base=stage.base.text,
                 platform=stage.platform.text if stage.platform is not None else "",
-                line=stage.origin.span.line,
+                location=Location.of(stage.origin.span),
             )
             for index, stage in enumerate(dockerfile.stages)
-        )
+        ),
+        (dockerfile.source.data,),
     )
 
 
-def outline(plan: Plan, dockerfile: ast.Dockerfile) -> Outline:
-    """What the plan's target takes. Raises AerogelError for words that cannot be expanded."""
+def _no_environment(ref: SourceRef, platform: str) -> Mapping[str, str]:
+    del ref, platform
+    return {}
+
+
+def outline(
+    plan: Plan,
+    dockerfile: ast.Dockerfile,
+    environment: Callable[[SourceRef, str], Mapping[str, str]] = _no_environment,
+) -> Outline:
+    """What the plan's target takes. `environment` is that of images by reference and platform, as far as it is known.
+
+    Raises AerogelError for words that cannot be expanded.
+    """
     args: dict[str, OutlineArg] = {}
     wanted = _used_globals(plan, dockerfile)
     for arg in dockerfile.args:
@@ -103,36 +156,46 @@ def outline(plan: Plan, dockerfile: ast.Dockerfile) -> Outline:
     scopes: dict[int, Scope] = {}
     for planned in plan.stages:
         base = planned.base
-        scope = scopes[base.index].child() if isinstance(base, StageRef) else plan.globals.stage({})
+        if isinstance(base, StageRef):
+            scope = scopes[base.index].child()
+        else:
+            scope = plan.globals.stage(environment(base, planned.platform))
         scopes[planned.index] = scope
         for it in planned.instructions:
+            # What the base brings along stands nowhere in this file.
+            span = it.span if it.span.source is dockerfile.source else planned.stage.origin.span
             if isinstance(it, ast.Arg):
                 for item in it.items:
                     value = scope.declare(scope.expand(item.name), item.value)
                     known = args.get(item.name.text)
                     if known is None or not known.description:
                         about = item.description or (known.description if known else "")
-                        args[item.name.text] = _arg(item.name.text, value, about, it.span)
+                        args[item.name.text] = _arg(item.name.text, value, about, span)
             elif isinstance(it, ast.Env):
                 for pair in it.pairs:
                     scope.set(scope.expand(pair.key), scope.expand(pair.value))
             elif isinstance(it, ast.Run):
                 for mount in _mounts(it, scope):
-                    line = it.span.line
+                    place = Location.of(span)
                     if isinstance(mount, mounts.SecretMount):
-                        secrets[mount.id] = _need(secrets.get(mount.id), mount.id, line, is_required=mount.required)
+                        secrets[mount.id] = _need(secrets.get(mount.id), mount.id, place, is_required=mount.required)
                     elif isinstance(mount, mounts.SshMount):
-                        ssh[mount.id] = _need(ssh.get(mount.id), mount.id, line, is_required=mount.required)
+                        ssh[mount.id] = _need(ssh.get(mount.id), mount.id, place, is_required=mount.required)
                     elif isinstance(mount, mounts.CacheMount):
-                        cache.setdefault(mount.id, OutlineCache(mount.id, line))
+                        cache.setdefault(mount.id, OutlineCache(mount.id, place))
     return Outline(
         name=plan.target.stage.name,
         description=plan.target.stage.description,
-        args=tuple(sorted(args.values(), key=lambda each: each.line)),
-        secrets=tuple(sorted(secrets.values(), key=lambda each: each.line)),
-        ssh=tuple(sorted(ssh.values(), key=lambda each: each.line)),
-        cache=tuple(sorted(cache.values(), key=lambda each: each.line)),
+        args=tuple(sorted(args.values(), key=_line)),
+        secrets=tuple(sorted(secrets.values(), key=_line)),
+        ssh=tuple(sorted(ssh.values(), key=_line)),
+        cache=tuple(sorted(cache.values(), key=_line)),
+        sources=(dockerfile.source.data,),
     )
+
+
+def _line(each: OutlineArg | OutlineNeed | OutlineCache) -> int:
+    return each.location.line if each.location is not None else 0
 
 
 def _mounts(it: ast.Run, scope: Scope) -> Iterator[mounts.Mount]:
@@ -146,14 +209,14 @@ def _mounts(it: ast.Run, scope: Scope) -> Iterator[mounts.Mount]:
 
 
 def _arg(name: str, value: str | None, description: str, span: Span) -> OutlineArg:
-    return OutlineArg(name=name, value=value or "", description=description, line=span.line)
+    return OutlineArg(name=name, value=value or "", description=description, location=Location.of(span))
 
 
-def _need(known: OutlineNeed | None, name: str, line: int, *, is_required: bool) -> OutlineNeed:
+def _need(known: OutlineNeed | None, name: str, place: Location, *, is_required: bool) -> OutlineNeed:
     """One secret that several steps use is required if one of them requires it."""
     if known is None:
-        return OutlineNeed(name=name, required=is_required, line=line)
-    return OutlineNeed(name=name, required=known.required or is_required, line=known.line)
+        return OutlineNeed(name=name, required=is_required, location=place)
+    return OutlineNeed(name=name, required=known.required or is_required, location=known.location)
 
 
 def _used_globals(plan: Plan, dockerfile: ast.Dockerfile) -> set[str]:

@@ -134,3 +134,21 @@ def test_build_check(run: Run) -> None:
     assert (status, rules(out)) == (1, ["ExposeProtoCasing"])
     Path("Dockerfile").write_text("FROM no-such-image\nRUN false\n")
     assert run("build", "--check", ".")[:2] == (0, "no warnings in Dockerfile\n")
+
+
+def test_the_same_words_for_every_command(run: Run) -> None:
+    """A file, a folder, `-f` with a folder, or nothing."""
+    Path("docker").mkdir()
+    for folder in (".", "docker"):
+        Path(folder, "Dockerfile").write_text("FROM scratch\nCOPY x /\n")
+    Path(".dockerignore").write_text("x\n")
+    for words in ([], ["."], ["Dockerfile"], ["-f", "docker/Dockerfile", "."], ["docker/Dockerfile", "--context=."]):
+        assert rules(run("lint", *words)[1]) == ["CopyIgnoredFile"], words
+    assert rules(run("lint", "docker")[1]) == []
+    assert run("lint", "-f", "a", "b", "c")[2].startswith("error: `-f` is for one Dockerfile, and what comes after")
+    drawn = run("graph")
+    assert drawn[0] == 0
+    for words in (["."], ["Dockerfile"], ["docker"], ["docker/Dockerfile"], ["-f", "docker/Dockerfile"]):
+        assert run("graph", *words)[:2] == drawn[:2], words
+    for words in ([], ["."], ["docker"], ["docker/Dockerfile"]):
+        assert run("format", *words)[1] == "FROM scratch\nCOPY x /\n"

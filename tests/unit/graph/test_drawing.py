@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
+import msgspec
 import pytest
 
 from aerogel.dockerfile.parse import parse
 from aerogel.errors import Source, Span
 from aerogel.graph.drawing import Drawing, as_dot, as_text, draw
-from aerogel.graph.outline import OutlineArg, OutlineCache, OutlineNeed, outline, targets
+from aerogel.graph.outline import Location, OutlineArg, OutlineCache, OutlineNeed, outline, targets
 from aerogel.graph.request import Request
 from aerogel.graph.stages import ImageRef, SourceRef, plan
 from aerogel.graph.steps import BaseImage, lower
@@ -103,11 +104,15 @@ def test_empty_graph() -> None:
 
 def test_targets() -> None:
     found = targets(parse(Source("Dockerfile", TEXT.encode()))).targets
-    assert [(each.name, each.base, each.description, each.default, each.line) for each in found] == [
+    assert [(each.name, each.base, each.description, each.default, each.location.line) for each in found] == [
         ("build", "debian:$VERSION", "compiles it", False, 5),
         ("skipped", "scratch", "", False, 11),
         ("final", "scratch", "", True, 13),
     ]
+
+
+def lines(first: int, last: int = 0) -> Location:
+    return msgspec.convert({"ranges": [{"start": {"line": first}, "end": {"line": last or first}}]}, Location)
 
 
 def test_outline() -> None:
@@ -115,14 +120,14 @@ def test_outline() -> None:
     found = outline(plan(dockerfile, Request(build_args={"LEVEL": "3"})), dockerfile)
     assert found.name == "final"
     assert found.args == (
-        OutlineArg("VERSION", "12", "of the base", 2),
-        OutlineArg("TARGETARCH", "amd64", "", 6),
-        OutlineArg("LEVEL", "3", "is how much", 8),
-        OutlineArg("OTHER", "", "", 8),
+        OutlineArg("VERSION", "of the base", "12", lines(2)),
+        OutlineArg("TARGETARCH", "", "amd64", lines(6)),
+        OutlineArg("LEVEL", "is how much", "3", lines(8)),
+        OutlineArg("OTHER", "", "", lines(8)),
     )
-    assert found.secrets == (OutlineNeed("token", required=True, line=10),)
-    assert found.ssh == (OutlineNeed("default", line=10),)
-    assert found.cache == (OutlineCache("/out/c", 10),)
+    assert found.secrets == (OutlineNeed("token", required=True, location=lines(10)),)
+    assert found.ssh == (OutlineNeed("default", location=lines(10)),)
+    assert found.cache == (OutlineCache("/out/c", lines(10)),)
 
 
 @pytest.mark.parametrize("target", ["skipped"])
