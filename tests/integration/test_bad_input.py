@@ -241,6 +241,19 @@ def test_no_namespaces(case: Case) -> None:
     case.works()
 
 
+@ROOT_ONLY
+@pytest.mark.parametrize("words", [["build", "."], ["run", "debian", "true"]])
+def test_a_host_without_isolation_says_so_before_anything_is_fetched(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM gcr.io/distroless/cc AS base\nFROM debian\nRUN true\n")
+    aerogel = Aerogel(tmp_path / "state")
+    env = {**aerogel.env, **mirror("http://127.0.0.1:9"), "AEROGEL_ISOLATION": "root"}
+    drop = ["setpriv", "--bounding-set", "-sys_admin"]
+    done = subprocess.run([*drop, *aerogel.argv(*words)], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert "error: isolation `root` does not work here\n" in done.stderr
+    assert "InRelease" not in done.stderr
+
+
 # The mirror.
 
 

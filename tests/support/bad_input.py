@@ -21,6 +21,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SECONDS = re.compile(r"\b\d+\.\d+s")
 _KEY = re.compile(r"\bkey [0-9a-f]{40}\b")
 _LOG = re.compile(r"`[^`]*/logs-v1/[^`]*`")
+_RANGE = re.compile(r"--add-subuids \d+-\d+ --add-subgids \d+-\d+")
 _PORT = re.compile(r"127\.0\.0\.1:\d+")
 _PROGRESS = re.compile(r"(?m)^(#\d+ .*|FROM .* -> .*)\n")
 
@@ -48,6 +49,7 @@ def normal(text: str, *folders: Path) -> str:
     for folder in folders:
         text = text.replace(str(folder), "<tmp>")
     text = _LOG.sub("`<log>`", _PROGRESS.sub("", text))
+    text = _RANGE.sub("--add-subuids <free> --add-subgids <free>", text)
     text = _KEY.sub("key <fingerprint>", _DIGEST.sub("sha256:<digest>", text))
     return _PORT.sub("127.0.0.1:<port>", _SECONDS.sub("<time>", text))
 

@@ -13,10 +13,13 @@ from typing import Any
 
 from aerogel.sandbox.rungs import FIRST_USER_NAMESPACE
 
-__all__ = ["MIN_COUNT", "map_id", "own_map_id", "subordinate_ids"]
+__all__ = ["MIN_COUNT", "free_range", "map_id", "own_map_id", "subordinate_ids"]
 
 MIN_COUNT = 65536
 """Images use ids up to 65534 (`nobody`), so fewer do not serve."""
+
+_FIRST = 100000
+"""Where useradd(8) begins with ranges: SUB_UID_MIN of login.defs(5)."""
 
 _SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -31,7 +34,10 @@ def subordinate_ids(ask: Callable[[list[str]], str], etc: str = "/etc") -> dict[
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
-        name = str(uid)
+        # newuidmap looks its caller up, whatever the files of ranges say
+        message = f"user id {uid} has no account here, so it can have no range of ids"
+        fixes = [f"as root: `useradd --uid {uid} NAME` makes an account with a range", "or run as a user of this host"]
+        return _problem("no-account", message, fixes)
     tools = {tool: shutil.which(tool, path=_SEARCH) for tool in ("newuidmap", "newgidmap")}
     if not all(tools.values()):
         missing = " and ".join(f"`{tool}`" for tool, path in tools.items() if not path)
@@ -42,9 +48,11 @@ def subordinate_ids(ask: Callable[[list[str]], str], etc: str = "/etc") -> dict[
     }
     for kind, found in ranges.items():
         if not found:
-            fix = f"as root: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}`"
+            first = free_range(etc)
+            free = f"{first}-{first + MIN_COUNT - 1}"
             message = f"`{etc}/{kind}` has no range of ids for user `{name}`"
-            return _problem("no-range", message, [fix, "the range must be one that no other user has"])
+            fixes = [f"as root: `usermod --add-subuids {free} --add-subgids {free} {name}`, which no other user has"]
+            return _problem("no-range", message, fixes)
         count = sum(length for _, length in found)
         if count < MIN_COUNT:
             return _problem(
@@ -76,27 +84,45 @@ def _problem(problem: str, message: str, fixes: list[str]) -> dict[str, Any]:
     return {"problem": problem, "message": message, "fixes": fixes}
 
 
+def free_range(etc: str = "/etc") -> int:
+    """The first id of a range of MIN_COUNT ids that is nobody's, neither as subordinate nor as own ids."""
+    taken = [each for kind in ("subuid", "subgid") for _, *each in _lines(f"{etc}/{kind}")]
+    taken += [[int(words[2]), 1] for kind in ("passwd", "group") for words in _words(f"{etc}/{kind}") if len(words) > 2]
+    start = _FIRST
+    for first, count in sorted(taken):
+        if first < start + MIN_COUNT and start < first + count:
+            start = first + count
+    return start
+
+
 def _ranges(path: str, name: str, uid: int) -> list[list[int]]:
-    """The user's ranges, by name or number; lines that make no sense are skipped."""
+    """The user's ranges, by name or number."""
     found: list[list[int]] = []
+    for user, start, count in _lines(path):
+        if user in (name, str(uid)) and count and [start, count] not in found:
+            found.append([start, count])
+    return found
+
+
+def _lines(path: str) -> list[tuple[str, int, int]]:
+    """User, first id and number of ids of each line; lines that make no sense are skipped."""
+    return [
+        (words[0], int(words[1]), int(words[2])) for words in _words(path) if len(words) == 3 and _is_number(words[1])
+    ]
+
+
+def _words(path: str) -> list[list[str]]:
+    """The fields of the lines whose third is a number."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().split("\n")
+            lines = [line.strip().split(":") for line in file.read().split("\n")]
     except OSError:
-        lines = []
-    for line in lines:
-        parts = line.strip().split(":")
-        if (
-            len(parts) == 3
-            and parts[0] in (name, str(uid))
-            and (parts[1] + parts[2]).isascii()
-            and parts[1].isdigit()
-            and parts[2].isdigit()
-        ):
-            start, count = int(parts[1]), int(parts[2])
-            if count and [start, count] not in found:
-                found.append([start, count])
-    return found
+        return []
+    return [words for words in lines if len(words) > 2 and _is_number(words[2])]
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit()
 
 
 def _from_directory(ask: Callable[[list[str]], str], kind: str, name: str) -> list[list[int]]:

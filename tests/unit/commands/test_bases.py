@@ -188,11 +188,12 @@ def test_skipped_steps_are_told_before_the_one_that_covers_them(build: Build) ->
 
 
 def test_a_fault_of_a_named_context_names_it(build: Build) -> None:
-    (build.folder / "lib").mkdir()
-    (build.folder / "lib/near.txt").touch()
+    for name in ("lib", "other"):
+        (build.folder / name).mkdir()
+        (build.folder / name / "near.txt").touch()
     text = "FROM scratch\nCOPY --from=lib /nearby.txt /\nCOPY --from=more /x /\n"
     (build.folder / "Dockerfile").write_text(text)
-    build("build", "--build-context", "lib=lib", "--build-context", "more=lib", ".", status=1)
+    build("build", "--build-context", "lib=lib", "--build-context", "more=other", ".", status=1)
     assert "context `lib`" in build.said
     assert "context `more`" in build.said
     assert "build context" not in build.said

@@ -87,6 +87,25 @@ def test_ranges_that_do_not_do(etc):
     )
 
 
+def test_the_range_that_is_advised_is_free(etc, tmp_path):
+    me = pwd.getpwuid(os.getuid()).pw_name
+    assert "`usermod --add-subuids 100000-165535 --add-subgids 100000-165535" in etc("")["fixes"][0]
+    found = etc("a:100000:65536\nb:165536:65536\n", "a:100000:65536\nb:231072:10\nbroken:x:y\nshort:5\n")
+    assert found["fixes"] == [
+        f"as root: `usermod --add-subuids 231082-296617 --add-subgids 231082-296617 {me}`, which no other user has"
+    ]
+    (tmp_path / "passwd").write_text("one:x:231090:1:::\nroot:x:0:0:::\n")
+    assert "231091-296626" in etc("a:100000:131072\nc:600000:65536\n")["fixes"][0]
+    assert ids.free_range(str(tmp_path / "nowhere")) == 100000
+
+
+def test_a_user_id_without_an_account(etc, monkeypatch):
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+    found = etc("4000000:100000:65536\n")
+    assert found["problem"] == "no-account"
+    assert found["fixes"][0] == "as root: `useradd --uid 4000000 NAME` makes an account with a range"
+
+
 def test_ranges_of_a_directory_service(etc):
     answers = {2: "0: me 100000 65536\n", 3: "0: me 200000 65536\n"}
     found = etc("", "", answers)
