@@ -16,6 +16,7 @@ from aerogel.errors import AerogelError
 from aerogel.files.entry import BLK, CHR, DIR, FIFO, LNK, OPAQUE, REG, SYM, WHITEOUT, Entry, shown
 from aerogel.files.inside import system_errors
 from aerogel.files.tar import TarWriter
+from aerogel.sandbox import record
 
 __all__ = ["kept_xattr", "write_diff", "write_tree"]
 
@@ -30,6 +31,7 @@ _KINDS = {
     stat.S_IFBLK: BLK,
     stat.S_IFIFO: FIFO,
 }
+_RECORD = record.KEY.encode()
 _DEAF = (errno.ENOTSUP, errno.ENODATA, errno.ENOSYS)
 
 
@@ -46,13 +48,15 @@ def write_tree(
     *,
     epoch: int | None = None,
     exclude: Iterable[bytes] = (),
+    recorded: bool = False,
 ) -> int:
     """Writes everything below the directory; gives the number of entries.
 
     `epoch` (seconds) is the latest modification time that is written; `exclude` are paths left out with what is
-    below them. Sockets are left out. Raises AerogelError `diff.*`, `tar.*`.
+    below them; `recorded` says that owners are written beside the files (`sandbox.record`). Sockets are left out.
+    Raises AerogelError `diff.*`, `tar.*`.
     """
-    return _Walk(write, root_fd, None, epoch, frozenset(exclude)).run()
+    return _Walk(write, root_fd, None, epoch, frozenset(exclude), recorded=recorded).run()
 
 
 def write_diff(
@@ -62,13 +66,14 @@ def write_diff(
     *,
     epoch: int | None = None,
     exclude: Iterable[bytes] = (),
+    recorded: bool = False,
 ) -> int:
     """Writes what an overlay's upper directory changes of the lower ones (lowest first); gives the number of entries.
 
     A directory is written if it differs from the lower one in mode, owner or attributes, or if something below it
     is written; a whiteout only if it hides something. Otherwise as `write_tree`.
     """
-    return _Walk(write, upper_fd, tuple(reversed(lower_fds)), epoch, frozenset(exclude)).run()
+    return _Walk(write, upper_fd, tuple(reversed(lower_fds)), epoch, frozenset(exclude), recorded=recorded).run()
 
 
 class _Directory:
@@ -96,7 +101,10 @@ class _Walk:
         lowers: tuple[int, ...] | None,
         epoch: int | None,
         exclude: frozenset[bytes],
+        *,
+        recorded: bool,
     ) -> None:
+        self._recorded = recorded
         self._tar = TarWriter(write)
         self._root = root_fd
         self._overlay = lowers is not None
@@ -164,15 +172,15 @@ class _Walk:
     def _directory(self, path: bytes, status: os.stat_result, parent: _Directory) -> list[_Item]:
         fd = self._open(path)
         try:
-            xattrs, marks = self._xattrs(fd, path)
-            entry = self._entry(path, DIR, status, xattrs)
+            xattrs, marks, owner = self._xattrs(fd, path)
+            entry = _owned(self._entry(path, DIR, status, xattrs), owner)
             below = self._below(path, parent.lowers)
             opaque = marks.get(b"opaque") == b"y"
             lowers: tuple[int, ...] = ()
             if below is not None and below[2]:
                 lowers = self._lowers(path, parent.lowers)
             directory = _Directory(entry, () if opaque else lowers, parent)
-            if below is None or not below[2] or opaque or not _same(entry, below):
+            if below is None or not below[2] or opaque or not self._is_same(entry, below):
                 self._need(directory)
             found = self._children(path, directory, fd)
         finally:
@@ -187,12 +195,12 @@ class _Walk:
         if kind is None:
             return  # a socket: nobody listens to it any more
         if kind == SYM:
-            entry = self._entry(path, kind, status, ())
+            entry = self._special(path, kind, status)
             self._emit(entry._replace(link=os.readlink(path, dir_fd=self._root)), parent)
         elif kind == REG:
             self._regular(path, status, parent)
         else:
-            entry = self._entry(path, kind, status, ())
+            entry = self._special(path, kind, status)
             rdev = (0, 0) if kind == FIFO else (os.major(status.st_rdev), os.minor(status.st_rdev))
             self._emit(entry._replace(rdev=rdev), parent)
 
@@ -200,17 +208,28 @@ class _Walk:
         if status.st_nlink > 1:
             first = self._inodes.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
-                self._emit(self._entry(path, LNK, status, ())._replace(link=first, size=0), parent)
+                entry = _owned(self._entry(path, LNK, status, ()), self._record(path, status))
+                self._emit(entry._replace(link=first, size=0, rdev=(0, 0)), parent)
                 return
         fd = os.open(path, _OPEN_FILE, dir_fd=self._root)
         try:
-            xattrs, _ = self._xattrs(fd, path)
-            entry = self._entry(path, REG, status, xattrs)
+            xattrs, _, owner = self._xattrs(fd, path)
+            entry = _owned(self._entry(path, REG, status, xattrs), owner)
+            if owner.kind:
+                self._emit(entry._replace(kind=BLK if stat.S_ISBLK(owner.kind) else CHR, size=0), parent)
+                return
             self._need(parent)
             self._count += 1
             self._tar.file_fd(entry, fd)
         finally:
             os.close(fd)
+
+    def _special(self, path: bytes, kind: int, status: os.stat_result) -> Entry:
+        """The entry of what cannot be opened to look at its attributes."""
+        return _owned(self._entry(path, kind, status, ()), self._record(path, status))
+
+    def _record(self, path: bytes, status: os.stat_result) -> record.Record:
+        return record.read_at(self._root, path, status.st_mode) if self._recorded else record.ROOT
 
     def _entry(self, path: bytes, kind: int, status: os.stat_result, xattrs: tuple[tuple[bytes, bytes], ...]) -> Entry:
         size = status.st_size if kind == REG else 0
@@ -237,19 +256,24 @@ class _Walk:
             self._count += 1
             self._tar.entry(each.entry)
 
-    def _xattrs(self, fd: int, path: bytes) -> tuple[tuple[tuple[bytes, bytes], ...], dict[bytes, bytes]]:
-        """The attributes that a layer keeps, sorted, and overlayfs's marks by their last word."""
+    def _xattrs(
+        self, fd: int, path: bytes
+    ) -> tuple[tuple[tuple[bytes, bytes], ...], dict[bytes, bytes], record.Record]:
+        """The attributes that a layer keeps, sorted, overlayfs's marks by their last word, and the recorded owner."""
         names = _names(fd)
         if not names:
-            return (), {}
+            return (), {}, record.ROOT
         kept = []
         marks = {}
+        owner = record.ROOT
         for key in names:
             prefix = next((prefix for prefix in _OVERLAY if key.startswith(prefix)), None)
             if prefix is not None and self._overlay:
                 marks[key[len(prefix) :]] = os.getxattr(fd, key)
             elif kept_xattr(key):
                 kept.append((key, os.getxattr(fd, key)))
+            elif self._recorded and key == _RECORD:
+                owner = record.parse(os.getxattr(fd, key)) or owner
         for mark in (b"redirect", b"metacopy"):
             if mark in marks:
                 raise AerogelError(
@@ -257,7 +281,7 @@ class _Walk:
                     code="diff.redirect",
                     hints=["the file system was mounted by another program, with `redirect_dir=on` or `metacopy=on`"],
                 )
-        return tuple(sorted(kept)), marks
+        return tuple(sorted(kept)), marks, owner
 
     def _below(self, path: bytes, lowers: tuple[int, ...]) -> tuple[os.stat_result, int, bool] | None:
         """What the lower layers show at a path below directories that they share: status, layer, is a directory."""
@@ -270,6 +294,18 @@ class _Walk:
                 return None
             return status, fd, stat.S_ISDIR(status.st_mode)
         return None
+
+    def _is_same(self, entry: Entry, below: tuple[os.stat_result, int, bool]) -> bool:
+        """Whether the lower directory looks the same: mode, owner and kept attributes; times do not count."""
+        status, fd, _ = below
+        opened = os.open(entry.path, _OPEN_DIR, dir_fd=fd)
+        try:
+            kept = sorted((key, os.getxattr(opened, key)) for key in _names(opened) if kept_xattr(key))
+            owner = record.read(opened, stat.S_IFDIR) if self._recorded else record.ROOT
+        finally:
+            os.close(opened)
+        ids = (owner.uid, owner.gid) if self._recorded else (status.st_uid, status.st_gid)
+        return (entry.mode, entry.uid, entry.gid) == (status.st_mode & 0o7777, *ids) and tuple(kept) == entry.xattrs
 
     def _lowers(self, path: bytes, lowers: tuple[int, ...]) -> tuple[int, ...]:
         """The lower layers that show through in a directory: down to the first that hides those below it."""
@@ -315,14 +351,7 @@ def _mark(fd: int, key: bytes) -> bytes:
         raise
 
 
-def _same(entry: Entry, below: tuple[os.stat_result, int, bool]) -> bool:
-    """Whether the lower directory looks the same: mode, owner and kept attributes; times do not count."""
-    status, fd, _ = below
-    if (entry.mode, entry.uid, entry.gid) != (status.st_mode & 0o7777, status.st_uid, status.st_gid):
-        return False
-    opened = os.open(entry.path, _OPEN_DIR, dir_fd=fd)
-    try:
-        kept = sorted((key, os.getxattr(opened, key)) for key in _names(opened) if kept_xattr(key))
-    finally:
-        os.close(opened)
-    return tuple(kept) == entry.xattrs
+def _owned(entry: Entry, owner: record.Record) -> Entry:
+    if owner == record.ROOT:
+        return entry
+    return entry._replace(uid=owner.uid, gid=owner.gid, rdev=owner.rdev)

@@ -19,6 +19,7 @@ from aerogel.errors import EXIT_HOST, AerogelError
 from aerogel.files.entry import BLK, CHR, DIR, FIFO, KIND_NAMES, LNK, OPAQUE, REG, SYM, WHITEOUT, Entry, parents, shown
 from aerogel.files.inside import Directories, remove_tree, system_errors
 from aerogel.files.tar import CHUNK, Content, Readable, read_entries
+from aerogel.sandbox import record
 
 __all__ = ["Extracted", "Overlay", "extract"]
 
@@ -46,15 +47,17 @@ def extract(
     overlay: Overlay | None = None,
     *,
     change: Callable[[Entry], Entry | None] | None = None,
+    recorded: bool = False,
 ) -> Extracted:
     """Unpacks the tar below the directory and reads the stream to its end.
 
     Without `overlay`, the directory may hold lower layers already and whiteouts delete from them; with it, the
     directory is the empty one of this layer. `change` gives each entry as it is to be made, None to leave it
-    out. Raises AerogelError `tar.*` and `extract.*`.
+    out. With `recorded` owners and devices are written beside the files (`sandbox.record`) instead of given to them.
+    Raises AerogelError `tar.*` and `extract.*`.
     """
     with Directories(root_fd, follow=overlay is None) as directories:
-        extractor = _Extractor(root_fd, directories, overlay)
+        extractor = _Extractor(root_fd, directories, overlay, recorded=recorded)
         for entry, content in read_entries(stream):
             changed = entry if change is None else change(entry)
             if changed is not None:
@@ -66,7 +69,8 @@ def extract(
 
 
 class _Extractor:
-    def __init__(self, root_fd: int, directories: Directories, overlay: Overlay | None) -> None:
+    def __init__(self, root_fd: int, directories: Directories, overlay: Overlay | None, *, recorded: bool) -> None:
+        self._recorded = recorded
         self._root = root_fd
         self._directories = directories
         self._overlay = overlay
@@ -167,8 +171,13 @@ class _Extractor:
             make(dir_fd, name, entry)
         if entry.kind == LNK:
             return
-        with _mapped(entry):
-            os.chown(name, *_owner(entry), dir_fd=dir_fd, follow_symlinks=False)
+        if self._recorded:
+            if not self._is_placeholder(entry) and max(entry.uid, entry.gid):
+                path = b"/proc/self/fd/%d/%b" % (dir_fd, name)
+                record.write(path, stat.S_IFLNK, record.Record(*_owner(entry)), follow=False)
+        else:
+            with _mapped(entry):
+                os.chown(name, *_owner(entry), dir_fd=dir_fd, follow_symlinks=False)
         if entry.kind != SYM:
             os.chmod(name, entry.mode, dir_fd=dir_fd)
         for key, value in entry.xattrs:
@@ -214,6 +223,13 @@ class _Extractor:
                 code="extract.device",
             )
         kind = stat.S_IFBLK if entry.kind == BLK else stat.S_IFCHR
+        if self._recorded:
+            fd = os.open(name, _CREATE, 0o600, dir_fd=dir_fd)
+            try:
+                record.write(fd, stat.S_IFREG, record.Record(*_owner(entry), kind, entry.rdev))
+            finally:
+                os.close(fd)
+            return
         try:
             os.mknod(name, kind | 0o600, os.makedev(*entry.rdev), dir_fd=dir_fd)
         except (PermissionError, OverflowError) as error:
@@ -225,10 +241,20 @@ class _Extractor:
                 exit_status=EXIT_HOST,
             ) from error
 
+    @staticmethod
+    def _is_placeholder(entry: Entry) -> bool:
+        """Whether the entry is an empty file where owners are recorded, and has its record."""
+        return entry.kind in (CHR, BLK)
+
     def _attributes(self, fd: int, entry: Entry) -> None:
         """Owner, mode and attributes, in the order in which none undoes another: chown clears set-id bits."""
-        with _mapped(entry):
-            os.fchown(fd, *_owner(entry))
+        if self._recorded:
+            # a directory may have one of a lower layer
+            if entry.uid or entry.gid or entry.kind == DIR:
+                record.write(fd, stat.S_IFDIR, record.Record(*_owner(entry)))
+        else:
+            with _mapped(entry):
+                os.fchown(fd, *_owner(entry))
         os.fchmod(fd, entry.mode)
         for key, value in entry.xattrs:
             self._xattr(fd, key, value)

@@ -20,6 +20,7 @@ from aerogel.files.entry import clean_path, shown
 from aerogel.files.extract import extract as extract_tar
 from aerogel.files.inside import Directories, open_regular, remove_tree, system_errors
 from aerogel.files.tar import CHUNK
+from aerogel.sandbox import record
 
 __all__ = ["archive", "diff", "extract", "own", "read", "remove"]
 
@@ -71,11 +72,12 @@ def _output(fd: int) -> Iterator[io.BufferedWriter[io.FileIO]]:
 def extract(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Unpacks the tar that `fds[0]` gives into the directory `path`, reading to the end.
 
-    `overlay` is `"trusted"`, `"user"` or None (a plain tree, whiteouts delete). Gives `entries`, `bytes` and
+    `overlay` is `"trusted"`, `"user"` or None (a plain tree, whiteouts delete). With `recorded`, which every job may
+    be told, owners are written beside the files. Gives `entries`, `bytes` and
     `dropped_xattrs`. Raises AerogelError `tar.*`, `extract.*`.
     """
     with _directory(args["path"]) as root:
-        done = extract_tar(_FdReader(fds[0]), root, args.get("overlay"))
+        done = extract_tar(_FdReader(fds[0]), root, args.get("overlay"), recorded=bool(args.get("recorded")))
     return {"entries": done.entries, "bytes": done.size, "dropped_xattrs": done.dropped_xattrs}
 
 
@@ -89,18 +91,23 @@ def diff(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         upper = stack.enter_context(_directory(args["upper"]))
         lowers = [stack.enter_context(_directory(lower)) for lower in args["lowers"]]
         out = stack.enter_context(_output(fds[0]))
-        entries = write_diff(out.write, upper, lowers, epoch=args.get("epoch"), exclude=_exclude(args))
-        _restore_root(upper, lowers)
+        recorded = bool(args.get("recorded"))
+        entries = write_diff(
+            out.write, upper, lowers, epoch=args.get("epoch"), exclude=_exclude(args), recorded=recorded
+        )
+        _restore_root(upper, lowers, recorded=recorded)
     return {"entries": entries}
 
 
-def _restore_root(upper: int, lowers: list[int]) -> None:
+def _restore_root(upper: int, lowers: list[int], *, recorded: bool) -> None:
     """Owner and mode of the root directory, which no layer holds, as they were: later steps mount this directory."""
     uid, gid, mode = 0, 0, 0o755
     if lowers:
         status = os.fstat(lowers[-1])
         uid, gid, mode = status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
     with system_errors("restore", b"", "diff.failed"):
+        if recorded:
+            record.write(upper, stat.S_IFDIR, record.read(lowers[-1], stat.S_IFDIR) if lowers else record.ROOT)
         os.fchown(upper, uid, gid)
         os.fchmod(upper, mode)
 
@@ -108,7 +115,8 @@ def _restore_root(upper: int, lowers: list[int]) -> None:
 def archive(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Writes the directory `root` as a layer tar to `fds[0]`; `epoch`, `exclude` and the result as in `diff`."""
     with _directory(args["root"]) as root, _output(fds[0]) as out:
-        entries = write_tree(out.write, root, epoch=args.get("epoch"), exclude=_exclude(args))
+        recorded = bool(args.get("recorded"))
+        entries = write_tree(out.write, root, epoch=args.get("epoch"), exclude=_exclude(args), recorded=recorded)
     return {"entries": entries}
 
 
@@ -165,7 +173,10 @@ def own(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     del fds
     path = _bytes(args["path"])
     with system_errors("set the owner of", path.lstrip(b"/"), "own.failed"):
-        os.chown(path, args["uid"], args["gid"])
+        if args.get("recorded"):
+            record.write(path, stat.S_IFDIR, record.Record(args["uid"], args["gid"]))
+        else:
+            os.chown(path, args["uid"], args["gid"])
         os.chmod(path, args["mode"])
     return {}
 

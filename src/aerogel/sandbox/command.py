@@ -11,13 +11,14 @@ import json
 import os
 import resource
 import signal
+import socket
 import stat
 import struct
 import termios
 from typing import Any, NoReturn
 
 from aerogel.errors import EXIT_FAILED, EXIT_HOST, AerogelError
-from aerogel.sandbox import capabilities, emulation, seccomp, syscalls, wire
+from aerogel.sandbox import capabilities, emulation, notify, recorder, seccomp, syscalls, wire
 from aerogel.sandbox.accounts import Account
 
 __all__ = ["execute"]
@@ -43,13 +44,15 @@ def execute(
     error_fd: int,
     all_capabilities: int,
     namespace: int = -1,
+    supervisor: socket.socket | None = None,
 ) -> NoReturn:
     """Becomes the command; on failure writes {"code", "fault"} to `error_fd` and ends.
 
-    `namespace` is the user namespace that it is put into, unless -1.
+    `namespace` is the user namespace that it is put into, unless -1. `supervisor` gets the listener of the calls that
+    it answers, where owners are recorded.
     """
     try:
-        _prepare(request, account, stdio, all_capabilities, namespace)
+        _prepare(request, account, stdio, all_capabilities, namespace, supervisor)
         _exec(request)
     except _CannotStart as failed:
         answer = {"code": failed.code, "fault": wire.error_to(failed.fault)}
@@ -67,7 +70,12 @@ def execute(
 
 
 def _prepare(
-    request: dict[str, Any], account: Account, stdio: tuple[int, ...], all_capabilities: int, namespace: int
+    request: dict[str, Any],
+    account: Account,
+    stdio: tuple[int, ...],
+    all_capabilities: int,
+    namespace: int,
+    supervisor: socket.socket | None,
 ) -> None:
     os.setsid()
     for target, fd in enumerate(stdio):
@@ -81,6 +89,8 @@ def _prepare(
     os.umask(0o022)
     for limit in request["limits"]:
         _limit(limit)
+    if supervisor is not None:
+        _be_recorded(supervisor)
     _own_stdio(account)
     _change_directory(request["cwd"], create=request["create_cwd"])
     if namespace >= 0:
@@ -94,7 +104,7 @@ def _prepare(
         mask &= capabilities.mask_of(request["capabilities"])
     capabilities.drop(mask)
     try:
-        if not _groups_are_denied():
+        if supervisor is not None or not _groups_are_denied():
             os.setgroups(account.groups)
         os.setresgid(account.gid, account.gid, account.gid)
         os.setresuid(account.uid, account.uid, account.uid)
@@ -107,6 +117,15 @@ def _prepare(
         ) from None
     if account.uid == 0:
         syscalls.capset(mask)
+
+
+def _be_recorded(supervisor: socket.socket) -> None:
+    """Loads the filter whose calls process 1 answers from now on, for which it reads this process's memory."""
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+    fd = notify.listen(os.uname().machine, recorder.rules(os.uname().machine))
+    socket.send_fds(supervisor, [b"l"], [fd])
+    os.close(fd)
+    supervisor.close()
 
 
 def _groups_are_denied() -> bool:

@@ -118,7 +118,7 @@ def _climb(
             os.waitpid(child, 0)
             os._exit(0)
         _die_with(0)
-        overlay = rungs.examine(config)
+        overlay = rungs.examine({**config, "rung": name})
     except rungs.Refused as refused:
         finding = {"rung": name, "works": False, "overlay": None}
         finding |= {"problem": refused.problem, "message": refused.message, "fixes": list(refused.fixes)}
@@ -134,7 +134,9 @@ def _climb(
     link.close()
     if config["probe"]:
         os._exit(0)
-    session = init.Session(config["mount_dir"], overlay, rungs.in_user_namespace(), capabilities.effective())
+    session = init.Session(
+        config["mount_dir"], overlay, rungs.in_user_namespace(), capabilities.effective(), recorded=name == "single"
+    )
     wire.send(control, {"rung": name, "overlay": overlay, "findings": [*findings, finding]})
     _serve(control, session, modules)
 
@@ -258,18 +260,21 @@ def _child(task: _Task, session: init.Session, modules: list[Any]) -> NoReturn:
     _die_with(0)
     if task.kind == "run":
         init.run(task.sock, session)
-    _work(task.sock, modules)
+    _work(task.sock, session, modules)
     os._exit(0)
 
 
-def _work(sock: socket.socket, modules: list[Any]) -> None:
-    """Runs one job of a preloaded module and sends its result or its error."""
+def _work(sock: socket.socket, session: init.Session, modules: list[Any]) -> None:
+    """Runs one job of a preloaded module and sends its result or its error.
+
+    Every job is told in `recorded` whether owners are (`record`), for those that make or read files.
+    """
     try:
         received = wire.receive(sock)
         if received is None:
             return
         message, fds = received
-        answer = {"result": _function(message["job"], modules)(message["args"], fds)}
+        answer = {"result": _function(message["job"], modules)({**message["args"], "recorded": session.recorded}, fds)}
     except AerogelError as error:
         answer = {"error": wire.error_to(error)}
     except OSError as error:

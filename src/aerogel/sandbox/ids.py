@@ -13,7 +13,7 @@ from typing import Any
 
 from aerogel.sandbox.rungs import FIRST_USER_NAMESPACE
 
-__all__ = ["MIN_COUNT", "free_range", "map_id", "own_map_id", "subordinate_ids"]
+__all__ = ["MIN_COUNT", "free_range", "map_id", "own_map_id", "single_map_id", "subordinate_ids"]
 
 MIN_COUNT = 65536
 """Images use ids up to 65534 (`nobody`), so fewer do not serve."""
@@ -78,6 +78,11 @@ def own_map_id(name: str) -> str:
     with open("/proc/self/uid_map", encoding="ascii") as file:
         ranges = [line.split() for line in file]
     return ".".join([name, *("-".join(words) for words in ranges)])
+
+
+def single_map_id() -> str:
+    """The name of the mapping of this user's own id alone."""
+    return f"s{os.getuid()}-{os.getgid()}"
 
 
 def _problem(problem: str, message: str, fixes: list[str]) -> dict[str, Any]:

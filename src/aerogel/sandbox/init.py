@@ -20,9 +20,12 @@ from typing import Any, NamedTuple, NoReturn
 
 from aerogel.errors import EXIT_HOST, AerogelError
 from aerogel.sandbox import accounts, capabilities, command, inroot, mounts, rootfs, syscalls, wire
+from aerogel.sandbox.recorder import Recorder
 
 __all__ = ["Session", "frames", "run"]
 
+_RECORDING = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "SYS_PTRACE")
+"""What process 1 needs to do what it answers for."""
 _GROUP_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT)
 
 
@@ -33,6 +36,8 @@ class Session(NamedTuple):
     overlay: str | None
     in_userns: bool
     capabilities: int
+    recorded: bool = False
+    """Whether only one id is mapped, so that owners are recorded."""
     emulation: int = -1
     """A user namespace with formats of its own, for commands of other machines; -1 when there is none."""
 
@@ -110,7 +115,9 @@ def _run(sock: socket.socket, session: Session, request: dict[str, Any], fds: li
     base = session.mount_dir
     root_fd = rootfs.build(base, request["root"], mounts.places_of(asked), session.overlay)
     mounts.mount_system(root_fd, request, in_userns=session.in_userns)
-    listeners = mounts.mount_asked(root_fd, base, asked, overlay=session.overlay, insecure=request["insecure"])
+    listeners = mounts.mount_asked(
+        root_fd, base, asked, overlay=session.overlay, insecure=request["insecure"], recorded=session.recorded
+    )
     passwd, group = (inroot.read_file(root_fd, name) for name in ("/etc/passwd", "/etc/group"))
     account = accounts.find_account(request["user"], passwd, group)
     request["env"] = _environment(request, account)
@@ -162,27 +169,26 @@ def _serve(sock: socket.socket, session: Session, request: dict[str, Any], prepa
     signal.set_wakeup_fd(wake_write)
     signal.signal(signal.SIGCHLD, _noticed)
     error_read, error_write = os.pipe2(os.O_CLOEXEC)
+    ours, theirs = socket.socketpair() if session.recorded else (None, None)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the command is root too: it must not trace this process
     child = os.fork()
     if child == 0:
         namespace = session.emulation if request["emulated"] else -1
-        command.execute(request, prepared.account, stdio, error_write, session.capabilities, namespace)
+        command.execute(request, prepared.account, stdio, error_write, session.capabilities, namespace, theirs)
     os.close(error_write)
     for fd in set(stdio):
         os.close(fd)
+    recorder = _recorder(ours, theirs, child)
     given = (*((master,) if master >= 0 else ()), *(each.fileno() for each in prepared.listeners))
     _answer(sock, {"started": prepared.host_pid, "terminal": master >= 0}, given)
     if master >= 0:
         os.close(master)
     for listener in prepared.listeners:
         listener.close()
-    kill_only = capabilities.mask_of(["KILL"])
-    capabilities.drop(kill_only)
-    syscalls.capset(kill_only & session.capabilities)
-    failed = b""
-    while part := os.read(error_read, 65536):
-        failed += part
-    status = _wait(sock, child, wake_read)
+    kept = capabilities.mask_of(["KILL", *(_RECORDING if recorder is not None else ())])
+    capabilities.drop(kept)
+    syscalls.capset(kept & session.capabilities)
+    status, failed = _wait(sock, child, wake_read, error_read, recorder)
     _end_others()
     code, number = _code_of(status)
     result: dict[str, Any] = {"code": code, "signal": number, "fault": None}
@@ -190,6 +196,19 @@ def _serve(sock: socket.socket, session: Session, request: dict[str, Any], prepa
     if failed:
         result.update(json.loads(failed), signal=0)
     _answer(sock, {"exit": result})
+
+
+def _recorder(ours: socket.socket | None, theirs: socket.socket | None, child: int) -> Recorder | None:
+    """Who answers the command's calls about owners, when that is done at all."""
+    if ours is None or theirs is None:
+        return None
+    theirs.close()
+    with ours:
+        fds = socket.recv_fds(ours, 1, 1)[1]
+    if not fds:  # it ended before; why comes another way
+        return None
+    os.set_inheritable(fds[0], False)
+    return Recorder(os.uname().machine, fds[0], child)
 
 
 def _noticed(number: int, frame: object) -> None:
@@ -202,22 +221,35 @@ def _code_of(status: int) -> tuple[int, int]:
     return os.WEXITSTATUS(status), 0
 
 
-def _wait(sock: socket.socket, child: int, wake: int) -> int:
-    """Reaps until the command itself has ended, relaying the main process's signals to it."""
+def _wait(sock: socket.socket, child: int, wake: int, errors: int, recorder: Recorder | None) -> tuple[int, bytes]:
+    """Reaps until the command itself has ended, relaying the main process's signals to it.
+
+    Gives its wait status, and what it said instead if it could not be started.
+    """
     poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    poll.register(wake, select.POLLIN)
+    for fd in (sock.fileno(), wake, errors, *(() if recorder is None else (recorder.fd,))):
+        poll.register(fd, select.POLLIN)
+    failed = b""
     while True:
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == child:
-                return status
-            if pid == 0:
-                break
-        for fd, _ in poll.poll():
-            if fd == wake:
+        for fd, event in poll.poll():
+            if recorder is not None and fd == recorder.fd:
+                if event & select.POLLIN:
+                    recorder.serve()
+                else:  # nobody is left whose calls it could answer
+                    poll.unregister(fd)
+            elif fd == wake:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake, 4096)
+                status = _reap(child)
+                if status is not None:
+                    while part := os.read(errors, 65536):
+                        failed += part
+                    return status, failed
+            elif fd == errors:
+                part = os.read(errors, 65536)
+                failed += part
+                if not part:
+                    poll.unregister(errors)
             else:
                 received = wire.receive(sock)
                 if received is None:  # the main process is gone or wants no more
@@ -225,6 +257,16 @@ def _wait(sock: socket.socket, child: int, wake: int) -> int:
                     poll.unregister(sock)
                 else:
                     _relay(child, int(received[0]["signal"]))
+
+
+def _reap(child: int) -> int | None:
+    """Reaps what has ended; the wait status of the command if it is among that."""
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == child:
+            return status
+        if pid == 0:
+            return None
 
 
 def _relay(child: int, number: int) -> None:

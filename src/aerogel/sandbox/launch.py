@@ -31,13 +31,13 @@ import msgspec
 
 from aerogel.errors import EXIT_HOST, AerogelError
 from aerogel.sandbox import wire
-from aerogel.sandbox.ids import map_id, own_map_id, subordinate_ids
+from aerogel.sandbox.ids import map_id, own_map_id, single_map_id, subordinate_ids
 from aerogel.sandbox.network import network_mounts
 from aerogel.sandbox.spec import DEFAULT_PATH, Exit, Finding, Isolation, Mount, Rung, Sandbox
 
 __all__ = ["Helper", "HelperBug", "Process", "try_rungs"]
 
-_RUNGS = ("root", "ident", "subid")
+_RUNGS = ("root", "ident", "subid", "single")
 _START_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 5.0
 """After that the socket is closed, which makes the helper kill process 1 itself."""
@@ -204,7 +204,7 @@ class Helper:
         helper = cls(session, keeper)
         helper.findings = findings
         name = hello["rung"]
-        helper.rung = Rung(name, map_id(ids) if name == "subid" else own_map_id(name), hello["overlay"])
+        helper.rung = Rung(name, _map_id(name, ids), hello["overlay"])
         helper._reclaim()
         return helper
 
@@ -473,6 +473,12 @@ def _launch(
         raise HelperBug(said or "the sandbox helper ended while starting")
     ours.settimeout(None)
     return received[0], session, keeper, ids
+
+
+def _map_id(name: str, ids: dict[str, Any]) -> str:
+    if name == "single":
+        return single_map_id()
+    return map_id(ids) if name == "subid" else own_map_id(name)
 
 
 def _ask(arguments: list[str]) -> str:

@@ -15,7 +15,7 @@ import stat
 from typing import Any
 
 from aerogel.errors import EXIT_HOST, AerogelError
-from aerogel.sandbox import inroot, rootfs, syscalls
+from aerogel.sandbox import inroot, record, rootfs, syscalls
 from aerogel.sandbox.rootfs import Place
 from aerogel.sandbox.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT
 
@@ -158,7 +158,7 @@ def _mount_dev(root_fd: int, request: dict[str, Any]) -> None:
 
 
 def mount_asked(
-    root_fd: int, base: str, mounts: list[dict[str, Any]], *, overlay: str, insecure: bool
+    root_fd: int, base: str, mounts: list[dict[str, Any]], *, overlay: str, insecure: bool, recorded: bool
 ) -> list[socket.socket]:
     """Mounts what the request names, in its order, and gives the listening sockets among it.
 
@@ -172,9 +172,9 @@ def mount_asked(
             if mount["kind"] == "overlay":
                 _mount_overlay(mount, fd, f"{base}/files/{number}", overlay, insecure=insecure)
             elif mount["kind"] == "socket":
-                sockets.append(_mount_socket(mount, fd, f"{base}/files/{number}"))
+                sockets.append(_mount_socket(mount, fd, f"{base}/files/{number}", recorded=recorded))
             else:
-                _mount_one(mount, fd, f"{base}/files/{number}", insecure=insecure)
+                _mount_one(mount, fd, f"{base}/files/{number}", insecure=insecure, recorded=recorded)
         except OSError as error:
             raise AerogelError(
                 f"`{mount['source'] or mount['kind']}` cannot be mounted at `{target}`: {error.strerror}",
@@ -210,14 +210,14 @@ def _mount_overlay(mount: dict[str, Any], fd: int, scratch: str, overlay: str, *
         os.close(found.fd)
 
 
-def _mount_socket(mount: dict[str, Any], fd: int, scratch: str) -> socket.socket:
+def _mount_socket(mount: dict[str, Any], fd: int, scratch: str, *, recorded: bool) -> socket.socket:
     """A socket that listens at the target; the name that it is bound by is short whatever the directory's."""
     directory, _, name = scratch.rpartition("/")
     parent = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(f"/proc/self/fd/{parent}/{name}")
-        os.chown(scratch, mount["uid"], mount["gid"])
+        record.give(scratch, mount["uid"], mount["gid"], recorded=recorded)
         os.chmod(scratch, 0o600 if mount["mode"] < 0 else mount["mode"])
         listener.listen(16)
         _bind(scratch, fd, 0)
@@ -229,15 +229,22 @@ def _mount_socket(mount: dict[str, Any], fd: int, scratch: str) -> socket.socket
     return listener
 
 
-def _mount_one(mount: dict[str, Any], fd: int, scratch: str, *, insecure: bool) -> None:
+def _mount_one(mount: dict[str, Any], fd: int, scratch: str, *, insecure: bool, recorded: bool) -> None:
     kind, mode = mount["kind"], mount["mode"]
     if kind == "tmpfs":
-        data = f"mode={0o1777 if mode < 0 else mode:o},uid={mount['uid']},gid={mount['gid']}"
+        data = f"mode={0o1777 if mode < 0 else mode:o}"
+        if not recorded:
+            data += f",uid={mount['uid']},gid={mount['gid']}"
         if mount["size_bytes"]:
             data += f",size={mount['size_bytes']}"
         flags = MS_NOSUID | MS_NODEV | (MS_RDONLY if mount["readonly"] else 0)
         flags |= MS_NOEXEC if mount["noexec"] else 0
-        syscalls.mount("tmpfs", f"/proc/self/fd/{fd}", "tmpfs", flags, data)
+        syscalls.mount("tmpfs", f"/proc/self/fd/{fd}", "tmpfs", flags & ~MS_RDONLY if recorded else flags, data)
+        if recorded:
+            place = os.readlink(f"/proc/self/fd/{fd}")
+            record.give(place, mount["uid"], mount["gid"], recorded=True)
+            if mount["readonly"]:
+                syscalls.mount("", place, "", MS_REMOUNT | flags, data)
         return
     source = mount["source"]
     if kind == "file":
@@ -246,7 +253,7 @@ def _mount_one(mount: dict[str, Any], fd: int, scratch: str, *, insecure: bool) 
         data_left = memoryview(base64.b64decode(mount["data"]))
         while data_left:
             data_left = data_left[os.write(file, data_left) :]
-        os.fchown(file, mount["uid"], mount["gid"])
+        record.give(file, mount["uid"], mount["gid"], recorded=recorded)
         os.fchmod(file, 0o644 if mode < 0 else mode)
         os.close(file)
     attributes = 0 if insecure else syscalls.MOUNT_ATTR_NODEV

@@ -20,7 +20,7 @@ import os
 from typing import Any, NamedTuple
 
 from aerogel.errors import EXIT_HOST, AerogelError
-from aerogel.sandbox import inroot, syscalls
+from aerogel.sandbox import inroot, record, syscalls
 
 __all__ = ["Place", "build", "mount_overlay", "prepare_upper", "remove"]
 
@@ -139,6 +139,7 @@ def prepare_upper(upper: str, work: str, top_lower: str) -> None:
         wanted, present = os.stat(top_lower), os.stat(upper)
         if (wanted.st_uid, wanted.st_gid) != (present.st_uid, present.st_gid):
             os.chown(upper, wanted.st_uid, wanted.st_gid)
+        record.copy(top_lower, upper)
         os.chmod(upper, wanted.st_mode & 0o7777)
 
 
@@ -202,5 +203,6 @@ def _copy_parents(top: str, root_fd: int, path: str) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(top + done)
         os.chown(top + done, about.st_uid, about.st_gid)
+        record.copy(f"/proc/self/fd/{root_fd}{done}", top + done)
         os.chmod(top + done, about.st_mode & 0o7777)
         os.utime(top + done, ns=(about.st_atime_ns, about.st_mtime_ns))

@@ -2,7 +2,7 @@
 
 A rung is chosen by trying it in a forked child, never by guessing. Standard library only: part of the helper.
 Here: `root` (real root, namespaces), `ident` (root without CAP_SYS_ADMIN, in a user namespace that maps each id to
-itself) and `subid` (user namespace with subordinate ids).
+itself), `subid` (user namespace with subordinate ids) and `single` (user namespace with one id, owners recorded).
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 from typing import Any
 
-from aerogel.sandbox import rootfs, syscalls, wire
+from aerogel.sandbox import notify, record, recorder, rootfs, syscalls, wire
 
 __all__ = ["FIRST_USER_NAMESPACE", "Refused", "enter", "examine", "in_user_namespace", "write_maps"]
 
@@ -63,12 +64,17 @@ def _enter_user_namespace(name: str, config: dict[str, Any], link: socket.socket
     if name == "ident":
         if os.geteuid() != 0:
             raise Refused("not-root", "this user is not root")
-    elif "problem" in ids:
+    elif name == "subid" and "problem" in ids:
         raise Refused(ids["problem"], ids["message"], *ids["fixes"])
+    own = os.geteuid(), os.getegid()
     try:
         syscalls.unshare(syscalls.CLONE_NEWUSER)
     except OSError as error:
         raise _no_userns(error) from None
+    if name == "single":
+        _map_own(*own)
+        _unshare_rest()
+        return
     wire.send(link, {"map": True})
     received = wire.receive(link)
     if received is None or received[0].get("refused"):
@@ -84,6 +90,23 @@ def _enter_user_namespace(name: str, config: dict[str, Any], link: socket.socket
         os.setgroups([])
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
+    except OSError as error:
+        raise _confined(error) from None
+    _unshare_rest()
+
+
+def _map_own(uid: int, gid: int) -> None:
+    """Maps this process's own ids to root, which needs no help; supplementary groups can never be set after that."""
+    try:
+        for kind, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1\n"), ("gid_map", f"0 {gid} 1\n")):
+            with open(f"/proc/self/{kind}", "w", encoding="ascii") as file:
+                file.write(text)
+    except OSError as error:
+        raise _confined(error) from None
+
+
+def _unshare_rest() -> None:
+    try:
         syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)
     except OSError as error:
         raise _confined(error) from None
@@ -209,10 +232,47 @@ def examine(config: dict[str, Any]) -> str | None:
                 "start the outer container with `--security-opt systempaths=unconfined`",
             ) from None
         syscalls.umount(f"{base}/proc")
+        if config["rung"] == "single":
+            _check_recording(scratch)
         kind = "user" if in_user_namespace() else "trusted"
         return kind if _overlay_works(base, scratch, kind) else None
     finally:
         syscalls.umount(base)
+
+
+def _check_recording(scratch: str) -> None:
+    """Raises Refused unless owners can be written beside files and the calls that set them be answered."""
+    path = f"{scratch}/probe-record"
+    try:
+        os.symlink("x", path)
+        try:
+            record.write(path, stat.S_IFLNK, record.Record(1, 1), follow=False)
+        finally:
+            os.unlink(path)
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        try:
+            record.write(path, stat.S_IFREG, record.Record(1, 1))
+        finally:
+            os.unlink(path)
+    except OSError as error:
+        raise Refused(
+            "no-attributes",
+            f"the state directory's file system keeps no extended attributes ({error.strerror}), which owners need",
+            "point AEROGEL_ROOT at a local disk",
+        ) from None
+    machine = os.uname().machine
+    if machine not in notify.MACHINES:
+        raise Refused("machine", f"owners cannot be recorded on {machine} yet")
+    child = os.fork()
+    if child == 0:
+        try:
+            notify.listen(machine, recorder.rules(machine))
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.waitstatus_to_exitcode(status):
+        raise Refused("no-notification", "the kernel lets no process answer the system calls of another")
 
 
 def _overlay_works(base: str, scratch: str, kind: str) -> bool:

@@ -28,7 +28,7 @@ __all__ = [
     "Sandbox",
 ]
 
-Isolation = Literal["auto", "root", "ident", "subid"]
+Isolation = Literal["auto", "root", "ident", "subid", "single"]
 """Which rung is asked for; `auto` takes the best one that works."""
 
 Network = Literal["host", "none"]
@@ -157,7 +157,8 @@ class Rung(NamedTuple):
     """The kind of isolation that was found to work.
 
     `name` is `root` (real root, namespaces), `ident` (root of a container that may make user namespaces but nothing
-    else: one with all ids mapped to themselves) or `subid` (user namespace with subordinate ids). `map_id` names the
+    else: one with all ids mapped to themselves), `subid` (user namespace with subordinate ids) or `single` (user
+    namespace with the user's own id alone; owners are recorded beside the files). `map_id` names the
     mapping of owners on disk: trees written under one cannot be used under another. `overlay` is the extended
     attribute name space of overlay directories, None where no overlay can be mounted on the state directory.
     """

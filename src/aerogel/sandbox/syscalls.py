@@ -38,6 +38,7 @@ __all__ = [
     "PR_SET_NO_NEW_PRIVS",
     "PR_SET_PDEATHSIG",
     "capset",
+    "listening_filter",
     "load",
     "mount",
     "mount_setattr",
@@ -47,6 +48,8 @@ __all__ = [
     "prctl",
     "set_filter",
     "setns",
+    "stat_bytes",
+    "statx_bytes",
     "umount",
     "unshare",
 ]
@@ -94,6 +97,14 @@ _NR_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _CAPABILITY_VERSION_3 = 0x20080522
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
+_SECCOMP_SET_MODE_FILTER = 1
+_FLAG_NEW_LISTENER = 1 << 3
+_FLAG_WAIT_KILLABLE = 1 << 5
+_NR_SECCOMP = {"x86_64": 317, "aarch64": 277}
+_NR_NEWFSTATAT = {"x86_64": 262, "aarch64": 79}
+_NR_STATX = {"x86_64": 332, "aarch64": 291}
+_STAT_BYTES = {"x86_64": 144, "aarch64": 128}
+_STATX_BYTES = 256
 
 
 class _CapHeader(ctypes.Structure):
@@ -218,3 +229,30 @@ def set_filter(program: bytes) -> None:
     filter_ = _Filter(len(program) // 8, program)
     libc = load()
     _check(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(filter_), 0, 0), "seccomp")
+
+
+def listening_filter(program: bytes) -> int:
+    """Loads a seccomp program and gives the descriptor that its notifications are read from; since Linux 5.0."""
+    filter_ = _Filter(len(program) // 8, program)
+    number = _NR_SECCOMP[os.uname().machine]
+    flags = _FLAG_NEW_LISTENER | _FLAG_WAIT_KILLABLE
+    arguments = (ctypes.c_long(number), ctypes.c_long(_SECCOMP_SET_MODE_FILTER))
+    fd = load().syscall(*arguments, ctypes.c_long(flags), ctypes.byref(filter_))
+    if fd < 0:  # before Linux 5.19: a signal makes the call begin again
+        fd = load().syscall(*arguments, ctypes.c_long(_FLAG_NEW_LISTENER), ctypes.byref(filter_))
+    return _check(int(fd), "seccomp")
+
+
+def stat_bytes(path: bytes, flags: int) -> bytes:
+    """`struct stat` as the kernel writes it for a path."""
+    machine = os.uname().machine
+    space = ctypes.create_string_buffer(_STAT_BYTES[machine])
+    _call("newfstatat", _NR_NEWFSTATAT[machine], _AT_FDCWD, path, space, flags)
+    return space.raw
+
+
+def statx_bytes(path: bytes, flags: int, mask: int) -> bytes:
+    """`struct statx` as the kernel writes it for a path."""
+    space = ctypes.create_string_buffer(_STATX_BYTES)
+    _call("statx", _NR_STATX[os.uname().machine], _AT_FDCWD, path, flags, mask, space)
+    return space.raw

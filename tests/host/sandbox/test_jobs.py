@@ -26,7 +26,11 @@ def test_a_big_result(session_helper):
 
 def test_a_job_is_root(session_helper, tmp_path):
     assert session_helper.call("sample_jobs:who", {}) == {"uid": 0, "gid": 0, "groups": []}
-    assert session_helper.call("own", {"path": str(tmp_path / "file")}) == {"uid": 33, "gid": 33}
+    if session_helper.rung.name == "single":  # with one id there are no others: jobs record owners instead
+        with pytest.raises(AerogelError, match="Invalid argument"):
+            session_helper.call("own", {"path": str(tmp_path / "file")})
+    else:
+        assert session_helper.call("own", {"path": str(tmp_path / "file")}) == {"uid": 33, "gid": 33}
     session_helper.call("aerogel.sandbox.discard:discard", {"path": str(tmp_path)})
     assert not tmp_path.exists()
     tmp_path.mkdir()

@@ -76,7 +76,8 @@ def as_user(name: str, *arguments: str) -> subprocess.CompletedProcess:
     source = home / "src"
     if not source.exists():
         shutil.copytree(Path(aerogel.__file__).parent, source / "aerogel", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(HERE, home / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        for place, copy in ((HERE, "tests"), (HERE.parents[1] / "support", "support")):
+            shutil.copytree(place, home / copy, ignore=shutil.ignore_patterns("__pycache__"))
         marks = (
             '[tool.pytest.ini_options]\nmarkers = ["host: x", "slow: x", "network: x"]\nfilterwarnings = ["error"]\n'
         )
@@ -90,7 +91,7 @@ def as_user(name: str, *arguments: str) -> subprocess.CompletedProcess:
         env={
             "PATH": "/usr/bin:/bin",
             "HOME": str(home),
-            "PYTHONPATH": f"{source}:{sysconfig.get_path('purelib')}",
+            "PYTHONPATH": f"{source}:{home / 'support'}:{sysconfig.get_path('purelib')}",
             "TMPDIR": str(home),
         },
         capture_output=True,
@@ -100,21 +101,12 @@ def as_user(name: str, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_as_an_ordinary_user(account):
-    kind, name = account
-    if kind == "subid":
-        done = as_user(name, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs", "tests")
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-        assert " passed" in done.stdout
-        skipped = [line for line in done.stdout.split("\n") if line.startswith("SKIPPED")]
-        unexpected = [line for line in skipped if "accounts" not in line and "taken away" not in line]
-        assert unexpected == []
-        return
-    script = (
-        "from aerogel.sandbox.launch import Helper\nfrom aerogel.errors import AerogelError, render\n"
-        "try: Helper.start('state', preload=())\nexcept AerogelError as e: print(render(e)); raise SystemExit(e.exit_status)"
+    _, name = account
+    done = as_user(
+        name, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs", "tests", "--ignore=tests/test_emulation.py"
     )
-    done = as_user(name, "-c", script)
-    assert done.returncode == 3, done
-    assert "no kind of isolation works here" in done.stdout
-    assert f"`/etc/subuid` has no range of ids for user `{name}`" in done.stdout
-    assert "usermod --add-subuids" in done.stdout
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+    skipped = [line for line in done.stdout.split("\n") if line.startswith("SKIPPED")]
+    unexpected = [line for line in skipped if "accounts" not in line and "taken away" not in line]
+    assert unexpected == []
