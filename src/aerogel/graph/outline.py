@@ -21,6 +21,8 @@ __all__ = [
     "OutlineArg",
     "OutlineCache",
     "OutlineNeed",
+    "Position",
+    "Range",
     "Target",
     "Targets",
     "outline",
