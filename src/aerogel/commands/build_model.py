@@ -82,6 +82,19 @@ class Build(Struct, frozen=True, kw_only=True):
             metavar="METHOD",
         ),
     ] = ""
+    timestamps: Annotated[
+        str,
+        Flag(
+            "Times of files: `image`, that of the image (SOURCE_DATE_EPOCH, else the newest commit, else 1980-01-01), or "
+            "`keep`, those they have",
+            metavar="WHICH",
+            group="Reproducibility",
+        ),
+    ] = "image"
+    keep_volatile: Annotated[
+        bool,
+        Flag("Leave logs and caches in the layers that differ from run to run", group="Reproducibility"),
+    ] = False
     no_cache: Annotated[bool, Flag("Run every step again", group="Cache")] = False
     no_cache_filter: Annotated[list[str], Flag("Run every step of these stages again", group="Cache")] = []
     pull: Annotated[bool, Flag("Compose or fetch base images anew", group="Cache")] = False

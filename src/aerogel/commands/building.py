@@ -6,6 +6,7 @@ Read the Dockerfile, plan the stages, find the bases (in parallel), lower, solve
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -42,6 +43,8 @@ from aerogel.solve.keys import Keys
 from aerogel.solve.materials import Materials
 from aerogel.solve.remotes import Remotes
 from aerogel.solve.solver import Options, Solver
+from aerogel.solve.stamp import stamp
+from aerogel.solve.times import Times
 
 __all__ = ["Builder"]
 
@@ -65,6 +68,13 @@ class Builder:
         self.exporter = Exporter(options, world)
         with _usage():
             self.platform = Platform.parse(options.platform or world.settings.platform or str(Platform.host()))
+        if options.timestamps not in ("image", "keep"):
+            raise AerogelError(
+                f"`--timestamps={options.timestamps}` is unknown",
+                code="build.bad-timestamps",
+                hints=["write `image`, or `keep` for the times that files happen to have"],
+                exit_status=EXIT_USAGE,
+            )
         self.build_args = build_args(options.build_arg, world.settings.environment)
         self.lent = lending.lent_of(options, world)
         for flag, path in (("--iidfile", options.iidfile), ("--metadata-file", options.metadata_file)):
@@ -113,7 +123,7 @@ class Builder:
         setting = self.world.settings.source_date_epoch
         epoch_s, arguments = resolve_epoch(dockerfile, request, setting, contexts, remotes)
         request = msgspec.structs.replace(request, build_args=arguments)
-        materials = Materials(self.world.store, self.world.helper, epoch_s)
+        materials = Materials(self.world.store, self.world.helper, self._times(epoch_s))
         bases = Bases(self.world, materials, contexts.images, pull=self.options.pull, stages=_names(dockerfile))
         planned = self._plan(dockerfile, request, bases)
         graph = lower(planned, bases.resolve)
@@ -121,8 +131,8 @@ class Builder:
             self.world.sink.emit(Warned(diagnostic))
         self._check(dockerfile, planned, bases, contexts)
         solver = self._solver(graph, materials, bases, contexts, remotes)
-        outcome = solver.solve(graph.target.node)
-        finished = finish(graph.target, outcome, self.options.label, materials.epoch_s)
+        outcome = stamp(solver.solve(graph.target.node), materials, self.exporter.codec)
+        finished = finish(graph.target, outcome, self.options.label, materials.times.epoch_s)
 
         def stage_layers(name: str) -> list[tuple[Digest, ...]] | None:
             chain = _chain(graph.target.node)
@@ -138,6 +148,11 @@ class Builder:
         if all(step.status in ("CACHED", "SKIPPED") for step in result.steps):
             testify(self.options, self.world, contexts, graph, solver, image, self.exporter.references)
         return result, image
+
+    def _times(self, epoch_s: int) -> Times:
+        if self.options.timestamps == "keep":
+            return Times(int(time.time()), keep=True, keep_volatile=True)
+        return Times(epoch_s, keep_volatile=self.options.keep_volatile)
 
     def _check(self, dockerfile: Dockerfile, planned: Plan, bases: Bases, contexts: Contexts) -> None:
         """Warns of what the rules find, now that the bases are known."""
@@ -207,7 +222,7 @@ class Builder:
             numbers=self.world.take_numbers,
         )
         host = ambient(self.world.settings, self.build_args, mirror_mounts, self.lent)
-        keys = Keys(trees, remotes, materials.epoch_s)
+        keys = Keys(trees, remotes, materials.times.kind)
         return Solver(graph.steps, materials, keys, trees, remotes, host, self.world.sink, options)
 
     def _result(

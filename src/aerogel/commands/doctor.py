@@ -151,7 +151,7 @@ def _mirror(world: World, *, ask: bool) -> Finding:
     from aerogel.solve.materials import Materials
 
     try:
-        Bases(world, Materials(world.store, world.helper, 0), {}, pull=True).archive().release(RELEASES[0].suite)
+        Bases(world, Materials(world.store, world.helper), {}, pull=True).archive().release(RELEASES[0].suite)
     except AerogelError as error:
         return Finding(what="mirror", state="warning", found=f"{shown}: {error.message}", fixes=error.hints)
     return Finding(what="mirror", state="ok", found=f"{shown}, answers with a good signature")

@@ -118,7 +118,7 @@ def run(options: Run, world: World) -> RunResult:
     from aerogel.solve.materials import Materials
 
     wanted = _container_options(options, world)
-    materials = Materials(world.store, world.helper, 0)
+    materials = Materials(world.store, world.helper)
     layers, config, platform = _image(options.image, world, materials, options.pull)
     wanted = msgspec.structs.replace(wanted, emulated=Emulator().prepare(world.helper, platform))
     end = container.run(world.helper(), materials.directories(layers), config, wanted, stdio=world.streams)

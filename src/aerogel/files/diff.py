@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from aerogel.errors import AerogelError
 from aerogel.files.entry import BLK, CHR, DIR, FIFO, LNK, OPAQUE, REG, SYM, WHITEOUT, Entry, shown
+from aerogel.files.index import MARK
 from aerogel.files.inside import system_errors
 from aerogel.files.tar import TarWriter
 from aerogel.sandbox import record
@@ -67,13 +68,15 @@ def write_diff(
     epoch: int | None = None,
     exclude: Iterable[bytes] = (),
     recorded: bool = False,
+    mark: int | None = None,
 ) -> int:
     """Writes what an overlay's upper directory changes of the lower ones (lowest first); gives the number of entries.
 
     A directory is written if it differs from the lower one in mode, owner or attributes, or if something below it
-    is written; a whiteout only if it hides something. Otherwise as `write_tree`.
+    is written; a whiteout only if it hides something. `mark` is noted at the begin, for `LayerIndex.mark`. Otherwise
+    as `write_tree`.
     """
-    return _Walk(write, upper_fd, tuple(reversed(lower_fds)), epoch, frozenset(exclude), recorded=recorded).run()
+    return _Walk(write, upper_fd, tuple(reversed(lower_fds)), epoch, frozenset(exclude), recorded=recorded).run(mark)
 
 
 class _Directory:
@@ -115,7 +118,9 @@ class _Walk:
         self._inodes: dict[tuple[int, int], bytes] = {}
         self._count = 0
 
-    def run(self) -> int:
+    def run(self, mark: int | None = None) -> int:
+        if mark is not None:
+            self._tar.note(MARK, b"%d" % mark)
         pending = self._children(b"", self._top)
         while pending:
             name, status, parent = pending.pop()

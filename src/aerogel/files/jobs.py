@@ -19,6 +19,7 @@ from aerogel.files.diff import write_diff, write_tree
 from aerogel.files.entry import clean_path, shown
 from aerogel.files.extract import extract as extract_tar
 from aerogel.files.inside import Directories, open_regular, remove_tree, system_errors
+from aerogel.files.settle import settle
 from aerogel.files.tar import CHUNK
 from aerogel.sandbox import record
 
@@ -84,19 +85,32 @@ def extract(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
 def diff(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Writes the overlay directory `upper` as a layer tar to `fds[0]`, against `lowers` (lowest first).
 
-    `epoch`: latest modification time in seconds, or None; `exclude`: paths that are left out. Gives `entries`.
-    Raises AerogelError `diff.*`, `tar.*`.
+    `epoch`: latest modification time in seconds, or None; `exclude`: paths that are left out; `mark`: the layer's mark.
+    With `settle` (the arguments of `files.settle`) the directory is settled first, which gives its mark. Gives
+    `entries`. Raises AerogelError `diff.*`, `settle.failed`, `tar.*`.
     """
     with ExitStack() as stack:
         upper = stack.enter_context(_directory(args["upper"]))
         lowers = [stack.enter_context(_directory(lower)) for lower in args["lowers"]]
         out = stack.enter_context(_output(fds[0]))
         recorded = bool(args.get("recorded"))
+        mark = args.get("mark") if "settle" not in args else _settled(upper, lowers, args["settle"])
         entries = write_diff(
-            out.write, upper, lowers, epoch=args.get("epoch"), exclude=_exclude(args), recorded=recorded
+            out.write, upper, lowers, epoch=args.get("epoch"), exclude=_exclude(args), recorded=recorded, mark=mark
         )
         _restore_root(upper, lowers, recorded=recorded)
     return {"entries": entries}
+
+
+def _settled(upper: int, lowers: list[int], how: dict[str, Any]) -> int:
+    return settle(
+        upper,
+        lowers,
+        since_ns=how["since_ns"],
+        newest=how["newest"],
+        unsettled={int(seen): known for seen, known in how["unsettled"]},
+        keep_volatile=how["keep_volatile"],
+    )
 
 
 def _restore_root(upper: int, lowers: list[int], *, recorded: bool) -> None:

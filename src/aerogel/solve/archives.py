@@ -15,6 +15,7 @@ from aerogel.files.codec import open_uncompressed, sniff
 from aerogel.files.copy import CopyItem
 from aerogel.files.entry import REG, Entry, shown
 from aerogel.files.host import HostTree
+from aerogel.files.pyc import sources_of
 from aerogel.files.tar import Readable, TarWriter, scan
 from aerogel.store.disk import disk_errors
 
@@ -32,6 +33,8 @@ class Archives:
         self._tree = tree
         self._folder = folder
         self._open: dict[bytes, tuple[IO[bytes], dict[bytes, int]]] = {}
+        self._sources: dict[bytes, dict[bytes, Entry]] = {}
+        """The Python sources in each archive."""
 
     def entries(self, path: bytes) -> Sequence[Entry] | None:
         """What the archive holds, None for a file that is none. Raises AerogelError `tar.*`, `codec.*`."""
@@ -72,7 +75,9 @@ class Archives:
             spool.close()
             raise
         self._open[path] = (spool, {name: offset for name, (entry, offset) in found.items() if entry.kind == REG})
-        return [entry for entry, _ in found.values()]
+        kept = [entry for entry, _ in found.values()]
+        self._sources[path] = {entry.path: entry for entry in kept if entry.kind == REG and entry.path.endswith(b".py")}
+        return kept
 
     def write(self, item: CopyItem, tar: TarWriter) -> None:
         """Writes a file of an archive, header and content."""
@@ -87,6 +92,10 @@ class Archives:
             at += len(data)
             left -= len(data)
         tar.pad()
+
+    def source(self, item: CopyItem) -> Entry | None:
+        """The source of a compiled file in the same archive."""
+        return self._sources[item.archive or b""].get(sources_of(item.source or b""))
 
     def close(self) -> None:
         """Gives the space back."""

@@ -19,11 +19,13 @@ from aerogel.files.codec import codec_named, open_at
 from aerogel.files.copy import CopyItem
 from aerogel.files.entry import REG, Entry, shown
 from aerogel.files.host import HostTree
+from aerogel.files.pyc import HEAD, fits, is_compiled, sources_of, with_time
 from aerogel.files.tar import Readable, TarWriter
 from aerogel.files.tree import LayerTree, Origin
 from aerogel.oci.digest import Digest
 from aerogel.solve.archives import Archives
 from aerogel.solve.materials import Materials
+from aerogel.solve.times import COPIED_S
 from aerogel.store.disk import disk_errors
 
 __all__ = ["ContextContent", "InlineContent", "LayerContent", "Source", "write_items"]
@@ -54,10 +56,14 @@ def write_items(items: Iterable[tuple[CopyItem, Source]], tar: TarWriter) -> Non
 
 
 class ContextContent:
-    """Files of a local context, and of archives in it, for which `folder` has room."""
+    """Files of a local context, and of archives in it, for which `folder` has room.
 
-    def __init__(self, tree: HostTree, folder: str) -> None:
+    `copied` is the time that they get, None for their own.
+    """
+
+    def __init__(self, tree: HostTree, folder: str, copied: int | None = COPIED_S) -> None:
         self._tree = tree
+        self._copied = copied
         self.archives = Archives(tree, folder)
 
     def identity(self, item: CopyItem) -> bytes:
@@ -67,6 +73,8 @@ class ContextContent:
 
     def write(self, item: CopyItem, tar: TarWriter) -> None:
         if item.archive is not None:
+            if self._copied is not None and is_compiled(item.source or b""):
+                tar = _Refitting(tar, self.archives.source(item), self._copied)
             self.archives.write(item, tar)
             return
         path = item.source or b""
@@ -74,6 +82,9 @@ class ContextContent:
         try:
             # The key was made of what the file was; a step may have run since.
             self._tree.check_unchanged(path, fd)
+            if self._copied is not None and is_compiled(path) and self._tree.fits(path):
+                source = self._tree.lookup(sources_of(path))
+                tar = _Refitting(tar, source, self._copied)
             tar.file_fd(item.entry, fd)
             self._tree.check_unchanged(path, fd)
         finally:
@@ -121,7 +132,16 @@ class LayerContent:
         if not self._is_image:
             return b""
         at = _origin(self._tree, item.source or b"")
-        return b"at %s %s" % (self._layers[at.layer].encode(), at.entry.path)
+        known = b"at %s %s" % (self._layers[at.layer].encode(), at.entry.path)
+        source = self._source(item)
+        return known if source is None else b"%s of %d %d" % (known, source.mtime, source.size)
+
+    def _source(self, item: CopyItem) -> Entry | None:
+        """The source of a compiled file, whose time changes by being copied."""
+        path = item.source or b""
+        if not is_compiled(path) or self._materials.times.copied is None:
+            return None
+        return self._tree.lookup(sources_of(path))
 
     def digests(self, items: Sequence[CopyItem]) -> dict[bytes, bytes]:
         """The SHA-256 of the contents of these items by their path in the source, all read in one go."""
@@ -153,6 +173,9 @@ class LayerContent:
         entry = at.entry
         if entry.size != item.entry.size:
             raise AssertionError(f"{entry.path!r} has two sizes")
+        source, copied = self._source(item), self._materials.times.copied
+        if source is not None and copied is not None:
+            tar = _Refitting(tar, source, copied)
         tar.entry(item.entry)
         reader = self._readers[at.layer]
         reader.seek(entry.path, at.offset)
@@ -190,6 +213,42 @@ class _Hasher(TarWriter):
 
     def digest(self) -> bytes:
         return self._sum.digest()
+
+
+class _Refitting(TarWriter):
+    """Writes one compiled file: one that fits its source fits it at the time that the source gets as well."""
+
+    __slots__ = ("_head", "_source", "_tar", "_time")
+
+    def __init__(self, tar: TarWriter, source: Entry | None, time: int) -> None:
+        super().__init__(tar.content)
+        self._tar = tar
+        self._source = source
+        self._time = time
+        self._head: bytes | None = b""
+
+    def entry(self, entry: Entry) -> None:
+        self._tar.entry(entry)
+
+    def content(self, data: bytes | memoryview) -> None:
+        if self._head is None:
+            self._tar.content(data)
+            return
+        self._head += data
+        if len(self._head) >= HEAD:
+            self._end_head()
+
+    def pad(self) -> None:
+        if self._head is not None:
+            self._end_head()
+        self._tar.pad()
+
+    def _end_head(self) -> None:
+        data, self._head = self._head or b"", None
+        source = self._source
+        if source is not None and fits(data[:HEAD], source.mtime, source.size):
+            data = with_time(data[:HEAD], self._time) + data[HEAD:]
+        self._tar.content(data)
 
 
 def _origin(tree: LayerTree, path: bytes) -> Origin:

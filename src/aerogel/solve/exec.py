@@ -19,6 +19,7 @@ from aerogel.events import Sink, StepLog
 from aerogel.files.codec import Codec, LayerBlob
 from aerogel.files.host import HostTree
 from aerogel.files.index import LayerIndex
+from aerogel.files.tar import Readable
 from aerogel.files.tree import LayerTree
 from aerogel.graph.ops import Node, Run
 from aerogel.oci.digest import Digest
@@ -27,8 +28,10 @@ from aerogel.sandbox.launch import Process
 from aerogel.sandbox.spec import Exit, Mount, Rootfs, Sandbox
 from aerogel.solve.ambient import Ambient
 from aerogel.solve.failure import step_failed, step_timed_out
-from aerogel.solve.materials import FS, Materials, make_layer_root
+from aerogel.solve.keys import content_of_node
+from aerogel.solve.materials import FS, Materials, make_layer_root, take_tar
 from aerogel.solve.mounts import Prepared, prepare
+from aerogel.solve.stamp import take_run
 from aerogel.solve.subtree import MountError
 
 __all__ = ["run"]
@@ -66,6 +69,8 @@ def run(
     try:
         upper, work = f"{made}/{FS}", f"{made}/work"
         make_layer_root(upper)
+        # By the clock that files get: the kernel's runs behind the one that a program asks.
+        since_ns = os.stat(upper).st_mtime_ns
         os.mkdir(work, 0o700)
         with ExitStack() as stack:
             lent = ambient.lent
@@ -76,7 +81,7 @@ def run(
             emulated = ambient.emulator.prepare(materials.helper, node.platform)
             sandbox = _sandbox(op, root, materials.tree(layers), ambient, mounts, emulated=emulated)
             _must_succeed(op, sandbox, mounts, materials, ambient, materials.tree(layers), sink, step, canceled)
-        layer, index = _take_layer(materials, upper, lowers, codec, mounts.secrets)
+        layer, index = _take_layer(node, layers, materials, upper, lowers, codec, mounts.secrets, since_ns)
         if not index.entries:
             snapshots.discard(made, materials.remove)
             return None
@@ -145,19 +150,51 @@ def _about_mounts(op: Run) -> Iterator[None]:
 
 
 def _take_layer(
-    materials: Materials, upper: str, lowers: Sequence[str], codec: Codec | None, secrets: Mapping[str, bytes]
+    node: Node,
+    layers: tuple[Digest, ...],
+    materials: Materials,
+    upper: str,
+    lowers: Sequence[str],
+    codec: Codec | None,
+    secrets: Mapping[str, bytes],
+    since_ns: int,
 ) -> tuple[LayerBlob, LayerIndex]:
     """The layer of what the step wrote, unless one of its secrets is in it. Raises `solve.secret-leak`."""
+    times = materials.times
+    settle = None
+    if not times.keep:
+        settle = {
+            "since_ns": since_ns,
+            "newest": materials.newest(layers),
+            "unsettled": [],
+            "keep_volatile": times.keep_volatile,
+        }
+
+    def take(stream: Readable) -> tuple[LayerBlob, LayerIndex]:
+        if codec is None or times.keep:
+            return take_tar(materials.store, stream, codec)
+        return take_run(stream, layers, _bases(node), materials, codec)
+
     if not secrets:
-        return materials.diff(upper, lowers, codec)
+        return materials.read_diff(upper, lowers, take, settle=settle)
     from aerogel.solve.leaks import LeakError, LeakScanner, path_at
 
+    scanner = LeakScanner(secrets)
     try:
-        return materials.diff(upper, lowers, codec, LeakScanner(secrets).watch)
+        return materials.read_diff(upper, lowers, lambda stream: take(scanner.watch(stream)), settle=settle)
     except LeakError as leak:
         offset = leak.offset
-        where = materials.read_diff(upper, lowers, lambda stream: path_at(stream, offset))
+        mark = None if settle is None else 0
+        where = materials.read_diff(upper, lowers, lambda stream: path_at(stream, offset), mark=mark)
         raise LeakError(offset, leak.name, where) from None
+
+
+def _bases(node: Node) -> int:
+    """How many of the layers that a step works on are those of the base image."""
+    at = node
+    while at.root is not None:
+        at = at.root
+    return len(content_of_node(at))
 
 
 def _sandbox(

@@ -125,7 +125,7 @@ def copying(
     """
     # A linked layer is made for any root: it sees none, so it follows no link and knows no names.
     target = LayerTree([]) if op.link else materials.tree(inputs[0])
-    options = options_of(op, target, materials.epoch_s)
+    options = options_of(op, target, materials.times.copied)
     found: dict[bytes, tuple[CopyItem, Source]] = {}
     with ExitStack() as stack:
         for number in range(1, len(inputs)):
@@ -133,7 +133,7 @@ def copying(
             source: Source
             if isinstance(where, Local | Http | Git):
                 tree = contexts[where.name] if isinstance(where, Local) else remotes.tree(where)
-                source = ContextContent(tree, materials.store.cache, materials.epoch_s)
+                source = ContextContent(tree, materials.store.cache, materials.times.copied)
                 unpack = op.unpack if isinstance(where, Local) else isinstance(where, Http) and where.unpack
                 its_options = options._replace(unpack=source.archives.entries if unpack else None)
                 stack.callback(source.close)
@@ -159,7 +159,7 @@ def making(op: Mkdir, layers: tuple[Digest, ...], materials: Materials) -> Copyi
     """Plans a WORKDIR: no items when the directory is there. Raises `copy.*` for a file in the way."""
     target = materials.tree(layers)
     owner = parse_owner(op.user, target) if op.user else (0, 0)
-    items = plan_directory(op.path, target, owner=owner, mode=0o755, epoch=materials.epoch_s)
+    items = plan_directory(op.path, target, owner=owner, mode=0o755, epoch=materials.times.copied)
     return Copying([(item, InlineContent(b"")) for item in items], materials)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +19,7 @@ from aerogel.files.tar import Readable
 from aerogel.files.tree import LayerTree
 from aerogel.oci.digest import Digest
 from aerogel.oci.types import Descriptor
+from aerogel.solve.times import COPIED_S, Times
 from aerogel.store.store import Store
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = ["FS", "Materials", "make_layer_root", "save_layer", "take_tar"]
 _T = TypeVar("_T")
 
 _ROOT_MODE = 0o755
+_TIMES = Times()
 
 FS = "fs"
 """The directory inside a snapshot that holds the layer's files."""
@@ -76,14 +78,15 @@ def _stack_key(layers: Sequence[Digest]) -> str:
 class Materials:
     """The layers of one build. `helper` starts the sandbox helper on first use."""
 
-    def __init__(self, store: Store, helper: Callable[[], Helper], epoch_s: int) -> None:
+    def __init__(self, store: Store, helper: Callable[[], Helper], times: Times = _TIMES) -> None:
         self.on_wait: Callable[[], object] | None = None
         """Called while another process does what is wanted here; may raise to give up."""
         self.store = store
         self.helper = helper
-        self.epoch_s = epoch_s
+        self.times = times
         self._lock = threading.Lock()
         self._indexes: dict[Digest, LayerIndex] = {}
+        self._newest: dict[Digest, int] = {}
         self._verified: set[Digest] = set()
 
     def tree(self, layers: Sequence[Digest]) -> LayerTree:
@@ -106,6 +109,13 @@ class Materials:
             with self._lock:
                 self._indexes[layer] = found
         return found
+
+    def newest(self, layers: Sequence[Digest]) -> int:
+        """The latest time in seconds that a file of the layers has, at least that of what COPY brings."""
+        for layer in layers:
+            if layer not in self._newest:
+                self._newest[layer] = max((entry.mtime for entry in self.index(layer).entries), default=COPIED_S)
+        return max([COPIED_S, *(self._newest[layer] for layer in layers)])
 
     def size(self, layer: Digest) -> int:
         """Bytes of the uncompressed tar; 0 for an unknown layer."""
@@ -276,9 +286,7 @@ class Materials:
             with self.open_tar(layer) as stream:
                 made, _ = take_tar(self.store, stream, codec)
         else:
-            made, _ = self.diff(
-                self.directories(layers[: position + 1])[-1], self.directories(layers[:position]), codec
-            )
+            made, _ = self.read_layer(layers, position, lambda stream: take_tar(self.store, stream, codec))
         if made.diff_id != layer:
             raise AerogelError(
                 f"layer `{layer}` gave `{made.diff_id}` when it was written again",
@@ -287,26 +295,34 @@ class Materials:
             )
         return Descriptor(media_type=made.media_type or "", digest=Digest(str(made.digest)), size=made.size or 0)
 
-    def diff(
+    def read_layer(self, layers: Sequence[Digest], position: int, take: Callable[[Readable], _T]) -> _T:
+        """What `take` makes of the tar of layer `position` of a stack, which it must read to its end.
+
+        It comes from a blob, or else from the layer's directory.
+        """
+        record = self.store.layers.record(layers[position])
+        if record is not None and record.blobs:
+            with self.open_tar(layers[position]) as stream:
+                return take(stream)
+        upper, lowers = self.directories(layers[: position + 1])[-1], self.directories(layers[:position])
+        return self.read_diff(upper, lowers, take, mark=self.index(layers[position]).mark)
+
+    def read_diff(
         self,
         upper: str,
         lowers: Sequence[str],
-        codec: Codec | None,
-        watch: Callable[[Readable], Readable] | None = None,
-    ) -> tuple[LayerBlob, LayerIndex]:
-        """The layer tar of an upper directory: stored when there is a codec, else only its diff id and index.
+        take: Callable[[Readable], _T],
+        *,
+        mark: int | None = None,
+        settle: Mapping[str, object] | None = None,
+    ) -> _T:
+        """What `take` makes of the layer tar of an upper directory, which it must read to its end.
 
-        `watch` may stand between the tar and its reader; what it raises at the end keeps the layer from being stored.
+        The directory is settled before (`files.settle`) with these arguments, or has been settled with this mark.
         """
-
-        def take(stream: Readable) -> tuple[LayerBlob, LayerIndex]:
-            return take_tar(self.store, stream if watch is None else watch(stream), codec)
-
-        return self.read_diff(upper, lowers, take)
-
-    def read_diff(self, upper: str, lowers: Sequence[str], take: Callable[[Readable], _T]) -> _T:
-        """What `take` makes of the layer tar of an upper directory, which it must read to its end."""
-        args = {"upper": upper, "lowers": list(lowers), "epoch": self.epoch_s}
+        args: dict[str, object] = {"upper": upper, "lowers": list(lowers), "mark": mark}
+        if settle is not None:
+            args["settle"] = dict(settle)
         return self._piped("diff", args, take)
 
     def through_pipe(self, job: str, args: dict[str, object], codec: Codec | None) -> tuple[LayerBlob, LayerIndex]:

@@ -221,14 +221,14 @@ def _seed(whole: _Step, asked: Asked, at: int, path: str) -> None:
     source: Source
     if isinstance(side, Local):
         tree = whole.contexts[side.name]
-        items = select(op, 1, tree, LayerTree([]), CopyOptions(epoch=whole.materials.epoch_s))
+        items = select(op, 1, tree, LayerTree([]), CopyOptions(epoch=whole.materials.times.copied))
         source = ContextContent(tree, whole.materials.store.cache)
     else:
         layers = whole.inputs[asked.input]
         merged = whole.materials.tree(layers)
         if chosen(merged, asked.source, at).kind != DIR:
             raise MountError(at, f"a cache cannot begin with a file, `{asked.source}`", code="solve.mount-source")
-        options = CopyOptions(keep_owner=True, epoch=whole.materials.epoch_s)
+        options = CopyOptions(keep_owner=True, epoch=whole.materials.times.copied)
         items = select(op, 1, merged, LayerTree([]), options)
         source = LayerContent(whole.materials, layers, merged)
     read_fd, write_fd = os.pipe()

@@ -463,7 +463,7 @@ class Solver:
         return {
             "op": msgspec.to_builtins(work.node.op),
             "platform": work.node.platform,
-            "epoch": self._materials.epoch_s,
+            "epoch": self._materials.times.kind,
             "inputs": [list(each) for each in work.inputs],
             "taken": [list(each) for each in self._keys.taken(work.node)],
             **work.facts,
