@@ -129,7 +129,11 @@ def check_build(
         return built_in_environment(name) if image is None else dict(map(_pair, image.config.config.env))
 
     options = checker.options(tree)
-    findings = list(checker.with_environment(environment).tree(tree, ignore, options))
+    findings = [
+        finding
+        for finding in checker.with_environment(environment).tree(tree, ignore, options)
+        if not _will_fail(finding, plan)
+    ]
     rule = next(rule for rule in RULES if rule.name == "InvalidBaseImagePlatform")
     for stage in plan.stages:
         if not isinstance(stage.base, ImageRef):
@@ -141,6 +145,14 @@ def check_build(
             if allowed(finding, rule, options, _NAMES):
                 findings.append(finding)
     return tuple(findings), options
+
+
+def _will_fail(finding: Finding, plan: Plan) -> bool:
+    """Whether the build is about to say the same as an error: the file is named, ignored, and needed."""
+    if finding.rule != "CopyIgnoredFile" or any(sign in finding.span.text for sign in "*?["):
+        return False
+    needed = (it.span for stage in plan.stages for it in stage.instructions)
+    return any(span.source is finding.span.source and span.start <= finding.span.start < span.end for span in needed)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aerogel.errors import EXIT_USAGE, AerogelError, Source
 
-__all__ = ["build_args", "default_dockerfile", "dockerfile_of", "read_source"]
+__all__ = ["build_args", "check_text", "default_dockerfile", "dockerfile_of", "read_source"]
 
 
 def read_source(name: str, folder: Path, stdin: int, code: str) -> Source:
@@ -45,11 +45,32 @@ def dockerfile_of(name: str, folder: Path) -> str:
 
 
 def build_args(given: Mapping[str, str | None], environment: Mapping[str, str]) -> dict[str, str]:
-    """`--build-arg NAME` takes the value of the environment; without one it is not set, as with docker."""
+    """`--build-arg NAME` takes the value of the environment; without one it is not set, as with docker.
+
+    Raises `build.not-utf-8`.
+    """
     found: dict[str, str] = {}
     for name, value in given.items():
         if value is not None:
             found[name] = value
         elif name in environment:
             found[name] = environment[name]
+    check_text("--build-arg", found)
     return found
+
+
+def check_text(flag: str, given: Mapping[str, str]) -> None:
+    """Raises `build.not-utf-8` for a name or value that no image's JSON can hold."""
+    for name, value in given.items():
+        data = f"{name}={value}".encode("utf-8", "surrogateescape")
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            what = "name" if error.start < len(name.encode("utf-8", "surrogateescape")) else "value"
+            shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            raise AerogelError(
+                f"the {what} of `{flag} {shown}` is not UTF-8: it has the byte `{data[error.start]:02x}`",
+                code="build.not-utf-8",
+                exit_status=EXIT_USAGE,
+                hints=["an image's configuration is JSON, which holds text only"],
+            ) from None

@@ -152,3 +152,30 @@ def test_the_same_words_for_every_command(run: Run) -> None:
         assert run("graph", *words)[:2] == drawn[:2], words
     for words in ([], ["."], ["docker"], ["docker/Dockerfile"]):
         assert run("format", *words)[1] == "FROM scratch\nCOPY x /\n"
+
+
+def test_an_ignored_source_is_told_once_by_a_build(run: Run) -> None:
+    Path("Dockerfile").write_text("FROM scratch AS other\nCOPY b.o /\nFROM scratch\nCOPY a.o /\n")
+    Path("a.o").touch()
+    Path(".dockerignore").write_text("*.o\n")
+    status, _, error = run("build", "--progress=plain", ".")
+    assert status == 1
+    assert error.count("CopyIgnoredFile") == 1  # that of the stage that is not built
+    assert error.count("COPY a.o /\n") == 1
+    assert "`.dockerignore` removes it: line 1, `*.o`" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--build-arg", "A=x\udcffy"], "the value of `--build-arg A` is not UTF-8: it has the byte `ff`"),
+        (["--label", "k=\udcc3("], "the value of `--label k` is not UTF-8: it has the byte `c3`"),
+        (["--label", "k\udcff=v"], "the name of `--label k\\xff` is not UTF-8: it has the byte `ff`"),
+        (["--annotation", "k=\udcff"], "the value of `--annotation k` is not UTF-8: it has the byte `ff`"),
+    ],
+)
+def test_values_that_are_no_text_are_refused_early(run: Run, words: list[str], message: str) -> None:
+    Path("Dockerfile").write_text("FROM nowhere.example/x\nARG A\n")
+    status, _, error = run("build", *words, ".")
+    hint = "hint: an image's configuration is JSON, which holds text only"
+    assert (status, error) == (2, f"error: {message}\n{hint}\n")
