@@ -4,6 +4,9 @@ import sys
 
 sys.path.insert(0, __file__.removesuffix("tools/start.py") + "src")
 
-from aerogel.cli.main import main
+try:
+    from aerogel.cli.main import main
 
-sys.exit(main())
+    sys.exit(main())
+except KeyboardInterrupt:  # before `main` looks after it
+    sys.exit(130)

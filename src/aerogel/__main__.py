@@ -2,6 +2,9 @@
 
 import sys
 
-from aerogel.cli.main import main
+try:
+    from aerogel.cli.main import main
 
-sys.exit(main())
+    sys.exit(main())
+except KeyboardInterrupt:  # before `main` looks after it
+    sys.exit(130)

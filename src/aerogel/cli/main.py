@@ -30,7 +30,7 @@ _BROKEN_PIPE_STATUS = 141
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command line and returns the exit status. Prints; never raises for what a user can cause."""
-    words = sys.argv[1:] if words is None else words
+    is_program, words = words is None, sys.argv[1:] if words is None else words
     if len(words) == 1 and words[0] in ("--version", "-v"):
         sys.stdout.write(f"aerogel version {__version__}\n")
         return 0
@@ -39,7 +39,10 @@ def main(words: Sequence[str] | None = None) -> int:
         status = run.command(list(words))
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the one place where everything ends
-        return run.failed(error)
+        _end_at_interrupt()
+        status = run.failed(error)
+    if "signal" in sys.modules:  # else so little was done that nothing can come between
+        (_end_at_interrupt if is_program else _raise_at_interrupt)()
     return status
 
 
@@ -71,6 +74,7 @@ class _Run:
             self._replay = Replay(words) if is_replayable(words) else None
             if self._replay is not None and self._replay.answer():
                 return 0
+        _end_at_interrupt()
         from aerogel.commands.table import find_command
         from aerogel.settings import load_settings
 
@@ -101,6 +105,7 @@ class _Run:
         from aerogel.redact import Redactor
 
         _catch_signals()
+        _raise_at_interrupt()
         redactor = Redactor()
         self._redact = redactor.text
         form = "quiet" if getattr(parsed.options, "quiet", False) else parsed.settings.progress
@@ -283,6 +288,43 @@ def _host_error(error: BaseException) -> AerogelError | None:
 
 def _name(filename: object) -> str:
     return filename.decode("utf-8", "surrogateescape") if isinstance(filename, bytes) else str(filename)
+
+
+def _end_at_interrupt() -> None:
+    """While there is nothing to clean up, an interrupt ends the process at once.
+
+    An exception amid imports would be shown by whatever code it hits, with a traceback. A process that was started
+    to ignore interrupts goes on ignoring them.
+    """
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and _is_main_thread():
+        signal.signal(signal.SIGINT, _end)
+
+
+def _raise_at_interrupt() -> None:
+    """From now on an interrupt unwinds the stack, so that clean-up runs."""
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is _end and _is_main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_main_thread() -> bool:
+    import _thread
+
+    main_thread = sys.modules.get("threading")
+    return main_thread is None or main_thread.main_thread().ident == _thread.get_ident()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    import os
+
+    try:
+        os.write(2, b"canceled\n")
+    finally:
+        os._exit(130)
 
 
 def _catch_signals() -> None:

@@ -167,3 +167,25 @@ def test_names_that_are_not_utf8_pass_through():
         cwd="/",
     )
     assert done.stdout == b"\xff" + __version__.encode() + b"\n"
+
+
+@pytest.mark.parametrize("number", [5, 6, 9, 20, 45, 70, 100])
+def test_an_interrupt_shows_no_traceback_however_early(number, tmp_path):
+    """The interrupt comes at the so-manyth import of a run."""
+    program = (
+        "import os, signal, sys\n"
+        "class Hook:\n"
+        f"    left = {number}\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        Hook.left -= 1\n"
+        "        if Hook.left == 0:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Hook())\n"
+        "from aerogel.cli.main import main\n"
+        "sys.exit(main())\n"
+    )
+    environ = {"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, "images", "--json"], env=environ, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "canceled\n")
