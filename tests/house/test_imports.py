@@ -18,7 +18,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
 FLOORS = (
     ("errors", "flag", "redact", "witness"),
     ("events", "settings"),
-    ("net", "oci", "dockerfile", "sandbox"),
+    ("net", "oci", "dockerfile", "sandbox", "bake"),
     ("files", "graph", "registry"),
     ("store", "debian", "lint"),
     ("solve", "export", "runtime"),

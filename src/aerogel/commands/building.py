@@ -1,52 +1,48 @@
-"""One build from its options to an image in the store: the pieces of `aerogel build`, in order.
+"""Builds from their options to images in the store: the pieces of `aerogel build`, in order.
 
-Read the Dockerfile, plan the stages, find the bases (in parallel), lower, solve, put the image in the store.
+Read the Dockerfile, plan the stages, find the bases (in parallel), lower, for each platform; solve all at once, put
+the images in the store. Several builds (`aerogel bake`) go the same way together, so what they share is done once.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-
-import msgspec
+from typing import NamedTuple
 
 from aerogel.commands import lending
 from aerogel.commands.ambient import ambient
-from aerogel.commands.bases import Bases
 from aerogel.commands.build_model import Build, BuildResult, StepResult
-from aerogel.commands.checking import Checker, check_build, warn
+from aerogel.commands.checking import Checker
 from aerogel.commands.contexts import Contexts
-from aerogel.commands.epoch import resolve_epoch
 from aerogel.commands.exporting import Exporter
+from aerogel.commands.prepared import Places, Prepared, Ready, parse_platforms
 from aerogel.commands.remotes import open_remotes
-from aerogel.commands.source import build_args, check_text
+from aerogel.commands.source import build_args
 from aerogel.commands.testimony import testify
 from aerogel.commands.world import World
-from aerogel.dockerfile.ast import Dockerfile, Run
 from aerogel.dockerfile.parse import parse
-from aerogel.errors import EXIT_USAGE, AerogelError
-from aerogel.events import Warned
+from aerogel.errors import EXIT_USAGE, AerogelError, Source
 from aerogel.export.image import Exported, finish
-from aerogel.files.host import HostTree
-from aerogel.graph.ops import Base, Local, Node
-from aerogel.graph.request import Request
-from aerogel.graph.stages import ContextRef, ImageRef, Plan, SourceRef, plan
-from aerogel.graph.steps import Graph, Step, lower
+from aerogel.graph.ops import Base, Node, Run
+from aerogel.graph.scope import PROXY_ARGS
+from aerogel.graph.steps import Step
 from aerogel.lint.rule import Checked
 from aerogel.oci.digest import Digest
 from aerogel.oci.platform import Platform
+from aerogel.sandbox.emulator import Emulator
 from aerogel.sandbox.spec import Mount
+from aerogel.solve.ambient import Ambient
 from aerogel.solve.keys import Keys
 from aerogel.solve.materials import Materials
 from aerogel.solve.remotes import Remotes
-from aerogel.solve.solver import Options, Solver
+from aerogel.solve.solver import Options, Outcome, Solver
 from aerogel.solve.stamp import stamp
 from aerogel.solve.times import Times
 
-__all__ = ["Builder"]
+__all__ = ["Builder", "build_together"]
 
 
 @contextmanager
@@ -60,14 +56,31 @@ def _usage() -> Iterator[None]:
 
 
 class Builder:
-    """Options made ready, and `build`. Raises AerogelError `build.*` for options that cannot be used."""
+    """Options made ready, and `build`. Raises AerogelError `build.*` for options that cannot be used.
 
-    def __init__(self, options: Build, world: World) -> None:
+    `name` is what progress calls the build among others, `dockerfile` a Dockerfile that is no file, `links` are named
+    contexts that are other builds.
+    """
+
+    def __init__(
+        self,
+        options: Build,
+        world: World,
+        *,
+        name: str = "",
+        dockerfile: Source | None = None,
+        links: Mapping[str, Builder] | None = None,
+    ) -> None:
         self.options = options
         self.world = world
+        self.name = name
+        self._inline = dockerfile
+        self.links = links or {}
         self.exporter = Exporter(options, world)
         with _usage():
-            self.platform = Platform.parse(options.platform or world.settings.platform or str(Platform.host()))
+            text = options.platform or world.settings.platform or str(Platform.host())
+            self.platforms = parse_platforms(text) or (Platform.host(),)
+        self.platform = self.platforms[0]
         if options.timestamps not in ("image", "keep"):
             raise AerogelError(
                 f"`--timestamps={options.timestamps}` is unknown",
@@ -76,8 +89,6 @@ class Builder:
                 exit_status=EXIT_USAGE,
             )
         self.build_args = build_args(options.build_arg, world.settings.environment)
-        check_text("--label", options.label)
-        check_text("--annotation", options.annotation)
         self.lent = lending.lent_of(options, world)
         for flag, path in (("--iidfile", options.iidfile), ("--metadata-file", options.metadata_file)):
             if path == "-":
@@ -90,18 +101,17 @@ class Builder:
 
     def build(self) -> tuple[BuildResult, Exported]:
         """Builds; the image is in the store afterwards, under its names."""
-        with self._sources() as (contexts, remotes):
-            return self._build(contexts, remotes)
+        return build_together([self])[0]
 
     def check(self) -> Checked:
         """The findings of `aerogel lint` for this build; nothing is built and no base is looked for."""
-        with self._sources() as (contexts, _):
-            source = contexts.dockerfile()
+        with self.sources() as (contexts, _):
             checker = Checker(build_args=self.build_args, platform=str(self.platform))
-            return checker.file(source, contexts.ignore())
+            return checker.file(self._source(contexts), contexts.ignore())
 
     @contextmanager
-    def _sources(self) -> Iterator[tuple[Contexts, Remotes]]:
+    def sources(self) -> Iterator[tuple[Contexts, Remotes]]:
+        """The contexts, and what fetches from elsewhere."""
         with ExitStack() as stack:
             remotes = open_remotes(self.world, self.lent)
             stack.callback(remotes.close)
@@ -109,150 +119,242 @@ class Builder:
             stack.callback(contexts.close)
             yield contexts, remotes
 
-    def _build(self, contexts: Contexts, remotes: Remotes) -> tuple[BuildResult, Exported]:
-        dockerfile = parse(contexts.dockerfile())
-        request = Request(
-            target=self.options.target,
-            build_args=self.build_args,
-            platform=str(self.platform),
-            build_platform=str(Platform.host()),
-            contexts=contexts.names,
-            image_contexts=frozenset(contexts.images),
-            network=lending.parse_network(self.options.network),
-            hosts=lending.parse_hosts(self.options.add_host),
-            allow=lending.parse_allow(self.options.allow),
+    def _source(self, contexts: Contexts) -> Source:
+        return contexts.dockerfile() if self._inline is None else self._inline
+
+    def ready(self, contexts: Contexts, remotes: Remotes, places: Places, links: Mapping[str, Ready]) -> Ready:
+        """The build with its sources."""
+        return Ready(
+            self.options,
+            self.world,
+            parse(self._source(contexts)),
+            self.build_args,
+            contexts,
+            remotes,
+            platform=self.platform,
+            places=places,
+            links=links,
+            materials=lambda epoch_s: Materials(self.world.store, self.world.helper, self._times(epoch_s)),
         )
-        setting = self.world.settings.source_date_epoch
-        epoch_s, arguments = resolve_epoch(dockerfile, request, setting, contexts, remotes)
-        request = msgspec.structs.replace(request, build_args=arguments)
-        materials = Materials(self.world.store, self.world.helper, self._times(epoch_s))
-        bases = Bases(self.world, materials, contexts.images, pull=self.options.pull, stages=_names(dockerfile))
-        planned = self._plan(dockerfile, request, bases)
-        graph = lower(planned, bases.resolve)
-        for diagnostic in graph.diagnostics:
-            self.world.sink.emit(Warned(diagnostic))
-        self._check(dockerfile, planned, bases, contexts)
-        solver = self._solver(graph, materials, bases, contexts, remotes)
-        outcome = stamp(solver.solve(graph.target.node), materials, self.exporter.codec)
-        finished = finish(graph.target, outcome, self.options.label, materials.times.epoch_s)
-
-        def stage_layers(name: str) -> list[tuple[Digest, ...]] | None:
-            chain = _chain(graph.target.node)
-            for stage in planned.stages:
-                found = solver.peek(graph.stages[stage.index].node) if stage.name == name else None
-                if found is not None and graph.stages[stage.index].node.digest in chain:
-                    return [found.layers]
-            return None
-
-        image = self.exporter.take([finished], materials, stage_layers)
-        self.world.store.sync()
-        result = self._result(graph, planned, solver, materials, image)
-        if all(step.status in ("CACHED", "SKIPPED") for step in result.steps):
-            testify(self.options, self.world, contexts, graph, solver, image, self.exporter.references)
-        return result, image
 
     def _times(self, epoch_s: int) -> Times:
         if self.options.timestamps == "keep":
             return Times(int(time.time()), keep=True, keep_volatile=True)
         return Times(epoch_s, keep_volatile=self.options.keep_volatile)
 
-    def _check(self, dockerfile: Dockerfile, planned: Plan, bases: Bases, contexts: Contexts) -> None:
-        """Warns of what the rules find, now that the bases are known."""
-        checker = Checker(build_args=self.build_args, platform=str(self.platform))
-        images = {
-            stage.base.name: bases.resolve(stage.base, stage.platform, stage.stage.base.span)
-            for stage in planned.stages
-            if isinstance(stage.base, ImageRef)
-        }
-        findings, options = check_build(checker, dockerfile, contexts.ignore(), planned, images)
-        warn(findings, self.world.sink, options)
+    def sharing(self, ready: Ready) -> tuple[object, ...]:
+        """Builds for which this is equal can be solved together: their steps see the same of the host."""
+        lent = self.lent._replace(logs=None)
+        proxies = {name: value for name, value in self.build_args.items() if name in PROXY_ARGS}
+        return (ready.materials.times.kind, lent, proxies, self.exporter.codec)
 
-    def _plan(self, dockerfile: Dockerfile, request: Request, bases: Bases) -> Plan:
-        """The plan with the ONBUILD instructions of its images, which may need more stages and more images."""
-        triggers: dict[tuple[SourceRef, str], tuple[str, ...]] = {}
-        while True:
-            planned = plan(dockerfile, request, triggers)
-            bases.will_run = any(isinstance(each, Run) for stage in planned.stages for each in stage.stage.instructions)
-            self._prefetch(planned, bases)
-            known = dict(triggers)
-            for each in planned.stages:
-                if isinstance(each.base, ImageRef) or (
-                    isinstance(each.base, ContextRef) and each.base.name in request.image_contexts
-                ):
-                    config = bases.resolve(each.base, each.platform, each.stage.base.span).config
-                    if config.config.on_build:
-                        triggers[each.base, each.platform] = config.config.on_build
-            if triggers == known:
-                return planned
+    def no_cache(self, step: Step) -> bool:
+        """Whether the step's stage ignores kept results."""
+        return self.options.no_cache or step.stage in {name.lower() for name in self.options.no_cache_filter}
 
-    def _prefetch(self, planned: Plan, bases: Bases) -> None:
-        """Finds all bases at the same time; a fault is raised for the first in the order of the file."""
-        wanted = [
-            (each.base, each.platform, each.stage.base.span)
-            for each in planned.stages
-            if isinstance(each.base, ImageRef)
-        ]
-        if len({(ref.name, platform) for ref, platform, _ in wanted}) < 2:
-            return
-        with ThreadPoolExecutor(max_workers=4, thread_name_prefix="base") as pool:
-            for future in [pool.submit(bases.resolve, *each) for each in wanted]:
-                future.result()
-
-    def _trees(self, graph: Graph, contexts: Contexts) -> dict[str, HostTree]:
-        """The local contexts that some step reads."""
-        sides = (side.op for step in graph.steps for side in step.node.inputs)
-        return {name: contexts.tree(name) for name in sorted({op.name for op in sides if isinstance(op, Local)})}
-
-    def _solver(self, graph: Graph, materials: Materials, bases: Bases, contexts: Contexts, remotes: Remotes) -> Solver:
-        trees = self._trees(graph, contexts)
-        stages = {name.lower() for name in self.options.no_cache_filter}
-
-        def no_cache(step: Step) -> bool:
-            return self.options.no_cache or step.stage in stages
+    def ambient(self, ready: Ready) -> Ambient:
+        """What the steps see of the host."""
 
         def mirror_mounts() -> tuple[Mount, ...]:
             from aerogel.distroless.apt import mirror_mounts
             from aerogel.distroless.recipe import RELEASES
 
-            return mirror_mounts(bases.sources(), RELEASES[0].suite)
+            return mirror_mounts(ready.bases.sources(), RELEASES[0].suite)
 
-        options = Options(
-            codec=self.exporter.codec,
-            exported=_chain(graph.target.node),
-            jobs=self.world.settings.jobs or len(os.sched_getaffinity(0)),
-            no_cache=no_cache,
-            numbers=self.world.take_numbers,
-        )
-        host = ambient(self.world.settings, self.build_args, mirror_mounts, self.lent)
-        keys = Keys(trees, remotes, materials.times.kind)
-        return Solver(graph.steps, materials, keys, trees, remotes, host, self.world.sink, options)
+        return ambient(self.world.settings, self.build_args, mirror_mounts, self.lent)
+
+    def export(
+        self, ready: Ready, prepared: Sequence[Prepared], solver: Solver, outcomes: Mapping[str, Outcome]
+    ) -> tuple[BuildResult, Exported]:
+        """Puts the results of all platforms in the store. Raises `store.*`, `build.bad-squash`."""
+        materials = ready.materials
+        finished = []
+        for each in prepared:
+            target = each.graph.target
+            outcome = stamp(outcomes[target.node.digest], materials, self.exporter.codec)
+            finished.append(finish(target, outcome, self.options.label, materials.times.epoch_s))
+
+        def stage_layers(name: str) -> list[tuple[Digest, ...]] | None:
+            found = [_layers_of(name, each, solver) for each in prepared]
+            return (
+                [layers for layers in found if layers is not None]
+                if all(layers is not None for layers in found)
+                else None
+            )
+
+        image = self.exporter.take(finished, materials, stage_layers)
+        return self._result(prepared, solver, materials, image), image
 
     def _result(
-        self, graph: Graph, planned: Plan, solver: Solver, materials: Materials, image: Exported
+        self, prepared: Sequence[Prepared], solver: Solver, materials: Materials, image: Exported
     ) -> BuildResult:
         sizes: dict[str, int] = {}
-        for stage in planned.stages:
-            outcome = solver.peek(graph.stages[stage.index].node)
-            if outcome is not None:
-                sizes[stage.name] = sum(materials.size(layer) for layer in outcome.layers)
+        steps: dict[str, Step] = {}
+        for each in prepared:
+            for stage in each.planned.stages:
+                outcome = solver.peek(each.graph.stages[stage.index].node)
+                if outcome is not None:
+                    name = stage.name if len(prepared) == 1 else f"{stage.name} {each.platform}"
+                    sizes[name] = sum(materials.size(layer) for layer in outcome.layers)
+            for step in each.steps():
+                steps.setdefault(step.node.digest, step)
         return BuildResult(
             image_id=image.image_id,
             descriptor=image.descriptor,
             references=tuple(reference.familiar() for reference in self.exporter.references),
-            platform=str(self.platform),
+            platform=",".join(str(each.platform) for each in prepared),
             size=image.size,
             layers=image.layers,
             steps=tuple(
                 StepResult(stage=step.stage, name=step.title, status=solver.statuses.get(step.node.digest, "SKIPPED"))
-                for step in graph.steps
+                for step in steps.values()
                 if not isinstance(step.node.op, Base)
             ),
             stages=sizes,
         )
 
 
-def _names(dockerfile: Dockerfile) -> tuple[str, ...]:
-    return tuple(stage.name for stage in dockerfile.stages if stage.name)
+class _Job(NamedTuple):
+    """A build of a run, with its graphs."""
+
+    builder: Builder
+    ready: Ready
+    prepared: list[Prepared]
+
+
+def build_together(builders: Sequence[Builder]) -> list[tuple[BuildResult, Exported]]:
+    """Builds all; each step that several of them have is done once. The results are in the given order.
+
+    Links that are not in the list are solved as far as others read them, and nothing of them is kept.
+    """
+    world = builders[0].world
+    with ExitStack() as stack:
+        places = Places()
+        known: dict[int, Ready] = {}
+
+        def ready_of(builder: Builder) -> Ready:
+            if id(builder) not in known:
+                links = {name: ready_of(link) for name, link in builder.links.items()}
+                contexts, remotes = stack.enter_context(builder.sources())
+                known[id(builder)] = builder.ready(contexts, remotes, places, links)
+            return known[id(builder)]
+
+        jobs = []
+        for builder in builders:
+            ready = ready_of(builder)
+            jobs.append(_Job(builder, ready, [ready.prepare(platform) for platform in builder.platforms]))
+        _label(jobs)
+        made: dict[int, tuple[BuildResult, Exported]] = {}
+        for group in _groups(jobs):
+            solver, outcomes = _solve(group, list(known.values()), world)
+            for job in group:
+                made[id(job.builder)] = job.builder.export(job.ready, job.prepared, solver, outcomes)
+            world.store.sync()
+            if len(jobs) == 1 and len(jobs[0].prepared) == 1:
+                _testify(jobs[0], solver, *made[id(jobs[0].builder)])
+        return [made[id(builder)] for builder in builders]
+
+
+def _testify(job: _Job, solver: Solver, result: BuildResult, image: Exported) -> None:
+    if all(step.status in ("CACHED", "SKIPPED") for step in result.steps):
+        options, world = job.builder.options, job.builder.world
+        graph = job.prepared[0].graph
+        testify(options, world, job.ready.contexts, graph, solver, image, job.builder.exporter.references)
+
+
+def _groups(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
+    """Builds that can be solved together, in the order of the first of each group."""
+    groups: list[tuple[tuple[object, ...], list[_Job]]] = []
+    for job in jobs:
+        sharing = job.builder.sharing(job.ready)
+        found = next((group for key, group in groups if key == sharing), None)
+        if found is None:
+            groups.append((sharing, [job]))
+        else:
+            found.append(job)
+    yield from (group for _, group in groups)
+
+
+def _label(jobs: Sequence[_Job]) -> None:
+    """Says in the titles of steps whose they are, unless they are everybody's."""
+    owners: dict[str, list[str]] = {}
+    parts = [(job, prepared) for job in jobs for prepared in job.prepared]
+    labels = [
+        " ".join(part for part in (job.builder.name, str(prepared.platform) if len(job.prepared) > 1 else "") if part)
+        for job, prepared in parts
+    ]
+    for label, (_, prepared) in zip(labels, parts, strict=True):
+        for digest in dict.fromkeys(step.node.digest for step in prepared.steps()):
+            owners.setdefault(digest, []).append(label)
+    for step in {id(step): step for _, prepared in parts for step in prepared.steps()}.values():
+        whose = owners[step.node.digest]
+        if any(whose) and (len(whose) < len(parts) or len(parts) == 1):
+            step.title = f"[{', '.join(whose[:3])}{', ...' if len(whose) > 3 else ''}] {step.title}"
+
+
+def _solve(jobs: Sequence[_Job], all_ready: Sequence[Ready], world: World) -> tuple[Solver, dict[str, Outcome]]:
+    """Runs the graphs of several builds as one."""
+    steps: list[Step] = []
+    forced: set[str] = set()
+    for job in jobs:
+        own = [step for prepared in job.prepared for step in prepared.steps()]
+        forced |= {step.node.digest for step in own if job.builder.no_cache(step)}
+        steps += own
+    targets = {each.graph.target.node.digest: each.graph.target.node for job in jobs for each in job.prepared}
+    exported = frozenset[str]().union(*(_chain(node) for node in targets.values()))
+    first = jobs[0]
+    trees = {name: tree for ready in all_ready for name, tree in ready.trees(steps).items()}
+    options = Options(
+        codec=first.builder.exporter.codec,
+        exported=exported,
+        jobs=world.settings.jobs or len(os.sched_getaffinity(0)),
+        no_cache=lambda step: step.node.digest in forced,
+        numbers=world.take_numbers,
+    )
+    materials, remotes = first.ready.materials, first.ready.remotes
+    keys = Keys(trees, remotes, materials.times.kind, world.store.builds.selections)
+    host = first.builder.ambient(first.ready)
+    solver = Solver(steps, materials, keys, trees, remotes, host, world.sink, options)
+    _check_emulation(steps, list(targets.values()), forced, solver, host.emulator, world)
+    nodes = list(targets.values())
+    return solver, dict(zip(targets, solver.solve_all(nodes), strict=True))
+
+
+def _check_emulation(
+    steps: Sequence[Step],
+    targets: Sequence[Node],
+    forced: set[str],
+    solver: Solver,
+    emulator: Emulator,
+    world: World,
+) -> None:
+    """Says before anything runs that a RUN is for a machine that this host cannot be. Raises `sandbox.no-emulation`."""
+    foreign = [step for step in steps if isinstance(step.node.op, Run) and not _is_host(step.node.platform)]
+    if not foreign or (not forced and all(solver.peek(node) is not None for node in targets)):
+        return
+    for step in foreign:
+        try:
+            emulator.prepare(world.helper, step.node.platform)
+        except AerogelError as error:
+            if step.node.digest not in forced and solver.peek(step.node) is not None:
+                continue
+            step.place(error)
+            raise
+
+
+def _is_host(platform: str) -> bool:
+    return Platform.parse(platform) == Platform.host()
+
+
+def _layers_of(name: str, prepared: Prepared, solver: Solver) -> tuple[Digest, ...] | None:
+    """The layers of a stage that the target is built from."""
+    chain = _chain(prepared.graph.target.node)
+    for stage in prepared.planned.stages:
+        node = prepared.graph.stages[stage.index].node
+        found = solver.peek(node) if stage.name == name and node.digest in chain else None
+        if found is not None:
+            return found.layers
+    return None
 
 
 def _chain(node: Node) -> frozenset[str]:

@@ -88,7 +88,9 @@ class Contexts:
         """What makes a context the same as one of another build: where it is, and which files of it count."""
         wanted = self._wanted.get(name)
         if isinstance(wanted, Path):
-            return ("host", str(wanted.resolve()), *(str(path) for path in self._ignore_files(name) if path.is_file()))
+            own = self._dockerfile if name == MAIN else None
+            ignore = own.with_name(f"{own.name}.dockerignore") if own is not None else None
+            return ("host", str(wanted.resolve()), str(ignore) if ignore is not None and ignore.is_file() else "")
         return ("remote", repr(wanted)) if wanted is not None else ("stdin", str(id(self)))
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from aerogel.oci.types import to_dict
 from aerogel.solve.materials import Materials
 from aerogel.store.images import ImageMeta
 
-__all__ = ["Exporter"]
+__all__ = ["Exporter", "write_whole"]
 
 StageLayers = Callable[[str], Sequence[Sequence[Digest]] | None]
 """The layers of a stage by its name, one list for each platform; None when the image is not built from it."""
@@ -115,9 +115,9 @@ class Exporter:
         write_outputs(self.outputs, self._images, self._materials, self.references, streams.stdout, self._world.sink)
         self._push(self._images)
         if self._options.iidfile:
-            _write(self._options.iidfile, result.image_id)
+            write_whole(self._options.iidfile, result.image_id)
         if self._options.metadata_file:
-            _write(self._options.metadata_file, self._metadata(result, self._images))
+            write_whole(self._options.metadata_file, self.metadata(result))
 
     def _names_to_push(self) -> list[tuple[Reference, Variant]]:
         """Where images go besides the local store."""
@@ -151,13 +151,12 @@ class Exporter:
                 descriptor = images.form(variant).descriptor
                 push_image(self._world, registries, descriptor, name, number=self._world.take_numbers())
 
-    def _metadata(self, result: BuildResult, images: Images) -> str:
-        """The keys that buildx writes, of the first image."""
+    def metadata(self, result: BuildResult) -> str:
+        """The keys that buildx writes; an index has no config."""
         import json
 
-        del images
         found: dict[str, object] = {
-            "containerimage.config.digest": result.image_id,
+            **({} if "," in result.platform else {"containerimage.config.digest": result.image_id}),
             "containerimage.digest": result.descriptor.digest,
             "containerimage.descriptor": to_dict(result.descriptor),
         }
@@ -173,7 +172,7 @@ def _untagged(name: Reference) -> Reference:
     return msgspec.structs.replace(name, tag=None)
 
 
-def _write(path: str, text: str) -> None:
+def write_whole(path: str, text: str) -> None:
     """Whole or not at all."""
     import os
 

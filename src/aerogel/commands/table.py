@@ -28,6 +28,13 @@ COMMANDS = (
         group=BUILD,
         aliases=("buildx build", "buildx b", "image build", "builder build"),
     ),
+    Command(
+        "bake",
+        "bake",
+        "Build the targets of a bake or compose file in one go",
+        group=BUILD,
+        aliases=("buildx bake", "buildx f"),
+    ),
     Command("run", "run", "Run a command in an image", group=BUILD, aliases=("container run",)),
     Command("lint", "lint", "Check Dockerfiles against the rules of docker's build checks", group=FILES),
     Command("graph", "graphing", "Show the build graph of a Dockerfile", group=FILES),

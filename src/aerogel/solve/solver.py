@@ -126,7 +126,7 @@ class Solver:
         self._slots = threading.BoundedSemaphore(max(1, options.jobs))
         self._canceled = threading.Event()
         self._first_error: BaseException | None = None
-        self._target: Node | None = None
+        self._targets: list[Node] = []
         self.statuses: dict[str, str] = {}
         self.runs: dict[str, StepRun] = {}
         """By node digest, of the steps that were looked at."""
@@ -136,13 +136,18 @@ class Solver:
 
     def solve(self, node: Node) -> Outcome:
         """The result of the node. Raises the error of the first step that failed, with the span of its instruction."""
-        self._target = node
+        return self.solve_all([node])[0]
+
+    def solve_all(self, nodes: Sequence[Node]) -> list[Outcome]:
+        """The results of several nodes, worked at together. Raises as `solve`."""
+        self._targets = list(nodes)
         self._check_contexts()
         try:
-            future = self._demand(node)
-            while not future.done():
-                # A wait without a limit would keep Ctrl-C waiting as well.
-                self._wait(future, 0.2)
+            futures = [self._demand(node) for node in nodes]
+            for future in futures:
+                while not future.done():
+                    # A wait without a limit would keep Ctrl-C waiting as well.
+                    self._wait(future, 0.2)
         except BaseException:
             self._canceled.set()
             raise
@@ -151,7 +156,7 @@ class Solver:
         if self._first_error is not None:
             raise self._first_error
         self._report_skipped(list(self._steps))
-        return future.result()
+        return [future.result() for future in futures]
 
     def key(self, node: Node) -> Digest:
         """The key under which the result of a node is kept."""
@@ -207,7 +212,9 @@ class Solver:
 
     def _covered(self, node: Node) -> list[str]:
         """The steps that nothing asks for, now that the result of this one is known."""
-        if self._target is not None and node.digest == self._target.digest:
+        if len(self._targets) > 1:
+            return []  # told at the end: another result may still need them
+        if self._targets and node.digest == self._targets[0].digest:
             return [digest for digest in self._steps if digest != node.digest]
         elsewhere = {
             each.digest for _, step in self._steps.values() for side in step.node.inputs[1:] for each in _down(side)
