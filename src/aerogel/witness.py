@@ -20,6 +20,27 @@ from _blake2 import blake2b
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Protocol
+
+    class Status(Protocol):
+        """The state of a file: `os.stat_result` and what is made of it."""
+
+        @property
+        def st_mode(self) -> int: ...
+        @property
+        def st_dev(self) -> int: ...
+        @property
+        def st_ino(self) -> int: ...
+        @property
+        def st_uid(self) -> int: ...
+        @property
+        def st_gid(self) -> int: ...
+        @property
+        def st_size(self) -> int: ...
+        @property
+        def st_mtime_ns(self) -> int: ...
+        @property
+        def st_ctime_ns(self) -> int: ...
 
     Identity = tuple[int, ...]
     Facts = tuple[dict[str, Identity | None], dict[str, Identity | None], list[tuple[str, "Listings"]]]
@@ -96,7 +117,7 @@ def touch(facts: Facts) -> None:
             os.utime(path)
 
 
-def row(name: bytes, status: os.stat_result) -> tuple[bytes | int, ...]:
+def row(name: bytes, status: Status) -> tuple[bytes | int, ...]:
     """What is compared of one name in a directory. A directory is its own listing: times and size do not count."""
     mode = status.st_mode
     if stat.S_ISDIR(mode):

@@ -299,7 +299,7 @@ class Contexts:
         if name not in self._trees:
             place = self.place(name)
             title = "build context" if name == MAIN else f"context `{name}`"
-            known = self._world.settings.cache / "digests-v1"
+            known = self._world.settings.cache / "digests-v2"
             digests = DigestCache(known if place.is_host else Path(self._world.store.scratch.name()))
             self._trees[name] = HostTree(place.path, ignore=self.ignore(name), digests=digests, title=title)
         return self._trees[name]

@@ -4,9 +4,14 @@ An unchanged file is never read twice: its digest is kept by (device, inode, siz
 set by a program, so a changed file is never missed; a file that changed within the last clock ticks is not kept, since
 it might change again within the same one. Standard library only.
 
-The store is one file of fixed records, only appended to, under flock(2); a torn end starts it anew::
+The store is one file, a table that is asked in place: no run loads what it does not ask for::
 
-    <path>      magic, then records of 72 bytes: device, inode, size, mtime, ctime (u64, the times signed), SHA-256
+    <path>      magic, number of records; then slots of 80 bytes, a power of two, at most half of them used: device,
+                inode, size, mtime, ctime (u64), SHA-256, 8 bytes of a digest of these; the first free slot after
+                the place that the key gives
+
+A record that a power cut left torn does not fit its digest and counts as absent. Writers hold flock(2); a table that
+is too small is replaced by a bigger one.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
@@ -25,13 +30,23 @@ from aerogel.errors import AerogelError
 from aerogel.files.copy import CopyItem
 from aerogel.files.entry import REG, shown
 
-__all__ = ["DigestCache", "Digests", "changed", "content_key"]
+__all__ = ["DigestCache", "Digests", "Status", "changed", "content_key"]
 
-_MAGIC = b"aerogel digests 1\n"
-_RECORD = struct.Struct("<QQQqq32s")
+_MAGIC = b"aerogel digests 2"
+_HEAD = struct.Struct("<20sQ4x")
+_KEY = struct.Struct("<QQQQQ")
+_SLOT = 80
+_CHECK = 8
+_KEYS = 40
+_FIRST_SLOTS = 1 << 12
+_MAX_SLOTS = 1 << 21
+"""A table of 168 MB; a fuller one is begun anew."""
+_U64 = (1 << 64) - 1
+_MIX = 0x9E3779B97F4A7C15
+_PENDING = 4096
+"""Digests that are held back before they are written."""
 _RACY_NS = 50_000_000
 """A change so recent may share its time stamp with the next one: kernels tick every 1 to 10 ms."""
-_MAX_BYTES = 64 << 20
 _CHUNK = 1 << 17
 
 
@@ -41,23 +56,39 @@ class Digests(Protocol):
     def digest(self, path: bytes) -> bytes: ...
 
 
+class Status(Protocol):
+    """What the cache asks of the state of a file: `os.stat_result` and what is made of it."""
+
+    @property
+    def st_dev(self) -> int: ...
+    @property
+    def st_ino(self) -> int: ...
+    @property
+    def st_size(self) -> int: ...
+    @property
+    def st_mtime_ns(self) -> int: ...
+    @property
+    def st_ctime_ns(self) -> int: ...
+
+
 class DigestCache:
-    """The remembered digests of one store; threads may share it. A cache that cannot be read is begun anew."""
+    """The remembered digests of one store; threads may share it. A cache that cannot be used costs time only."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._known: dict[tuple[int, int, int, int, int], bytes] | None = None
-        self._new: list[bytes] = []
+        self._table: _Table | None = None
+        self._is_open = False
+        self._new: dict[bytes, bytes] = {}
 
-    def digest(self, status: os.stat_result, open_file: Callable[[], int], name: bytes) -> bytes:
+    def digest(self, status: Status, open_file: Callable[[], int], name: bytes) -> bytes:
         """The SHA-256 of a file that `status` (of lstat) describes; `open_file` is called if it must be read.
 
         Raises AerogelError `context.changed` if it changes meanwhile.
         """
-        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        key = _key(status)
         with self._lock:
-            found = self._load().get(key)
+            found = self._new.get(key) or self._find(key)
         if found is not None:
             return found
         # Asked before reading: a change during it could still have the time stamp of the one before.
@@ -68,49 +99,185 @@ class DigestCache:
             after = os.fstat(fd)
         finally:
             os.close(fd)
-        if (after.st_dev, after.st_ino, after.st_size, after.st_mtime_ns, after.st_ctime_ns) != key:
+        if _key(after) != key:
             raise changed(name)
         if is_settled:
             with self._lock:
-                self._load()[key] = found
-                self._new.append(_RECORD.pack(*key, found))
+                self._new[key] = found
+                if len(self._new) >= _PENDING:
+                    self._write()
         return found
 
     def save(self) -> None:
-        """Appends what is new; harmless to lose, so an error of the disk is no error of the build."""
+        """Writes what is new; harmless to lose, so an error of the disk is no error of the build."""
         with self._lock:
-            new, self._new = self._new, []
+            self._write()
+            table, self._table, self._is_open = self._table, None, False
+        if table is not None:
+            table.close()
+
+    def _find(self, key: bytes) -> bytes | None:
+        if not self._is_open:
+            self._is_open = True
+            try:
+                self._table = _Table.open(self._path, os.O_RDONLY)
+            except OSError:
+                self._table = None
+        try:
+            return self._table.find(key) if self._table is not None else None
+        except OSError:
+            return None
+
+    def _write(self) -> None:
+        new, self._new = self._new, {}
         if not new:
             return
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            size = os.fstat(fd).st_size
-            if size > _MAX_BYTES or ((size - len(_MAGIC)) % _RECORD.size and size):
-                os.ftruncate(fd, 0)
-                size = 0
-            data = memoryview((b"" if size else _MAGIC) + b"".join(new))
-            while data:
-                data = data[os.write(fd, data) :]
+            _Table.add(self._path, new)
         except OSError:
             return
         finally:
-            os.close(fd)
+            # A bigger table may have taken the place of the one that is open.
+            table, self._table, self._is_open = self._table, None, False
+            if table is not None:
+                table.close()
 
-    def _load(self) -> dict[tuple[int, int, int, int, int], bytes]:
-        if self._known is None:
-            try:
-                data = self._path.read_bytes()
-            except OSError:
-                data = b""
-            body = memoryview(data)[len(_MAGIC) :] if data.startswith(_MAGIC) else memoryview(b"")
-            whole = len(body) - len(body) % _RECORD.size
-            self._known = {record[:5]: record[5] for record in _RECORD.iter_unpack(body[:whole])}
-        return self._known
+
+class _Table:
+    """The file of a cache, open."""
+
+    def __init__(self, fd: int, slots: int, used: int) -> None:
+        self._fd = fd
+        self.slots = slots
+        self.used = used
+
+    @classmethod
+    def open(cls, path: Path | str, flags: int) -> _Table | None:
+        """The table of a file; None for a file that is none. Raises OSError."""
+        fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        try:
+            if flags & os.O_RDWR:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            size = os.fstat(fd).st_size
+            head = os.pread(fd, _HEAD.size, 0)
+            slots = (size - _HEAD.size) // _SLOT
+            if size == 0 and flags & os.O_CREAT:
+                slots = _FIRST_SLOTS
+                os.ftruncate(fd, _HEAD.size + slots * _SLOT)
+                head = _HEAD.pack(_MAGIC, 0)
+                os.pwrite(fd, head, 0)
+            if len(head) == _HEAD.size and head.startswith(_MAGIC) and slots and not slots & (slots - 1):
+                return cls(fd, slots, _HEAD.unpack(head)[1])
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return None
+
+    @classmethod
+    def add(cls, path: Path, new: dict[bytes, bytes]) -> None:
+        """Adds records, in a bigger file if need be. Raises OSError."""
+        table = cls.open(path, os.O_RDWR | os.O_CREAT)
+        while table is None or not _is_same(table._fd, path):
+            # Not a table, or replaced while its lock was waited for.
+            if table is None:
+                os.unlink(path)
+            else:
+                table.close()
+            table = cls.open(path, os.O_RDWR | os.O_CREAT)
+        try:
+            wanted = 2 * (table.used + len(new))
+            if wanted > table.slots:
+                table._grow(path, wanted, new)
+            else:
+                for key, digest in new.items():
+                    table._put(key, digest)
+                table._count()
+        finally:
+            table.close()
+
+    def find(self, key: bytes) -> bytes | None:
+        """The digest of a key. Raises OSError."""
+        for at in self._places(key):
+            slot = os.pread(self._fd, _SLOT, at)
+            if slot.startswith(key):
+                return slot[_KEYS:-_CHECK] if _check(slot[:-_CHECK]) == slot[-_CHECK:] else None
+            if not any(slot):
+                return None
+        return None
+
+    def _places(self, key: bytes) -> Iterator[int]:
+        """Where a record may be, one after the other; the last places of a broken table are not looked at."""
+        dev, ino, size, mtime, ctime = _KEY.unpack(key)
+        place = ((ino ^ size << 20 ^ mtime ^ ctime << 7 ^ dev) * _MIX & _U64) >> 20
+        for step in range(min(self.slots, 512)):
+            yield _HEAD.size + ((place + step) & (self.slots - 1)) * _SLOT
+
+    def _put(self, key: bytes, digest: bytes) -> None:
+        record = key + digest
+        for at in self._places(key):
+            slot = os.pread(self._fd, _SLOT, at)
+            is_free = not any(slot)
+            if is_free or slot.startswith(key):
+                os.pwrite(self._fd, record + _check(record), at)
+                self.used += is_free
+                return
+
+    def _count(self) -> None:
+        os.pwrite(self._fd, _HEAD.pack(_MAGIC, self.used), 0)
+
+    def _grow(self, path: Path, wanted: int, new: dict[bytes, bytes]) -> None:
+        slots = self.slots
+        while slots < wanted:
+            slots *= 2
+        made = f"{path}.{os.getpid()}.{threading.get_ident()}"
+        fd = os.open(made, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        bigger = _Table(fd, min(slots, _MAX_SLOTS), 0)
+        try:
+            os.ftruncate(fd, _HEAD.size + bigger.slots * _SLOT)
+            if slots <= _MAX_SLOTS:
+                for at in range(_HEAD.size, _HEAD.size + self.slots * _SLOT, _CHUNK // _SLOT * _SLOT):
+                    block = os.pread(self._fd, _CHUNK // _SLOT * _SLOT, at)
+                    for start in range(0, len(block), _SLOT):
+                        record = block[start : start + _SLOT - _CHECK]
+                        if any(record) and _check(record) == block[start + _SLOT - _CHECK : start + _SLOT]:
+                            bigger._put(record[:_KEYS], record[_KEYS:])
+            for key, digest in new.items():
+                bigger._put(key, digest)
+            bigger._count()
+            os.rename(made, path)
+        except BaseException:
+            os.unlink(made)
+            raise
+        finally:
+            bigger.close()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _is_same(fd: int, path: Path) -> bool:
+    """Whether the path names the open file."""
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(os.fstat(fd), there)
+
+
+def _key(status: Status) -> bytes:
+    return _KEY.pack(
+        status.st_dev & _U64,
+        status.st_ino & _U64,
+        status.st_size & _U64,
+        status.st_mtime_ns & _U64,
+        status.st_ctime_ns & _U64,
+    )
+
+
+def _check(record: bytes) -> bytes:
+    return sha256(record).digest()[:_CHECK]
 
 
 def changed(name: bytes) -> AerogelError:

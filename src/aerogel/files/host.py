@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import threading
 import time
 from collections.abc import Hashable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from aerogel.errors import EXIT_HOST, AerogelError
 from aerogel.files.entry import BLK, CHR, DIR, FIFO, REG, SYM, Entry, directory, shown
@@ -24,7 +26,7 @@ from aerogel.files.pyc import HEAD, fits, is_compiled, sources_of
 from aerogel.files.tree import Tree
 from aerogel.witness import fingerprint, row
 
-__all__ = ["HostTree"]
+__all__ = ["FileStatus", "HostTree"]
 
 _KINDS = {
     stat.S_IFREG: REG,
@@ -34,6 +36,24 @@ _KINDS = {
     stat.S_IFBLK: BLK,
     stat.S_IFIFO: FIFO,
 }
+
+
+_STATUS = struct.Struct("<IIIIQQQqq")
+"""Nine numbers in one object: a context may have hundreds of thousands of files."""
+
+
+class FileStatus(NamedTuple):
+    """What is kept of `os.stat_result`, with its names."""
+
+    st_mode: int
+    st_uid: int
+    st_gid: int
+    st_nlink: int
+    st_dev: int
+    st_ino: int
+    st_size: int
+    st_mtime_ns: int
+    st_ctime_ns: int
 
 
 class HostTree(Tree):
@@ -62,7 +82,7 @@ class HostTree(Tree):
         self._lock = threading.RLock()
         self._directories = Directories(self._fd)
         self._listed: dict[bytes, dict[bytes, Entry]] = {}
-        self._status: dict[bytes, os.stat_result] = {}
+        self._status: dict[bytes, bytes] = {}
         self._names: dict[bytes, list[bytes]] = {}
         self._began_ns = time.time_ns()
 
@@ -104,7 +124,7 @@ class HostTree(Tree):
                 pending += reversed(self._list(entry.path).values())
 
     def inode(self, path: bytes) -> Hashable | None:
-        status = self._status.get(path)
+        status = self.status(path) if path in self._status else None
         return (status.st_dev, status.st_ino) if status is not None and status.st_nlink > 1 else None
 
     def small(self, path: bytes) -> bytes | None:
@@ -112,9 +132,9 @@ class HostTree(Tree):
         del path
         return None
 
-    def status(self, path: bytes) -> os.stat_result:
+    def status(self, path: bytes) -> FileStatus:
         """What the kernel said of a path, which was looked at before."""
-        return self._status[path]
+        return FileStatus._make(_STATUS.unpack(self._status[path]))
 
     def open(self, path: bytes) -> int:
         """A descriptor of a regular file, the caller's to close."""
@@ -126,7 +146,7 @@ class HostTree(Tree):
 
     def check_unchanged(self, path: bytes, fd: int) -> None:
         """That the open file is the one whose digest was taken. Raises AerogelError `context.changed`."""
-        then, now = self._status[path], os.fstat(fd)
+        then, now = self.status(path), os.fstat(fd)
         if (then.st_dev, then.st_ino, then.st_size, then.st_mtime_ns, then.st_ctime_ns) != (
             now.st_dev,
             now.st_ino,
@@ -140,13 +160,13 @@ class HostTree(Tree):
         """The SHA-256 of a file's content; of a compiled file that fits its source, another one than if it did not."""
         if self._digests is None:
             raise AssertionError("the tree has no digests")
-        found = self._digests.digest(self._status[path], lambda: self.open(path), path)
+        found = self._digests.digest(self.status(path), lambda: self.open(path), path)
         return sha256(b"fits " + found).digest() if is_compiled(path) and self.fits(path) else found
 
     def fits(self, path: bytes) -> bool:
         """Whether Python would use this compiled file for its source in this tree."""
         source = self.lookup(sources_of(path))
-        if source is None or source.kind != REG or self._status[path].st_size < HEAD:
+        if source is None or source.kind != REG or self.status(path).st_size < HEAD:
             return False
         fd = self.open(path)
         try:
@@ -162,7 +182,7 @@ class HostTree(Tree):
             prefix = path + b"/" if path else b""
             kept = [name for name in self._names[path] if prefix + name in entries]
             left_out = tuple(name for name in self._names[path] if prefix + name not in entries)
-            status = [self._status[prefix + name] for name in kept]
+            status = [self.status(prefix + name) for name in kept]
             newest_ns = max(newest_ns, *(each.st_ctime_ns for each in status), 0)
             found[path] = (fingerprint(map(row, kept, status)), left_out)
         return self.path, found, newest_ns, self._began_ns
@@ -221,7 +241,7 @@ class HostTree(Tree):
             if kind is None:
                 continue
             found[inner] = self._entry(inner, kind, status)
-            self._status[inner] = status
+            self._status[inner] = _STATUS.pack(*map(status.__getattribute__, FileStatus._fields))
         return found
 
     def _is_kept(self, path: bytes, entry: Entry) -> bool:

@@ -74,7 +74,7 @@ class Remotes:
         self._busy: dict[str, threading.Lock] = {}
         self._done: dict[str, object] = {}
         self._trees: list[tuple[HostTree, Path]] = []
-        self._digests = DigestCache(Path(store.cache) / "digests-v1")
+        self._digests = DigestCache(Path(store.cache) / "digests-v2")
 
     def close(self) -> None:
         """Closes the trees and removes what was unpacked for this build."""

@@ -1,0 +1,121 @@
+"""The table of remembered digests: it grows, it is shared, damage in it counts as absence."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from aerogel.files.hashing import DigestCache
+
+
+def status(number: int) -> SimpleNamespace:
+    """The state of a file that has lain there for long."""
+    return SimpleNamespace(
+        st_dev=7, st_ino=1000 + number, st_size=number % 50, st_mtime_ns=10**18 - number, st_ctime_ns=10**18 + number
+    )
+
+
+class Files:
+    """Opens files whose states are `status(number)`, and counts how often."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = folder / "content"
+        self.opened = 0
+        self.number = 0
+        monkeypatch.setattr("aerogel.files.hashing.os.fstat", self._fstat)
+
+    def _fstat(self, fd: int) -> object:
+        found = os.stat(fd)
+        return status(self.number) if os.path.samestat(found, os.stat(self.path)) else found
+
+    def digest(self, cache: DigestCache, number: int) -> bytes:
+        self.number = number
+
+        def open_file() -> int:
+            self.opened += 1
+            self.path.write_bytes(b"%d" % number)
+            return os.open(self.path, os.O_RDONLY)
+
+        return cache.digest(status(number), open_file, b"name")
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
+    (tmp_path / "content").touch()
+    return Files(tmp_path, monkeypatch)
+
+
+def expected(number: int) -> bytes:
+    return sha256(b"%d" % number).digest()
+
+
+def test_many_are_remembered(files: Files, tmp_path: Path) -> None:
+    cache = DigestCache(tmp_path / "digests")
+    count = 9000  # more than are held back, and more than the first table holds
+    assert all(files.digest(cache, number) == expected(number) for number in range(count))
+    cache.save()
+    assert files.opened == count
+    again = DigestCache(tmp_path / "digests")
+    assert all(files.digest(again, number) == expected(number) for number in reversed(range(count)))
+    assert files.opened == count
+    files.digest(again, count + 1)
+    assert files.opened == count + 1
+
+
+def test_two_writers_lose_nothing(files: Files, tmp_path: Path) -> None:
+    first, second = DigestCache(tmp_path / "digests"), DigestCache(tmp_path / "digests")
+    for number in range(3000):
+        files.digest(first if number % 2 else second, number)
+    threads = [threading.Thread(target=cache.save) for cache in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    files.opened = 0
+    again = DigestCache(tmp_path / "digests")
+    assert all(files.digest(again, number) == expected(number) for number in range(3000))
+    assert files.opened == 0
+
+
+def test_damage_counts_as_absent(files: Files, tmp_path: Path) -> None:
+    path = tmp_path / "digests"
+    cache = DigestCache(path)
+    for number in range(1500):
+        files.digest(cache, number)
+    cache.save()
+    data = bytearray(path.read_bytes())
+    rng = random.Random(5)
+    for _ in range(2000):
+        data[rng.randrange(32, len(data))] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+    files.opened = 0
+    again = DigestCache(path)
+    assert all(files.digest(again, number) == expected(number) for number in range(1500))
+    assert 0 < files.opened < 1500
+    again.save()
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"aerogel digests 1\n" + bytes(144), b"aerogel digests 2" + bytes(100)])
+def test_another_file_is_replaced(files: Files, tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "digests"
+    path.write_bytes(data)
+    for _ in range(2):
+        cache = DigestCache(path)
+        assert files.digest(cache, 1) == expected(1)
+        cache.save()
+    assert files.opened == 1
+
+
+def test_a_folder_in_its_place_costs_only_time(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "digests").mkdir()
+    for _ in range(2):
+        cache = DigestCache(tmp_path / "digests")
+        assert files.digest(cache, 1) == expected(1)
+        cache.save()
+    assert files.opened == 2
