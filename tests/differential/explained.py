@@ -93,6 +93,13 @@ NEWER: dict[str, tuple[tuple[str, str], ...]] = {
     "ignore-all-but-deep": (("^(root|layer) ", "`!**/x` finds what is below an ignored directory"),),
     "syntax-json-then-text": (("^(config Cmd|history)", "text behind a JSON array makes it shell form"),),
     "run-user-root-groups": (("^root /tmp/id", "the user root has its supplementary groups without USER too"),),
+    "odd-copy-through-own-loop": (("BuildKit refuses: .* not found", "links on the way are followed"),),
+    "odd-workdir-variables": (("BuildKit refuses: .*missing ':'", "`#` and `%` trim values"),),
+    "odd-arg-over-env-over-arg": (_ARG,),
+    "odd-arg-names": (("^(config Env|history)", "names of ARG are not expanded"),),
+    "odd-arg-many": (("^(config Labels|history)", "a name of an ARG sees those before it"),),
+    "odd-case-of-everything": (_EXPOSE,),
+    "odd-healthcheck-twice": (_HEALTH,),
     "run-stubs-are-gone": (("^(root|layer) ", "mount points that are still empty are removed"),),
 }
 

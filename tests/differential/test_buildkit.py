@@ -20,6 +20,7 @@ from cases_archive import CASES as ARCHIVE
 from cases_config import CASES as CONFIG
 from cases_copy import CASES as COPY
 from cases_ignore import CASES as IGNORE
+from cases_odd import CASES as ODD
 from cases_run import CASES as RUN
 from cases_syntax import CASES as SYNTAX
 from explained import NEWER, OURS
@@ -27,7 +28,7 @@ from pictures import differences
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
-CASES = [*COPY, *ARCHIVE, *IGNORE, *CONFIG, *RUN, *SYNTAX]
+CASES = [*COPY, *ARCHIVE, *IGNORE, *CONFIG, *RUN, *SYNTAX, *ODD]
 
 
 class Built(NamedTuple):

@@ -82,8 +82,10 @@ def suggestion(reference: str) -> str | None:
         known = list(_debian_tags()) if repository == "debian" else list(VARIANTS)
         near = nearest(tag, known)
         return f"{repository}:{near}" if near else None
-    name = repository if "/" in repository or repository[:3] == "deb" else PREFIX + repository
-    near = nearest(name, names())
+    near = nearest(repository, names())
+    if near is None and "/" not in repository:
+        short = nearest(repository, [name.removeprefix(PREFIX) for name in names()])
+        near = PREFIX + short if short else None
     return (f"{near}:{tag}" if tag else near) if near else None
 
 

@@ -168,7 +168,7 @@ def outline(
             span = it.span if it.span.source is dockerfile.source else planned.stage.origin.span
             if isinstance(it, ast.Arg):
                 for item in it.items:
-                    value = scope.declare(scope.expand(item.name), item.value)
+                    value = scope.declare(item.name.text, item.value)
                     known = args.get(item.name.text)
                     if known is None or not known.description:
                         about = item.description or (known.description if known else "")

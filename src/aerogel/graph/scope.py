@@ -55,7 +55,7 @@ class Scope:
         scope = cls(values, build_args=request.build_args, escape=dockerfile.directives.escape, outer={})
         for arg in dockerfile.args:
             for item in arg.items:
-                scope.declare(scope.expand(item.name), item.value)
+                scope.declare(item.name.text, item.value)
         return scope
 
     def stage(self, env: Mapping[str, str]) -> Scope:

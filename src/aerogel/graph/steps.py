@@ -397,7 +397,7 @@ class _StageLowering:
     def arg(self, it: ast.Arg) -> None:
         texts: list[str] = []
         for item in it.items:
-            name = self.scope.expand(item.name)
+            name = item.name.text
             self.whole.declared.add(name)
             value = self.scope.declare(name, item.value)
             texts.append(name if value is None else f"{name}={value}")
