@@ -47,6 +47,7 @@ COMMANDS = (
     Command("push", "push", "Send an image of the local store to a registry", group=STORE, aliases=("image push",)),
     Command("login", "login", "Keep the credentials of a registry", group=STORE),
     Command("logout", "logout", "Forget the credentials of a registry", group=STORE),
+    Command("sbom", "sbom", "List the packages that an image holds", group=STORE),
     Command("save", "save", "Write images to an archive", group=STORE, aliases=("image save",)),
     Command("load", "load", "Read images from an archive into the local store", group=STORE, aliases=("image load",)),
     Command("tag", "tag", "Give an image one more name", group=STORE, aliases=("image tag",)),
