@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -83,6 +84,29 @@ def test_wrong_hash_is_refused_and_leaves_nothing(checkout, tmp_path):
     assert (out, process.returncode) == ("", 3)
     assert "pip could not install what aerogel needs" in err
     assert environments(tmp_path) == []
+
+
+def test_a_later_start_runs_one_small_program_and_then_python(checkout, tmp_path):
+    """What a later start adds to the plain entry point: a hash of the lock file. Nothing else is even on the path."""
+    lock = hashlib.sha256((checkout / "requirements.lock").read_bytes()).hexdigest()
+    environment = tmp_path / "state/cache/environments-v1" / lock
+    (environment / "bin").mkdir(parents=True)
+    (environment / "complete").touch()
+    (environment / "bin/python").write_text('#!/bin/sh\necho "$PPID" "$@"\n')
+    (environment / "bin/python").chmod(0o755)
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path/sha256sum").symlink_to(shutil.which("sha256sum"))
+    process = start(checkout, tmp_path, "images", "-q", PATH=str(tmp_path / "path"))
+    out, err = process.communicate(timeout=60)
+    assert (out, err) == (f"{os.getpid()} -I {checkout}/tools/start.py images -q\n", ""), "python takes its place"
+
+
+def test_what_the_launcher_runs_imports_no_more_than_the_entry_point():
+    words = ["-I", "-X", "importtime", str(ROOT / "tools/start.py"), "--version"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    assert done.stdout == SAID
+    names = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
+    assert names[names.index("aerogel") :] == ["aerogel", "aerogel.cli", "__future__", "aerogel.cli.main"]
 
 
 def test_through_a_link_and_with_a_missing_interpreter(checkout, tmp_path):
