@@ -19,6 +19,7 @@ from aerogel.commands.checking import Checker
 from aerogel.commands.contexts import Contexts
 from aerogel.commands.exporting import Exporter
 from aerogel.commands.prepared import Places, Prepared, Ready, parse_platforms
+from aerogel.commands.recording import Recording, recorded
 from aerogel.commands.remotes import open_remotes
 from aerogel.commands.source import build_args
 from aerogel.commands.starting import instructions_of, missing_programs
@@ -256,9 +257,11 @@ def build_together(builders: Sequence[Builder]) -> list[tuple[BuildResult, Expor
         _label(jobs)
         made: dict[int, tuple[BuildResult, Exported]] = {}
         for group in _groups(jobs):
-            solver, outcomes = _solve(group, list(known.values()), world)
+            solver, outcomes, recordings = _solve(group, list(known.values()), world)
             for job in group:
                 made[id(job.builder)] = job.builder.export(job.ready, job.prepared, solver, outcomes)
+                for recording in recordings[id(job.builder)]:
+                    recording.finish(made[id(job.builder)][0].image_id)
             world.store.sync()
             if len(jobs) == 1 and len(jobs[0].prepared) == 1:
                 _testify(jobs[0], solver, *made[id(jobs[0].builder)])
@@ -302,8 +305,10 @@ def _label(jobs: Sequence[_Job]) -> None:
             step.title = f"[{', '.join(whose[:3])}{', ...' if len(whose) > 3 else ''}] {step.title}"
 
 
-def _solve(jobs: Sequence[_Job], all_ready: Sequence[Ready], world: World) -> tuple[Solver, dict[str, Outcome]]:
-    """Runs the graphs of several builds as one."""
+def _solve(
+    jobs: Sequence[_Job], all_ready: Sequence[Ready], world: World
+) -> tuple[Solver, dict[str, Outcome], dict[int, list[Recording]]]:
+    """Runs the graphs of several builds as one, and keeps a record of each."""
     steps: list[Step] = []
     forced: set[str] = set()
     for job in jobs:
@@ -327,7 +332,20 @@ def _solve(jobs: Sequence[_Job], all_ready: Sequence[Ready], world: World) -> tu
     solver = Solver(steps, materials, keys, trees, remotes, host, world.sink, options)
     _check_emulation(steps, list(targets.values()), forced, solver, host.emulator, world)
     nodes = list(targets.values())
-    return solver, dict(zip(targets, solver.solve_all(nodes), strict=True))
+    recordings = {id(job.builder): _recordings(job, world) for job in jobs}
+    with recorded([each for found in recordings.values() for each in found], solver):
+        outcomes = dict(zip(targets, solver.solve_all(nodes), strict=True))
+    return solver, outcomes, recordings
+
+
+def _recordings(job: _Job, world: World) -> list[Recording]:
+    options, builder = job.builder.options, job.builder
+    name = options.file or builder.name or "Dockerfile"
+    times = job.ready.materials.times.kind
+    return [
+        Recording(options, world, each.steps(), dockerfile=name, platform=str(each.platform), times=times)
+        for each in job.prepared
+    ]
 
 
 def _check_emulation(

@@ -26,7 +26,7 @@ from aerogel.graph.ops import Base, Copy, Git, Http, Local, Mkdir, Node, Run
 from aerogel.graph.steps import Step
 from aerogel.oci.digest import Digest
 from aerogel.solve.ambient import Ambient
-from aerogel.solve.keys import Keys, content_of_node
+from aerogel.solve.keys import Keys, Taken, content_of_node
 from aerogel.solve.materials import Materials
 from aerogel.solve.remotes import Remotes
 
@@ -161,6 +161,14 @@ class Solver:
     def key(self, node: Node) -> Digest:
         """The key under which the result of a node is kept."""
         return self._keys.definition(node)
+
+    def number(self, node: Node) -> int:
+        """The number under which the events of a step are told; 0 for a base."""
+        return self._steps[node.digest][0]
+
+    def taken(self, node: Node) -> tuple[Taken, ...]:
+        """What the node takes from contexts and from the network."""
+        return self._keys.taken(node)
 
     def _check_contexts(self) -> None:
         """Everything that is missing from a local context or behind a URL is told at once, before anything runs."""
@@ -465,10 +473,10 @@ class Solver:
 
     def _facts(self, work: _Work) -> dict[str, Any]:
         """What the keys of a step were made of."""
-        import msgspec
+        from aerogel.solve.records import facts_of
 
         return {
-            "op": msgspec.to_builtins(work.node.op),
+            "op": facts_of(work.node.op),
             "platform": work.node.platform,
             "epoch": self._materials.times.kind,
             "inputs": [list(each) for each in work.inputs],

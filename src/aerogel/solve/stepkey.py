@@ -22,10 +22,11 @@ def key_of(kind: bytes, *parts: bytes) -> Digest:
 
 
 def rows(items: Iterable[CopyItem], source: Digests) -> list[Row]:
-    """What `content_key` covers of each item, as `Selections` keeps it."""
+    """What `content_key` covers of each item, as `Selections` keeps it; files by their path in the source."""
     found = []
     for item in items:
         entry = item.entry
         content = b"" if item.source is None else source.digest(item.source)
-        found.append((entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.link, content))
+        path = entry.path if item.source is None else item.source
+        found.append((path, entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.link, content))
     return found

@@ -25,9 +25,9 @@ from aerogel.solve.file import copying, making
 from aerogel.solve.keys import Keys
 from aerogel.solve.materials import Materials
 from aerogel.solve.stepkey import key_of
+from aerogel.solve.times import Times
 from aerogel.store.store import Store
 
-EPOCH = 1_700_000_000
 ROOT = Digest("sha256:" + "1" * 64)
 OTHER = Digest("sha256:" + "2" * 64)
 RUN = Run(argv=("/bin/sh", "-c", "true"), env=(("PATH", "/bin"), ("A", "1")), cwd="/")
@@ -49,15 +49,15 @@ class Setup(NamedTuple):
         matcher = IgnoreMatcher.parse(Source(".dockerignore", ignore.read_bytes())) if ignore.exists() else None
         return HostTree(self.context, ignore=matcher, digests=DigestCache(self.context.parent / "digests"))
 
-    def keys(self, epoch_s: int = EPOCH) -> Keys:
-        return Keys({"context": self.tree(), "other": self.tree()}, None, epoch_s, None)  # type: ignore[arg-type]  # nothing remote
+    def keys(self, times: int = Times().kind) -> Keys:
+        return Keys({"context": self.tree(), "other": self.tree()}, None, times, None)  # type: ignore[arg-type]  # nothing remote
 
-    def definition(self, op: Copy | Run = COPY, epoch_s: int = EPOCH, context: str = "context") -> Digest:
-        return self.keys(epoch_s).definition(Node(op, (Node(Base((ROOT,))), Node(Local(context)))))
+    def definition(self, op: Copy | Run = COPY, times: int = Times().kind, context: str = "context") -> Digest:
+        return self.keys(times).definition(Node(op, (Node(Base((ROOT,))), Node(Local(context)))))
 
-    def layer(self, op: Copy | Mkdir = COPY, root: tuple[Digest, ...] = (ROOT,), epoch_s: int = EPOCH) -> Digest:
+    def layer(self, op: Copy | Mkdir = COPY, root: tuple[Digest, ...] = (ROOT,), *, keep: bool = False) -> Digest:
         """The content key."""
-        materials = Materials(self.materials.store, self.materials.helper, epoch_s)
+        materials = Materials(self.materials.store, self.materials.helper, Times(keep=keep))
         if isinstance(op, Mkdir):
             return making(op, root, materials).key()
         node = Node(op, (Node(Base(root)), Node(Local("context"))))
@@ -90,7 +90,7 @@ def setup(tmp_path: Path) -> Iterator[Setup]:
     with Store.open(tmp_path / "data", tmp_path / "cache") as store:
         store.layers.save(ROOT, size=1024, index=root_index())
         store.layers.save(OTHER, size=1024, index=root_index(9, (Entry(b"x", REG, 0o644, 0, 0, 0, 0, b"", (0, 0)),)))
-        yield Setup(context, Materials(store, no_helper, EPOCH))  # type: ignore[arg-type]  # it has none
+        yield Setup(context, Materials(store, no_helper))  # type: ignore[arg-type]  # it has none
 
 
 def same_size_and_time(context: Path) -> None:
@@ -201,9 +201,14 @@ def test_the_root_counts_where_the_copy_touches_it(setup: Setup) -> None:
     assert setup.layer(Mkdir("/new", "app")) != setup.layer(Mkdir("/new", "app"), root=(OTHER,))
 
 
-def test_the_time_stamp_counts(setup: Setup) -> None:
-    assert setup.definition(epoch_s=EPOCH + 1) != setup.definition()
-    assert setup.layer(epoch_s=EPOCH + 1) != setup.layer()
+def test_the_kind_of_times_counts(setup: Setup) -> None:
+    assert setup.definition(times=Times(keep=True).kind) != setup.definition()
+    assert setup.definition(times=Times(keep_volatile=True).kind) != setup.definition()
+    assert setup.definition(times=Times(epoch_s=5).kind) == setup.definition(), "the date of the image does not"
+    kept = setup.layer(keep=True)
+    assert kept != setup.layer()
+    os.utime(setup.context / "d" / "a.txt", (7, 7))
+    assert setup.layer(keep=True) != kept
 
 
 def test_a_mount_counts_by_what_it_shows(setup: Setup) -> None:
@@ -270,11 +275,11 @@ def test_golden_keys(setup: Setup) -> None:
 
 
 GOLDEN = {
-    "copy": "sha256:c761118198f9df0427f9f8b453e3e571aa6bc134afc11c731e4085c8016ad962",
-    "definition": "sha256:5c92800939bb5beaba3afd56ea3fa8a4504ad1a88ab8568cfb772b1c0f585275",
-    "layer": "sha256:a86c96024ad09f39b8d46ce606a5801b3606c88f2e1f10e34dc309ab16ea0072",
-    "mkdir": "sha256:0d21f0030c4a96ca0f18ce9c69226aed2bc4ae32adc22f10b8235070b907f779",
-    "run": "sha256:c93723f43644a9df5914bb00c94a8710a71d0c40bd0c0f18b2ced3a5361e290f",
+    "copy": "sha256:cd95bd927f8df370e107666c6a626e311796e0a5568b3708f0646c151aa74e3f",
+    "definition": "sha256:15c192b30523cb5ed2217c05756d133792da15aa9b15d87bd118ab1d307c49ae",
+    "layer": "sha256:eca6b9d71f48ffa9302f0f51a02234a12ac855cb1d61c5d40fcfefedb7ac873f",
+    "mkdir": "sha256:883820b8a917b8893f6969d3f6ad7e9df0ffacfadcb497061776f4a0e90cc7d1",
+    "run": "sha256:b9265065cc8e242638e4502cbe5b80793400bf39f88d9ebe0116eb3f038d894f",
 }
 
 
@@ -295,7 +300,7 @@ def test_a_file_that_was_just_written_is_read_again(setup: Setup) -> None:
         path.write_text(f"{number:06}")
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
         tree = setup.tree()
-        keys = Keys({"context": tree}, None, EPOCH, None)  # type: ignore[arg-type]  # nothing remote
+        keys = Keys({"context": tree}, None, Times().kind, None)  # type: ignore[arg-type]  # nothing remote
         seen.add(keys.definition(Node(COPY, (Node(Base((ROOT,))), Node(Local("context"))))))
         tree.close()
         number += 1
