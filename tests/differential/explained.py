@@ -122,3 +122,28 @@ OURS: dict[str, tuple[tuple[str, str], ...]] = {
     "archive-leaves-with-dots": (("aerogel refuses", "an archive that leaves its folder is refused, not clamped"),),
     "archive-hardlink-first": (("aerogel builds it", "the order of hard links does not matter to an index"),),
 }
+
+_ODD_NAME = (
+    "only buildah refuses: .*matched nothing",
+    "a file that a glob found is taken for a glob again: `[odd].txt`",
+)
+_PARENT = ("^root ", "--chmod is not for directories made for the destination")
+
+BUILDAH: dict[str, tuple[tuple[str, str], ...]] = {
+    **dict.fromkeys(["copy-glob-to-slash", "copy-glob-to-linkabs", "copy-glob-to-relative"], (_ODD_NAME,)),
+    **dict.fromkeys(["copy-chmod-file", "from-chmod"], (_PARENT,)),
+    "copy-special-bits": (("^root /x/setuid", "set-user-id bits of files are lost"),),
+    "copy-glob-double-star": (
+        ("only buildah refuses", "`**` is no glob of COPY, and what matches nothing is an error"),
+    ),
+    "from-stage-case": (("only buildah refuses", "names of stages are told apart by case"),),
+    "from-whole-over-root": (("^root /(run|etc/hostname)", "mount points of its own stay behind"),),
+    "arg-predefined-proxy": (("^config Env", "proxy arguments expand outside of RUN without ARG"),),
+    "arg-child-stage": (("^config Env", "a stage does not inherit the ARGs of the stage that it starts from"),),
+    "stage-same-name": (("^config Env", "of two stages with one name the first counts"),),
+    "healthcheck-none": (("^config Healthcheck", "NONE is left out of the config, so that of the base would hold"),),
+    "expose-with-host-part": (("^config ExposedPorts", "addresses and ports of the host stay"),),
+    "from-bad-name": (("only aerogel refuses", "any name is one of a stage"),),
+    "syntax-empty-cmd": (("^config Cmd", "an empty command is left out"),),
+}
+"""What Debian's buildah 1.28 does otherwise; in each of these aerogel does as BuildKit."""
