@@ -83,7 +83,7 @@ class HostTree(Tree):
         self._directories = Directories(self._fd)
         self._listed: dict[bytes, dict[bytes, Entry]] = {}
         self._status: dict[bytes, bytes] = {}
-        self._names: dict[bytes, list[bytes]] = {}
+        self._left_out: dict[bytes, tuple[bytes, ...]] = {}
         self._began_ns = time.time_ns()
 
     def close(self) -> None:
@@ -179,12 +179,11 @@ class HostTree(Tree):
         found = {}
         newest_ns = 0
         for path, entries in self._listed.items():
-            prefix = path + b"/" if path else b""
-            kept = [name for name in self._names[path] if prefix + name in entries]
-            left_out = tuple(name for name in self._names[path] if prefix + name not in entries)
-            status = [self.status(prefix + name) for name in kept]
+            start = len(path) + 1 if path else 0
+            kept = [inner[start:] for inner in entries]
+            status = [self.status(inner) for inner in entries]
             newest_ns = max(newest_ns, *(each.st_ctime_ns for each in status), 0)
-            found[path] = (fingerprint(map(row, kept, status)), left_out)
+            found[path] = (fingerprint(map(row, kept, status)), self._left_out[path])
         return self.path, found, newest_ns, self._began_ns
 
     def explain(self, path: bytes) -> str:
@@ -219,20 +218,21 @@ class HostTree(Tree):
         with self._lock:
             found = self._listed.get(path)
             if found is None:
-                found = self._read(path)
+                names, found = self._read(path)
                 if self._ignore is not None:
                     found = {inner: entry for inner, entry in found.items() if self._is_kept(inner, entry)}
+                prefix = path + b"/" if path else b""
+                self._left_out[path] = tuple(name for name in names if prefix + name not in found)
                 self._listed[path] = found
             return found
 
-    def _read(self, path: bytes) -> dict[bytes, Entry]:
-        """All entries of a directory that a layer can hold."""
+    def _read(self, path: bytes) -> tuple[list[bytes], dict[bytes, Entry]]:
+        """All names in a directory, and the entries by path that a layer can hold."""
         try:
             with os.scandir(self._directories.fd(path)) as listing:
                 rows = sorted((os.fsencode(each.name), each.stat(follow_symlinks=False)) for each in listing)
         except OSError as error:
             raise _unreadable(path, error) from error
-        self._names[path] = [name for name, _ in rows]
         found = {}
         prefix = path + b"/" if path else b""
         for name, status in rows:
@@ -242,7 +242,7 @@ class HostTree(Tree):
                 continue
             found[inner] = self._entry(inner, kind, status)
             self._status[inner] = _STATUS.pack(*map(status.__getattribute__, FileStatus._fields))
-        return found
+        return [name for name, _ in rows], found
 
     def _is_kept(self, path: bytes, entry: Entry) -> bool:
         if self._ignore is None or not self._ignore.matches(path):

@@ -1,0 +1,65 @@
+"""Memory does not grow with a file or with the number of layers: each build below 120 MB, helper included.
+
+The resident size is the kernel's highest of any process of the build (`ru_maxrss`), as wait4(2) tells it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.host("true")
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_MB = 120
+
+
+def build(root: Path, context: Path, *words: str) -> float:
+    """Builds; the peak of resident memory in MB."""
+    environ = {"PATH": os.defpath, "HOME": str(root), "AEROGEL_ROOT": str(root), "PYTHONPATH": str(ROOT / "src")}
+    program = [sys.executable, "-m", "aerogel", "build", "-q", *words, str(context)]
+    # Between this process and the build stands a small one: a child begins with the size of its parent.
+    report = (
+        "import os, resource, subprocess, sys\n"
+        "done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)\n"
+        "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", report, *program], env=environ, capture_output=True, text=True)
+    status, size_kb = done.stdout.split()
+    assert status == "0", done.stderr
+    return int(size_kb) / 1000
+
+
+def test_a_file_of_2_gib(tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    with (context / "file").open("wb") as file:
+        file.truncate(2 << 30)
+        file.seek(1 << 30)
+        file.write(os.urandom(32 << 20))
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY file /file\n")
+    assert build(tmp_path / "root", context) < LIMIT_MB
+    assert build(tmp_path / "root", context) < LIMIT_MB
+
+
+def test_a_base_of_100_layers(tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    lines = ["FROM scratch"]
+    for number in range(100):
+        folder = context / f"layer{number}" / f"folder{number % 7}"
+        folder.mkdir(parents=True)
+        for each in range(30):
+            (folder / f"{number}-{each}").write_text(f"{number} {each}\n" * 1000)
+        lines.append(f"COPY layer{number} /")
+    (context / "Dockerfile").write_text("\n".join(lines) + "\n")
+    root = tmp_path / "root"
+    assert build(root, context, "-t", "base") < LIMIT_MB
+    upper = tmp_path / "upper"
+    upper.mkdir()
+    (upper / "file").write_text("content")
+    (upper / "Dockerfile").write_text("FROM base\nCOPY file /folder1/\nWORKDIR /folder1/new\n")
+    assert build(root, upper) < LIMIT_MB
