@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -180,3 +182,19 @@ def test_variables_do_not_fill_the_memory(text: str) -> None:
     assert caught.value.code == "dockerfile.too-long"
     assert caught.value.span is not None
     assert expand(word("$long"), values.get) == values["long"]
+
+
+QUOTES = {
+    "'": lambda text: "'" + text.replace("'", "'\\''") + "'",
+    '"': lambda text: '"' + re.sub(r'(["\\$])', r"\\\1", text) + '"',
+}
+
+
+@given(st.text(st.characters(exclude_characters="\0\r\n\ufeff", exclude_categories=["Cs"])), st.sampled_from("'\""))
+def test_what_is_quoted_comes_out_as_it_was(text: str, quote: str) -> None:
+    assert process(QUOTES[quote](text), {"a": "wrong"}.get).text == text
+
+
+@given(st.text("ab*?/ $}\\", max_size=12))
+def test_a_value_is_never_read_again(value: str) -> None:
+    assert process('${v}$v"$v"${v:-x}${no:-$v}', {"v": value}.get).text == value * 3 + (value or "x") + value

@@ -9,8 +9,12 @@ import pytest
 
 from aerogel.dockerfile.parse import parse
 from aerogel.errors import AerogelError, Source, render
+from aerogel.graph.request import Request
+from aerogel.graph.stages import plan
+from aerogel.graph.steps import BaseImage, lower
 from aerogel.lint.dockerfile import RULES, check, wrong_platform
 from aerogel.lint.rule import Finding, Options, Subject
+from aerogel.oci.types import ImageConfig
 
 PAGES = Path(__file__).resolve().parents[3] / "docs" / "lint"
 
@@ -38,6 +42,9 @@ def test_pages_are_true(rule) -> None:
     assert output is not None
     assert render(found[0].diagnostic()) == output.group(1)
     assert rule.name not in rules(good, **ignored)
+    for text in (bad, good):
+        planned = plan(parse(Source("Dockerfile", text.encode())), Request())
+        assert lower(planned, lambda *_: BaseImage((), ImageConfig())).target.node.digest
 
 
 def test_the_page_of_the_rule_that_needs_an_image() -> None:
