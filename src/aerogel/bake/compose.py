@@ -69,7 +69,8 @@ def interpolate(text: str, lookup: Callable[[str], str | None], span: Span | Non
         if sign.endswith("+"):
             return interpolate(word, lookup, span) if is_there else ""
         if sign.endswith("?") and not is_there:
-            raise _fault(f"the variable `{name}` is not set: {word or 'it is needed'}", span, code="variable")
+            message = f"the variable `{name}` is not set: {word or 'it is needed'}"
+            raise _fault(message, span, "set it in the environment, in `.env` or with `--var`", code="variable")
         return value or ""
 
     return _VARIABLE.sub(one, text)
@@ -348,4 +349,5 @@ def _attest(kind: str, value: Any) -> str:
 
 def _fault(message: str, span: Span | None, *hints: str, code: str = "value") -> AerogelError:
     prefix = "bake.compose-variable" if code == "variable" else f"bake.{code}"
-    return AerogelError(message, code=prefix, span=span, exit_status=EXIT_USAGE, hints=hints)
+    more = hints or ("`build` of the compose specification says what may stand there",)
+    return AerogelError(message, code=prefix, span=span, exit_status=EXIT_USAGE, hints=more)

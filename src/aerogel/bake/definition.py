@@ -393,7 +393,12 @@ class _Circle:
     def __enter__(self) -> None:
         if self.what in self.busy:
             names = [*self.busy[self.busy.index(self.what) :], self.what]
-            raise fault("values need each other in a circle: " + " -> ".join(names), self.span, code="bake.cycle")
+            raise fault(
+                "values need each other in a circle: " + " -> ".join(names),
+                self.span,
+                "give one of them a value that needs no other",
+                code="bake.cycle",
+            )
         self.busy.append(self.what)
 
     def __exit__(self, *about: object) -> None:

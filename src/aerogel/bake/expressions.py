@@ -23,11 +23,12 @@ Function = Callable[..., Any]
 
 _SPECIAL = ("can", "convert", "try")
 _MAX_DEPTH = 200
+_HINT = "what expressions may be is in `docs/reference/bake.md`"
 
 
 def fault(message: str, span: Span, *hints: str, code: str = "bake.value") -> AerogelError:
     """An error in an expression."""
-    return AerogelError(message, code=code, span=span, hints=hints, exit_status=EXIT_USAGE)
+    return AerogelError(message, code=code, span=span, hints=hints or (_HINT,), exit_status=EXIT_USAGE)
 
 
 class Scope:

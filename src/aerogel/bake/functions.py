@@ -22,7 +22,7 @@ from aerogel.bake.values import CONTEXT, Set, ValueFault, encode_json, kind, num
 __all__ = ["functions"]
 
 Function = Callable[..., Any]
-_SANITIZE = re.compile(r"[^a-zA-Z0-9_-]+")
+_SANITIZE = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def functions() -> dict[str, Function]:

@@ -28,7 +28,6 @@ _KEYS = {
     "outputs": "output",
 }
 _DOTTED = ("args", "contexts", "extra-hosts", "labels", "resources", "secret")
-_SINGLE = ("context", "dockerfile", "target", "call", "network", "shm-size", "no-cache", "pull", "push", "load")
 
 
 class _Override(NamedTuple):
@@ -197,9 +196,13 @@ class _Resolver:
                 raise error
             made.merge(self.target(parent, (*path, name)))
         made.merge(written)
-        for override in self.overrides.get(name, ()):
+        given = self.overrides.get(name, ())
+        for override in given:
             _apply(made, override)
-        _add_arrays(made, self.overrides.get(name, ()))
+        _add_arrays(made, given)
+        for override in given:
+            if override.key in ("push", "load"):
+                _set_output(made, override.key, is_on=_switch(override))
         made.normalize()
         made.values.pop("inherits", None)
         made.values.setdefault("context", ".")
@@ -275,11 +278,9 @@ def _apply(target: Target, override: _Override) -> None:
         _set_secret(target, override)
     elif key in _DOTTED and key != "secret":
         values[key] = {**(values.get(key) or {}), name: value}
-    elif key in ("push", "load"):
-        _set_output(target, key, is_on=_switch(override))
     elif key in ("no-cache", "pull"):
         values[key] = _switch(override)
-    elif key in _SINGLE or FIELDS.get(key) == "text":
+    elif FIELDS.get(key) == "text":
         values[key] = value
 
 
@@ -353,7 +354,10 @@ def _switch(override: _Override) -> bool:
 
 def _bad_set(text: str, why: str, hint: str) -> AerogelError:
     return AerogelError(
-        f"`--set {text}`: {why}", code="bake.bad-set", exit_status=EXIT_USAGE, hints=[hint] if hint else []
+        f"`--set {text}`: {why}",
+        code="bake.bad-set",
+        exit_status=EXIT_USAGE,
+        hints=[hint or "`aerogel bake --print` shows what the files say"],
     )
 
 

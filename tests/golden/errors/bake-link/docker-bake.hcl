@@ -1,0 +1,4 @@
+target "a" {
+  contexts = { other = "target:b" }
+}
+target "b" { contexts = { other = "target:a" } }

@@ -1,0 +1,1 @@
+target "web" { dockerfile = "x" }
