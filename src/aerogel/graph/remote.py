@@ -25,6 +25,7 @@ _KEYS = ("branch", "checksum", "commit", *_FLAGS, "mtime", "ref", "subdir", "tag
 _TRUE = ("", "1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 _HEX = re.compile(r"[0-9a-f]{1,64}")
+_LEFT_OUT = re.compile(rf"[?&]keep-git-dir=(?:{'|'.join(_FALSE)})(?:&|\Z)")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -123,6 +124,8 @@ def _with_flags(
             )
         if git.checksum and git.checksum != checksum:
             raise _wrong(text, span, f"the address says commit `{git.checksum}`, `--checksum` says `{checksum}`")
+    if keep_git_dir and _LEFT_OUT.search(text.partition("#")[0]):
+        raise _wrong(text, span, "the address says `keep-git-dir=false`, the flag says `--keep-git-dir=true`")
     if keep_git_dir is False and git.keep_git_dir:
         raise _wrong(text, span, "the address says `keep-git-dir=true`, the flag says `--keep-git-dir=false`")
     return Git(

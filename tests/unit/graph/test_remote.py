@@ -96,6 +96,16 @@ def test_wrong_addresses(text: str) -> None:
     assert caught.value.hints
 
 
+@pytest.mark.parametrize(("query", "flag"), [("keep-git-dir=0&ref=a", True), ("ref=a&keep-git-dir=true#:d", False)])
+def test_address_and_flag_contradict(query: str, flag: bool) -> None:
+    if "#" not in query:
+        assert parse_remote(f"https://h/x.git?{query}", keep_git_dir=False) == Git("https://h/x.git", "a")
+    with pytest.raises(AerogelError) as caught:
+        parse_remote(f"https://h/x.git?{query}", keep_git_dir=flag)
+    assert caught.value.code == "graph.bad-git-url"
+    assert "the flag says" in caught.value.hints[0]
+
+
 @pytest.mark.parametrize("checksum", ["sha256:12", "md5:" + "0" * 32, "0" * 64, "sha512:" + "0" * 128])
 def test_wrong_checksum_of_a_file(checksum: str) -> None:
     with pytest.raises(AerogelError) as caught:
