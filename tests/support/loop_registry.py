@@ -58,6 +58,7 @@ class LoopRegistry:
     def __init__(self) -> None:
         self.host = ""
         self.auth = ""
+        self.referrers = False
         self.users = {"amy": "open-sesame"}
         self.public: set[str] = set()
         self.blobs: dict[str, dict[str, bytes]] = {}
@@ -187,7 +188,11 @@ class LoopRegistry:
                 if part["digest"] not in self.blobs.get(name, {}) and not part.get("urls"):
                     return Answer(404, b'{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown"}]}')
             digest = self.add_manifest(name, request.body, kind, *([] if ":" in key else [key]))
-            return Answer(201, b"", {"Docker-Content-Digest": digest, "Location": f"/v2/{name}/manifests/{digest}"})
+            headers = {"Docker-Content-Digest": digest, "Location": f"/v2/{name}/manifests/{digest}"}
+            subject = json.loads(request.body).get("subject")
+            if self.referrers and subject:
+                headers["OCI-Subject"] = subject["digest"]
+            return Answer(201, b"", headers)
         if key not in self.manifests.get(name, {}):
             return Answer(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}')
         kind, data = self.manifests[name][key]

@@ -21,7 +21,7 @@ from aerogel.files.codec import GZIP, LayerWriter
 from aerogel.graph.ops import frame
 from aerogel.graph.stages import ContextRef, ImageRef, SourceRef
 from aerogel.graph.steps import BaseImage
-from aerogel.oci.digest import Digest
+from aerogel.oci.digest import Digest, is_digest
 from aerogel.oci.image import load
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
@@ -66,6 +66,8 @@ class Bases:
         """A command will run on the bases: a host that cannot run one says so before anything is fetched."""
         self._lock = threading.Lock()
         self._found: dict[tuple[str, str], BaseImage] = {}
+        self.digests: dict[str, Digest] = {}
+        """What each name meant: an image, or the layer of a composed base."""
         self._busy: dict[tuple[str, str], threading.Lock] = {}
 
     def resolve(self, ref: SourceRef, platform: str, span: Span) -> BaseImage:
@@ -278,6 +280,9 @@ class Bases:
         return discover(self._world.settings.mirror, self._world.settings.security_mirror)
 
     def _tell(self, name: str, what: str) -> None:
+        digest = what.rpartition(", ")[2]
+        if is_digest(digest) and not name.startswith("context "):
+            self.digests[name] = Digest(digest)
         self._world.sink.emit(Message(f"FROM {name} -> {what}"))
 
 

@@ -67,6 +67,17 @@ class Build(Struct, frozen=True, kw_only=True):
             group="Output",
         ),
     ] = ""
+    sbom: Annotated[
+        str,
+        Flag("Tell what the image holds: `true`, `false` or `format=cyclonedx-json`", bare="true", group="Output"),
+    ] = ""
+    provenance: Annotated[
+        str,
+        Flag("Tell how the image was made: `true`, `false`, `mode=max`, `builder-id=URI`", bare="true", group="Output"),
+    ] = ""
+    attest: Annotated[
+        list[str], Flag("`type=sbom` or `type=provenance`, with `,key=value`", metavar="TYPE", group="Output")
+    ] = []
     iidfile: Annotated[str, Flag("Write the image id to a file", metavar="FILE", group="Output")] = ""
     metadata_file: Annotated[str, Flag("Write digests as JSON to a file", metavar="FILE", group="Output")] = ""
     quiet: Annotated[bool, Flag("Show no progress; print the image id", short="q", group="Output")] = False

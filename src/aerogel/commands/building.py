@@ -81,6 +81,7 @@ class Builder:
         self._inline = dockerfile
         self.links = links or {}
         self.exporter = Exporter(options, world)
+        self._began_s = world.clock()
         with _usage():
             text = options.platform or world.settings.platform or str(Platform.host())
             self.platforms = parse_platforms(text) or (Platform.host(),)
@@ -187,7 +188,13 @@ class Builder:
                 else None
             )
 
-        image = self.exporter.take(finished, materials, stage_layers)
+        def provenance(number: int) -> dict[str, object]:
+            from aerogel.commands.attesting import provenance_of
+
+            wanted, began_s = self.exporter.attestations, self._began_s
+            return provenance_of(self.options, wanted, self.world, ready, prepared[number], began_s)
+
+        image = self.exporter.take(finished, materials, stage_layers, provenance)
         return self._result(prepared, solver, materials, image), image
 
     def _warn_of_programs(self, planned: Plan, finished: Finished, materials: Materials) -> None:

@@ -84,6 +84,12 @@ class Contexts:
         """The named contexts that are files."""
         return frozenset(self._wanted) - {MAIN}
 
+    @property
+    def remote(self) -> Git | Http | None:
+        """The main context, if it is not on this host."""
+        wanted = self._wanted.get(MAIN)
+        return None if wanted is None or isinstance(wanted, Path) else wanted
+
     def identity(self, name: str) -> tuple[str, ...]:
         """What makes a context the same as one of another build: where it is, and which files of it count."""
         wanted = self._wanted.get(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from aerogel.commands.attesting import parse_attestations
 from aerogel.commands.build_model import Build, BuildResult
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError
@@ -49,6 +50,8 @@ class Exporter:
             if path not in ("", "-"):
                 check_destination(path)
         self._pushed = self._names_to_push()
+        self.attestations = parse_attestations(options)
+        self._provenance: list[dict[str, object]] = []
         self._images: Images | None = None
         self._materials: Materials | None = None
 
@@ -57,8 +60,17 @@ class Exporter:
         """Whether standard output is an archive, so nothing else may be written there."""
         return any(output.dest == "-" for output in self.outputs)
 
-    def take(self, finished: Sequence[Finished], materials: Materials, stage_layers: StageLayers) -> Exported:
-        """Puts the result in the store under its names. Raises `build.bad-squash`, `store.*`."""
+    def take(
+        self,
+        finished: Sequence[Finished],
+        materials: Materials,
+        stage_layers: StageLayers,
+        provenance: Callable[[int], dict[str, object]],
+    ) -> Exported:
+        """Puts the result in the store under its names, with what is told of it. `provenance` is of the nth platform.
+
+        Raises `build.bad-squash`, `store.*`.
+        """
         images = Images(finished, materials, self.codec, self._annotations)
         if self._options.squash:
             images.squash(self._kept(finished, stage_layers))
@@ -72,6 +84,10 @@ class Exporter:
         for output in self.outputs:
             if output.type in ("oci", "docker"):
                 self._keep(images.form(output.variant), ())
+        if self.attestations or self._options.metadata_file:
+            self._provenance = [provenance(number) for number in range(len(images.finished))]
+        if self.attestations:
+            self._attest(images, kept)
         return images.form(kept[0].variant)
 
     def _keep(self, made: Exported, names: Sequence[Reference]) -> None:
@@ -86,6 +102,16 @@ class Exporter:
         store.images.add(made.descriptor, meta)
         for name in names:
             store.images.tag(name, made.descriptor, meta)
+
+    def _attest(self, images: Images, kept: Sequence[Output]) -> None:
+        from aerogel.commands.attesting import attach
+
+        for made in images.all():
+            names = [
+                Reference.parse(name) for output in kept if images.form(output.variant) is made for name in output.names
+            ]
+            for image, provenance in zip(made.images, self._provenance, strict=True):
+                attach(image, names or self.references, self.attestations, provenance, self._world)
 
     def _kept(self, finished: Sequence[Finished], stage_layers: StageLayers) -> list[int]:
         """How many layers `--squash` leaves as they are, for each platform."""
@@ -163,6 +189,11 @@ class Exporter:
         names = [str(Reference.parse(name)) for output in self.outputs for name in output.names]
         if names or result.references:
             found["image.name"] = ",".join(dict.fromkeys([*result.references, *names]))
+        if len(self._provenance) == 1:
+            found["buildx.build.provenance"] = self._provenance[0]
+        for platform, provenance in zip(result.platform.split(","), self._provenance, strict=False):
+            if len(self._provenance) > 1:
+                found[f"buildx.build.provenance/{platform}"] = provenance
         return json.dumps(found, indent=2, sort_keys=True) + "\n"
 
 

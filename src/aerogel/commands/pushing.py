@@ -38,7 +38,7 @@ def push_image(
     with step(world.sink, number, f"push {reference.familiar()}") as running:
         if uploads.is_there(tag, descriptor.digest):
             running.note = "it is there"
-            return 0
+            return _push_referrers(descriptor, store, uploads)
         parts = walk(descriptor, store.blobs)
         documents = [part for part in parts if _is_document(part)]
         blobs = [
@@ -64,7 +64,22 @@ def push_image(
             uploads.manifest(data, document, tag if is_root else document.digest)
         running.note = ", ".join(f"{len(sizes)} {outcome}" for outcome, sizes in outcomes.items() if sizes)
         world.sink.emit(Progress(number, repository.name, meter.done, meter.done))
-    return sum(outcomes[UPLOADED])
+        return sum(outcomes[UPLOADED]) + _push_referrers(descriptor, store, uploads)
+
+
+def _push_referrers(descriptor: Descriptor, store: Store, uploads: Uploads) -> int:
+    """What is told of the image, and of each one of an index, after it; returns the bytes of blobs that were sent."""
+    sent = 0
+    for subject in walk(descriptor, store.blobs):
+        for artifact in store.referrers.of(subject.digest) if _is_document(subject) else ():
+            if uploads.is_there(artifact.digest, artifact.digest):
+                continue
+            for part in walk(artifact, store.blobs)[:-1]:
+                outcome = uploads.blob(part, partial(store.blobs.open, part.digest, part.size))
+                sent += part.size if outcome == UPLOADED else 0
+            data = store.blobs.read(artifact.digest, artifact.size)
+            uploads.referrer(data, artifact, subject.digest)
+    return sent
 
 
 def _is_document(part: Descriptor) -> bool:

@@ -15,6 +15,7 @@ from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.events import Message
 from aerogel.flag import Flag
 from aerogel.oci.digest import is_digest
+from aerogel.oci.image import walk
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
 from aerogel.store.disk import disk_errors
@@ -72,7 +73,9 @@ def run(options: Save, world: World) -> SaveResult:
 def _root(world: World, name: str) -> Root:
     record = find_image(world.store, name)
     is_name = any(one.tag is not None for one in record.references) and not is_digest(name)
-    return Root(record.descriptor, tuple(_tagged(record.references)) if is_name else ())
+    parts = walk(record.descriptor, world.store.blobs)
+    referrers = tuple(each for part in parts for each in world.store.referrers.of(part.digest))
+    return Root(record.descriptor, tuple(_tagged(record.references)) if is_name else (), referrers)
 
 
 def _tagged(references: tuple[Reference, ...]) -> list[Reference]:
@@ -96,4 +99,6 @@ def _write(form: str, stream: BinaryIO, roots: list[Root], world: World, platfor
     if form == "oci-archive":
         write_oci_archive(stream.write, roots, world.store.blobs)
     else:
-        write_docker_archive(stream.write, roots, world.store.blobs, platform=platform)
+        # Docker's archives have no room for what is told of an image.
+        bare = [Root(root.descriptor, root.references) for root in roots]
+        write_docker_archive(stream.write, bare, world.store.blobs, platform=platform)

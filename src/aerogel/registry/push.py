@@ -2,7 +2,7 @@
 
 A blob goes by mount from another repository of the registry when one is known to have it, else in one PUT; what
 breaks goes on in chunks from where the registry has got to. Nothing is sent that the registry has already.
-Spec: OCI distribution-spec v1.1 "Push" (end-4a to end-7, end-11, end-13).
+Spec: OCI distribution-spec v1.1 "Push" (end-4a to end-7, end-11, end-13), "Pushing Manifests with Subject".
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from aerogel.errors import EXIT_NETWORK, AerogelError
 from aerogel.net.http import Response
-from aerogel.oci.digest import Digest, algorithm_of
-from aerogel.oci.types import Descriptor
+from aerogel.oci.artifact import fallback_tag, with_referrer
+from aerogel.oci.digest import Digest, algorithm_of, digest_of
+from aerogel.oci.types import OCI_INDEX, Descriptor, encode
 from aerogel.registry.client import ACCEPT, Repository
 
 __all__ = ["CHUNK", "MOUNTED", "PRESENT", "UPLOADED", "Uploads"]
@@ -92,8 +93,11 @@ class Uploads:
             return UPLOADED
         raise AssertionError("the last session returns or raises")
 
-    def manifest(self, data: bytes, descriptor: Descriptor, name: str) -> None:
-        """Puts a manifest or index under a tag or its digest. Raises `registry.*`, `net.*`."""
+    def manifest(self, data: bytes, descriptor: Descriptor, name: str) -> str:
+        """Puts a manifest or index under a tag or its digest. Raises `registry.*`, `net.*`.
+
+        Returns the digest of the subject that the registry lists it for, empty where it knows nothing of referrers.
+        """
         answer = self._request(
             "PUT",
             self._repository.url("manifests", name),
@@ -110,6 +114,28 @@ class Uploads:
                 detail=f"expected {descriptor.digest}\nfound    {found}",
                 exit_status=EXIT_NETWORK,
             )
+        return answer.headers.get("oci-subject", "")
+
+    def referrer(self, data: bytes, artifact: Descriptor, subject: Digest) -> None:
+        """Puts an artifact that refers to `subject`; its blobs are there. Raises `registry.*`, `net.*`.
+
+        A registry without the referrers API gets it into the list under the fall-back tag as well. Between reading
+        and writing that list another client may write it; the specification knows no way to keep it from that.
+        """
+        if self.manifest(data, artifact, artifact.digest) == subject:
+            return
+        tag = fallback_tag(subject)
+        try:
+            url = self._repository.url("manifests", tag)
+            known = self._request("GET", url, f"manifest `{tag}`", headers={"Accept": ACCEPT}).body
+        except AerogelError as error:
+            if error.code != "registry.not-found":
+                raise
+            known = None
+        index = with_referrer(known, artifact)
+        if index is not None:
+            listed = encode(index)
+            self.manifest(listed, Descriptor(media_type=OCI_INDEX, digest=digest_of(listed), size=len(listed)), tag)
 
     def _request(
         self,

@@ -103,6 +103,9 @@ class _Survey:
             try:
                 for part in walk(record.descriptor, self.store.blobs):
                     self.uses.note(part.digest, _ALWAYS)
+                    for artifact in self.store.referrers.of(part.digest):
+                        for each in walk(artifact, self.store.blobs):
+                            self.uses.note(each.digest, _ALWAYS)
                 for image in images(record.descriptor, self.store.blobs):
                     for diff_id in image.config.rootfs.diff_ids:
                         self.uses.note(diff_id, _ALWAYS)
@@ -245,6 +248,7 @@ def _remove(
                 store.layers.remove(Digest(thing[1]))
             elif kind == "blob":
                 store.blobs.remove(Digest(thing[1]))
+                store.referrers.forget(Digest(thing[1]))
             elif not store.snapshots.remove(thing[1], thing[2], remove):
                 continue
             gone.append(thing)

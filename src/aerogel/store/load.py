@@ -24,10 +24,11 @@ from aerogel.files.entry import DIR, LNK, REG, SYM, shown
 from aerogel.files.index import build_index
 from aerogel.files.tar import CHUNK, scan
 from aerogel.oci.digest import Digest, VerifiedReader, new_hash, of_hash, short
-from aerogel.oci.image import Image, Layer, images, walk
+from aerogel.oci.image import Image, Layer, document, images, walk
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import (
+    CONFIG_TYPES,
     INDEX_TYPES,
     LAYER_TYPES,
     OCI_CONFIG,
@@ -174,7 +175,19 @@ def _load_oci(files: _Files, store: Store) -> list[Loaded]:
                     store.blobs.copy_in(stream, part.digest, part.size)
         for image in images(loaded.descriptor, store.blobs):
             record_layers(image, store)
-    return list(found.values())
+    return [loaded for loaded in found.values() if not _record_referrer(loaded.descriptor, store)]
+
+
+def _record_referrer(descriptor: Descriptor, store: Store) -> bool:
+    """Keeps an artifact with the image that it tells of, if it is one; it is no image itself."""
+    read, _ = document(descriptor, store.blobs)
+    if not isinstance(read, Manifest) or read.subject is None or read.config.media_type in CONFIG_TYPES:
+        return False
+    listed = msgspec.structs.replace(
+        descriptor, artifact_type=read.artifact_type or read.config.media_type, annotations=read.annotations
+    )
+    store.referrers.add(read.subject.digest, listed)
+    return True
 
 
 class _LayoutVersion(msgspec.Struct):
