@@ -8,7 +8,7 @@ from aerogel.commands.format import columns, size
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
 
-__all__ = ["EXAMPLES", "Du", "DuResult", "run"]
+__all__ = ["EXAMPLES", "Du", "DuResult", "measured", "run"]
 
 EXAMPLES = (("as numbers", "aerogel du --json"),)
 
@@ -30,7 +30,11 @@ class DuResult(Result, frozen=True, kw_only=True):
     actions: int
     actions_bytes: int
     scratch_bytes: int
+    mounts: int
+    mounts_bytes: int
+    records_bytes: int
     other_bytes: int
+    reclaimable_bytes: int
     total_bytes: int
 
     def text(self) -> str:
@@ -39,11 +43,19 @@ class DuResult(Result, frozen=True, kw_only=True):
             ("layer indexes", str(self.layers), size(self.layers_bytes), "what each layer holds"),
             ("snapshots", str(self.snapshots), size(self.snapshots_bytes), "unpacked layers, for RUN"),
             ("step results", str(self.actions), size(self.actions_bytes), ""),
+            ("cache mounts", str(self.mounts), size(self.mounts_bytes), "of RUN; `aerogel cache ls` lists them"),
+            ("records", "", size(self.records_bytes), "of past builds, and logs"),
             ("scratch", "", size(self.scratch_bytes), "work that is going on"),
             ("other", "", size(self.other_bytes), "downloaded packages and indexes"),
-            ("total", "", size(self.total_bytes), ""),
+            ("total", "", size(self.total_bytes), f"`aerogel prune` frees {size(self.reclaimable_bytes)} of it"),
         ]
         return columns(("KIND", "NUMBER", "SIZE", "WHAT"), rows)
+
+
+def measured(path: str, world: World) -> int:
+    """The bytes of a directory that only the helper may list."""
+    found = world.helper().call("measure", {"path": path})["bytes"]
+    return int(found)
 
 
 def run(options: Du, world: World) -> DuResult:
@@ -51,5 +63,5 @@ def run(options: Du, world: World) -> DuResult:
     del options
     from aerogel.store.gc import du
 
-    used = du(world.store)
+    used = du(world.store, lambda path: measured(path, world))
     return DuResult(**{name: getattr(used, name) for name in DuResult.__struct_fields__})

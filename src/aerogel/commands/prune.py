@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
+from aerogel.commands.du import measured
 from aerogel.commands.format import size
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
@@ -25,14 +26,14 @@ _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 class Prune(Struct, frozen=True, kw_only=True):
-    """Remove what nothing needs: kept results of steps, their layers, images without a name.
+    """Remove what nothing needs: layers that no result of a step and no image has, images without a name.
 
-    Images that have a name stay.
+    With a flag also results of steps, cache mounts, downloads, logs and records of builds. Images that have a name stay.
     """
 
-    all: Annotated[bool, Flag("Forget all results of steps", short="a")] = False
-    older_than: Annotated[str, Flag("Forget results not used for so long, such as `12h` or `7d`", metavar="TIME")] = ""
-    max_size: Annotated[str, Flag("Forget the oldest until no more is taken, such as `10GB`", metavar="SIZE")] = ""
+    all: Annotated[bool, Flag("Remove everything but images that have a name", short="a")] = False
+    older_than: Annotated[str, Flag("Remove what was not used for so long, such as `12h` or `7d`", metavar="TIME")] = ""
+    max_size: Annotated[str, Flag("Remove the oldest until no more is taken, such as `10GB`", metavar="SIZE")] = ""
     keep_untagged: Annotated[bool, Flag("Keep images that have no name")] = False
     dry_run: Annotated[bool, Flag("Only tell what would be removed")] = False
 
@@ -43,6 +44,9 @@ class PruneResult(Result, frozen=True, kw_only=True):
     layers: int
     snapshots: int
     blobs: int
+    mounts: int
+    files: int
+    """Downloads, logs, records of builds."""
     freed_bytes: int
     dry_run: bool
 
@@ -50,7 +54,8 @@ class PruneResult(Result, frozen=True, kw_only=True):
         verb = "would be removed" if self.dry_run else "removed"
         return (
             f"{verb}: {len(self.images)} images, {self.actions} step results, {self.layers} layers, "
-            f"{self.snapshots} snapshots, {self.blobs} blobs, {size(self.freed_bytes)}"
+            f"{self.snapshots} snapshots, {self.blobs} blobs, {self.mounts} cache mounts, {self.files} other files, "
+            f"{size(self.freed_bytes)}"
         )
 
 
@@ -67,6 +72,7 @@ def run(options: Prune, world: World) -> PruneResult:
         keep_untagged=options.keep_untagged,
         dry_run=options.dry_run,
         remove=None if options.dry_run else lambda path: world.helper().call("remove", {"path": path}),
+        measure=lambda path: measured(path, world),
     )
     return PruneResult(
         images=done.images,
@@ -74,6 +80,8 @@ def run(options: Prune, world: World) -> PruneResult:
         layers=done.layers,
         snapshots=done.snapshots,
         blobs=done.blobs,
+        mounts=done.mounts,
+        files=done.files,
         freed_bytes=done.freed_bytes,
         dry_run=options.dry_run,
     )

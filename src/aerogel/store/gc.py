@@ -4,6 +4,9 @@ Needed is what a named image reaches (manifests, configs, layers with all their 
 the result of a remembered action names: every digest that occurs in it, whatever the record means by it. A thing's last
 use is that of the newest action that names it; things that only images need are in use always.
 
+What else lies in the cache (records of builds, logs, downloads, directories of cache mounts) was last used when it was
+last written. It goes when it is old, when room is wanted, or with everything.
+
 Removal is for a process that has the store alone (`Store.exclusive`), and goes from names to content: image,
 action, layer record, snapshot, blob. Killed in between it leaves only what the next run removes.
 """
@@ -14,7 +17,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -23,11 +27,24 @@ from aerogel.oci.digest import Digest
 from aerogel.oci.image import images, walk
 from aerogel.store.images import ImageRecord
 from aerogel.store.layers import LayerRecord
+from aerogel.store.mounts import CacheMounts, KeptCache
 from aerogel.store.store import Store
 
 __all__ = ["Pruned", "Usage", "du", "prune", "tree_size"]
 
+_LOOSE = {
+    "builds-v1": 1,
+    "selections-v1": 2,
+    "logs-v1": 1,
+    "replays-v1": 1,
+    "http-v1": 2,
+    "git-v1": 1,
+    "debian-v1": 3,
+}
+"""Folders of the cache with things that can go one by one, and how deep these lie at most."""
+
 _DIGEST = re.compile(r"sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128})")
+Measure = Callable[[str], int]
 _ALWAYS = math.inf
 _NEVER = -math.inf
 
@@ -45,11 +62,15 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     actions: int
     actions_bytes: int
     scratch_bytes: int
+    mounts: int
+    mounts_bytes: int
+    records_bytes: int
+    """Records of builds and logs."""
     other_bytes: int
-    """The rest of the two folders: downloads, indexes of packages."""
+    """The rest of the two folders: downloads, indexes of packages, images' names."""
     total_bytes: int
     reclaimable_bytes: int
-    """What `prune` without options would free, about: directories are not counted."""
+    """What `prune` without options would free."""
 
 
 class Pruned(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +81,12 @@ class Pruned(msgspec.Struct, frozen=True, kw_only=True):
     layers: int = 0
     snapshots: int = 0
     blobs: int = 0
+    mounts: int = 0
+    """Directories of cache mounts."""
+    files: int = 0
+    """Records of builds, logs, downloads."""
     freed_bytes: int = 0
+    """As du(1) counts them."""
 
 
 class _Uses:
@@ -80,15 +106,19 @@ class _Uses:
 class _Survey:
     """Everything in the store with its size and last use."""
 
-    def __init__(self, store: Store, *, keep_untagged: bool) -> None:
+    def __init__(self, store: Store, *, keep_untagged: bool, measure: Measure | None) -> None:
         self.store = store
+        self.measure = measure
         self.uses = _Uses()
         self.images: list[ImageRecord] = []
         """Those that are to go: untagged, unless these are kept."""
         self.actions: dict[Digest, float] = {}
         self.layers: dict[Digest, LayerRecord | None] = {}
+        self.mounts: dict[str, KeptCache] = {}
+        self.loose: dict[str, float] = {}
         self.sizes: dict[tuple[str, ...], int] = {}
         """What can go -> its bytes; keys are a kind and what the removal needs."""
+        self.freed_images = 0
         self._of_images(keep_untagged)
         self._of_actions()
         self._of_layers()
@@ -98,6 +128,7 @@ class _Survey:
         for record in self.store.images.list():
             if not record.references and not keep_untagged:
                 self.images.append(record)
+                self.freed_images += _allocated(self.store.images.paths_of(record.descriptor.digest)[0])
                 continue
             self.uses.note(record.descriptor.digest, _ALWAYS)
             try:
@@ -127,23 +158,35 @@ class _Survey:
                 self.uses.note(digest, state.st_mtime)
 
     def _of_layers(self) -> None:
-        for diff_id, size in self.store.layers.all():
+        for diff_id, _ in self.store.layers.all():
             record = self.store.layers.record(diff_id)
             self.layers[diff_id] = record
-            self.sizes["layer", diff_id] = size
+            self.sizes["layer", diff_id] = tree_size(self.store.layers.path(diff_id))
             if record is not None:
                 for blob in record.blobs.values():
                     self.uses.note(blob.digest, self.uses.of(diff_id))
 
     def _of_the_rest(self) -> None:
         for digest, _ in self.store.blobs.all():
-            self.sizes["blob", digest] = _allocated(self.store.blobs.path(digest))
+            artifacts = f"{self.store.data}/images-v1/referrers/{digest.partition(':')[2]}"
+            self.sizes["blob", digest] = _allocated(self.store.blobs.path(digest)) + tree_size(artifacts)
         for mapping, key, path in self.store.snapshots.all():
-            self.sizes["snapshot", mapping, key] = tree_size(path)
+            self.sizes["snapshot", mapping, key] = tree_size(path, self.measure)
+        for kept in CacheMounts(self.store.cache, self.store.scratch).all():
+            self.mounts[kept.path] = kept
+            self.sizes["mount", kept.path] = tree_size(kept.path, self.measure)
+        for name, depth in _LOOSE.items():
+            for path, state in _things(f"{self.store.cache}/{name}", depth):
+                self.loose[path] = state.st_mtime
+                self.sizes["file", path] = tree_size(path)
 
     def last_use(self, thing: tuple[str, ...]) -> float:
         if thing[0] == "action":
             return self.actions[Digest(thing[1])]
+        if thing[0] == "mount":
+            return self.mounts[thing[1]].last_use_s
+        if thing[0] == "file":
+            return self.loose[thing[1]]
         return self.uses.of(thing[-1])
 
     def cutoff_for(self, max_size: int, fixed: int) -> float:
@@ -152,7 +195,11 @@ class _Survey:
         order = sorted(self.sizes, key=self.last_use)
         for number, thing in enumerate(order):
             if left <= max_size:
-                return self.last_use(thing) if number else _NEVER
+                if not number:
+                    return _NEVER
+                # What was used at the same moment goes together.
+                last = self.last_use(order[number - 1])
+                return math.nextafter(last, _ALWAYS) if last != _NEVER else _NEVER
             if self.last_use(thing) == _ALWAYS:
                 break
             left -= self.sizes[thing]
@@ -163,18 +210,23 @@ class _Survey:
         return [thing for thing in sorted(self.sizes) if (last := self.last_use(thing)) < cutoff or last == _NEVER]
 
 
-def du(store: Store) -> Usage:
-    """What the store takes. Reads names and sizes, and the documents of images."""
-    survey = _Survey(store, keep_untagged=True)
+def du(store: Store, measure: Measure | None = None) -> Usage:
+    """What the store takes. Reads names and sizes, and the documents of images.
+
+    `measure` gives the bytes of a directory that this process may not list.
+    """
+    survey = _Survey(store, keep_untagged=False, measure=measure)
     places = {
         "blobs": f"{store.data}/blobs",
         "layers": f"{store.data}/layers-v1",
         "snapshots": f"{store.cache}/snapshots-v1",
         "actions": f"{store.cache}/actions-v1",
+        "mounts": f"{store.cache}/mounts-v1",
     }
-    sizes = {name: tree_size(path) for name, path in places.items()}
-    scratch = sum(tree_size(f"{root}/scratch") for root in {store.data, store.cache})
-    total = sum(tree_size(root) for root in _roots(store))
+    sizes = {name: tree_size(path, measure) for name, path in places.items()}
+    records = sum(tree_size(f"{store.cache}/{name}") for name in ("builds-v1", "selections-v1", "logs-v1"))
+    scratch = sum(tree_size(f"{root}/scratch", measure) for root in {store.data, store.cache})
+    total = sum(tree_size(root, measure) for root in _roots(store))
     kinds = [thing[0] for thing in survey.sizes]
     return Usage(
         images=len(store.images.list()),
@@ -187,9 +239,14 @@ def du(store: Store) -> Usage:
         actions=kinds.count("action"),
         actions_bytes=sizes["actions"],
         scratch_bytes=scratch,
-        other_bytes=total - scratch - sum(sizes.values()),
+        mounts=kinds.count("mount"),
+        mounts_bytes=sizes["mounts"],
+        records_bytes=records,
+        other_bytes=total - scratch - records - sum(sizes.values()),
         total_bytes=total,
-        reclaimable_bytes=sum(survey.sizes[thing] for thing in survey.doomed(_NEVER)),
+        reclaimable_bytes=_leftover(store, measure)
+        + survey.freed_images
+        + sum(survey.sizes[thing] for thing in survey.doomed(_NEVER)),
     )
 
 
@@ -202,20 +259,24 @@ def prune(
     keep_untagged: bool = False,
     dry_run: bool = False,
     remove: Callable[[str], object] | None = None,
+    measure: Measure | None = None,
 ) -> Pruned:
     """Removes what nothing needs; raises `store.busy` while another process uses the store, `store.*`.
 
     Besides what is never used: results last used before `cutoff_s` (seconds since 1970, last uses are known to six
     hours), the oldest results until `max_size_bytes` are not exceeded, or all (`whole_cache`). Named images always
-    stay; untagged ones go unless `keep_untagged`. `remove` as in `Store.reclaim`; a pinned snapshot stays.
+    stay; untagged ones go unless `keep_untagged`. `remove` as in `Store.reclaim`, `measure` as in `du`; a pinned
+    snapshot stays.
     """
     with store.exclusive():
+        left_over = _leftover(store, measure)
         if not dry_run:
             store.reclaim(remove)
-        survey = _Survey(store, keep_untagged=keep_untagged)
+        survey = _Survey(store, keep_untagged=keep_untagged, measure=measure)
         cutoff = _ALWAYS if whole_cache else (_NEVER if cutoff_s is None else cutoff_s)
         if max_size_bytes is not None:
-            fixed = sum(tree_size(root) for root in _roots(store)) - sum(survey.sizes.values())
+            total = sum(tree_size(root, measure) for root in _roots(store))
+            fixed = total - sum(survey.sizes.values()) - survey.freed_images - (left_over if dry_run else 0)
             cutoff = max(cutoff, survey.cutoff_for(max_size_bytes, fixed))
         doomed = survey.doomed(cutoff)
         if not dry_run:
@@ -227,8 +288,16 @@ def prune(
             layers=kinds.count("layer"),
             snapshots=kinds.count("snapshot"),
             blobs=kinds.count("blob"),
-            freed_bytes=sum(survey.sizes[thing] for thing in doomed),
+            mounts=kinds.count("mount"),
+            files=kinds.count("file"),
+            freed_bytes=left_over + survey.freed_images + sum(survey.sizes[thing] for thing in doomed),
         )
+
+
+def _leftover(store: Store, measure: Measure | None) -> int:
+    """The bytes of what dead processes left."""
+    paths = {*store.data_scratch.leftovers(), *store.scratch.leftovers()}
+    return sum(tree_size(path, measure) for path in paths)
 
 
 def _remove(
@@ -238,7 +307,8 @@ def _remove(
     for record in survey.images:
         store.images.remove(record.descriptor.digest)
     gone = []
-    for kind in ("action", "layer", "snapshot", "blob"):
+    mounts = CacheMounts(store.cache, store.scratch)
+    for kind in ("file", "action", "layer", "snapshot", "blob", "mount"):
         for thing in doomed:
             if thing[0] != kind:
                 continue
@@ -249,6 +319,10 @@ def _remove(
             elif kind == "blob":
                 store.blobs.remove(Digest(thing[1]))
                 store.referrers.forget(Digest(thing[1]))
+            elif kind == "mount":
+                mounts.remove(survey.mounts[thing[1]], remove)
+            elif kind == "file":
+                store.scratch.discard(thing[1], remove)
             elif not store.snapshots.remove(thing[1], thing[2], remove):
                 continue
             gone.append(thing)
@@ -261,10 +335,25 @@ def _roots(store: Store) -> set[str]:
     return {path for path in both if not any(path.startswith(f"{other}/") for other in both)}
 
 
-def tree_size(path: str) -> int:
+def _things(path: str, depth: int) -> Iterator[tuple[str, os.stat_result]]:
+    """The files below a folder, and what lies `depth` levels deep, whatever it is."""
+    try:
+        with os.scandir(path) as entries:
+            found = [(entry.path, entry.stat(follow_symlinks=False)) for entry in entries]
+    except OSError:
+        return
+    for name, state in found:
+        if depth > 1 and stat.S_ISDIR(state.st_mode):
+            yield from _things(name, depth - 1)
+        else:
+            yield name, state
+
+
+def tree_size(path: str, measure: Measure | None = None) -> int:
     """Bytes on the disk of a file or directory with all in it, hard links once, as `du -s` counts.
 
-    What may not be read (files of mapped owners, in directories that only they may list) is left out.
+    `measure` is asked for directories that this process may not list, those of mapped owners; without it what is in
+    them is left out.
     """
     seen: set[tuple[int, int]] = set()
     total = 0
@@ -273,15 +362,22 @@ def tree_size(path: str) -> int:
         name = todo.pop()
         try:
             state = os.lstat(name)
-            if state.st_nlink > 1 and (state.st_mode & 0o170000) != 0o040000:
-                if (state.st_dev, state.st_ino) in seen:
-                    continue
-                seen.add((state.st_dev, state.st_ino))
-            total += state.st_blocks * 512
-            if (state.st_mode & 0o170000) == 0o040000:
-                todo += [f"{name}/{child}" for child in os.listdir(name)]
         except OSError:
             continue
+        is_directory = stat.S_ISDIR(state.st_mode)
+        if state.st_nlink > 1 and not is_directory:
+            if (state.st_dev, state.st_ino) in seen:
+                continue
+            seen.add((state.st_dev, state.st_ino))
+        if is_directory:
+            try:
+                todo += [f"{name}/{child}" for child in os.listdir(name)]
+            except PermissionError:
+                total += measure(name) if measure is not None else state.st_blocks * 512
+                continue
+            except OSError:
+                continue
+        total += state.st_blocks * 512
     return total
 
 

@@ -59,13 +59,14 @@ class Layers:
         self._scratch = scratch
         self._blobs = blobs
 
-    def _path(self, diff_id: Digest) -> str:
+    def path(self, diff_id: Digest) -> str:
+        """The directory of what is known of a layer."""
         encoded = diff_id.partition(":")[2]
         return f"{self._root}/{encoded[:2]}/{encoded[2:]}"
 
     def record(self, diff_id: Digest) -> LayerRecord | None:
         """What is known of the layer, None when it was never saved. Raises `store.denied`, `store.io`."""
-        path = self._path(diff_id)
+        path = self.path(diff_id)
         meta = read_file(f"{path}/meta")
         if meta is None:
             return None
@@ -111,7 +112,7 @@ class Layers:
         `size` is that of the uncompressed tar; `blobs` maps codec names to blobs that are in the store already.
         Raises `store.missing` for a blob that is not, and `store.*`.
         """
-        path = self._path(diff_id)
+        path = self.path(diff_id)
         for codec, descriptor in (blobs or {}).items():
             if not codec or not codec.replace("-", "").replace(".", "").replace("_", "").isalnum():
                 raise ValueError(f"{codec!r} is not the name of a codec")
@@ -142,7 +143,7 @@ class Layers:
 
     def index_bytes(self, diff_id: Digest) -> bytes:
         """The same as it was saved."""
-        path = f"{self._path(diff_id)}/index"
+        path = f"{self.path(diff_id)}/index"
         data = read_file(path)
         if data is None:
             raise AerogelError(f"the index of layer `{diff_id}` is not in the store", code="store.missing")
@@ -173,7 +174,7 @@ class Layers:
 
     def remove(self, diff_id: Digest) -> None:
         """Forgets a layer; its blobs stay until nothing else needs them. For `store.gc`."""
-        path = self._path(diff_id)
+        path = self.path(diff_id)
         # `meta` goes first: from then on the record is absent, not half there.
         unlink(f"{path}/meta")
         if os.path.isdir(path):

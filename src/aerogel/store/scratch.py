@@ -110,6 +110,16 @@ class Scratch:
                 kept.append(path)
         return kept
 
+    def leftovers(self) -> list[str]:
+        """The sessions of dead processes, which `reclaim` removes."""
+        try:
+            names = os.listdir(self.directory_path)
+        except FileNotFoundError:
+            return []
+        mine = os.path.basename(self._session) if self._session else None
+        paths = [f"{self.directory_path}/{name}" for name in names if name != mine]
+        return [path for path in paths if not _is_locked(f"{path}/lock")]
+
     def _reclaim_one(self, path: str, remove: Callable[[str], object] | None) -> bool:
         """True when it is gone or belongs to a living process."""
         try:
@@ -156,6 +166,20 @@ class Scratch:
         if session is not None:
             _remove_session(session, None)
             os.close(fd)
+
+
+def _is_locked(path: str) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _remove_session(path: str, remove: Callable[[str], object] | None) -> bool:

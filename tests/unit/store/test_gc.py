@@ -19,6 +19,7 @@ from aerogel.oci.reference import Reference
 from aerogel.oci.validate import validate
 from aerogel.store.gc import du, prune, tree_size
 from aerogel.store.images import describe
+from aerogel.store.mounts import CacheAbout, CacheMounts
 from aerogel.store.store import Store
 
 DAY = 86_400.0
@@ -198,3 +199,66 @@ def test_images_and_what_is_kept_are_always_whole(
             record = store.layers.record(diff_id)
             assert record is not None
             assert record.blobs
+
+
+def real(store: Store) -> int:
+    """What du(1) says of the two folders."""
+    told = subprocess.run(["du", "-sB1", store.data, store.cache], capture_output=True, text=True, check=True).stdout
+    return sum(int(line.split()[0]) for line in told.splitlines())
+
+
+def other_things(store: Store) -> None:
+    """Records, logs, downloads, cache mounts, an unnamed image, and scratch space of a process that is dead."""
+    store.builds.put({"id": store.builds.new_id(NOW), "steps": []})
+    store.builds.selections.keep("sha256:" + "5" * 64, lambda: [(b"a", 0x30, 0o644, 0, 0, 0, b"", b"")])
+    for name in (
+        "logs-v1/20200101/1.log",
+        "http-v1/content/abc",
+        "debian-v1/debs-v1/ab/x.deb",
+        "git-v1/r.git/objects/x",
+    ):
+        path = Path(store.cache, name)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(os.urandom(70_000))
+    about = CacheAbout("go")
+    with CacheMounts(store.cache, store.scratch).hold(
+        "root", about, "shared", lambda path: Path(path, "f").write_bytes(bytes(50_000)), lambda _: None
+    ):
+        pass
+    unnamed = make_image(store, text=b"unnamed")
+    store.images.add(unnamed.descriptor, describe(unnamed.descriptor, store.blobs))
+    dead = Path(store.cache, "scratch", "s-1-dead", "d-1")
+    dead.mkdir(parents=True)
+    (dead / "x").write_bytes(bytes(30_000))
+
+
+@pytest.mark.parametrize("how", [{}, {"whole_cache": True}, {"cutoff_s": NOW}, {"max_size_bytes": 600_000}], ids=str)
+def test_what_is_freed_is_what_the_disk_gets_back(store: Store, how: dict[str, object]) -> None:
+    tag(store, "app", b"one")
+    for age in (1, 2, 3):
+        action(store, str(age).encode(), age, snapshot=True)
+    other_things(store)
+    expected = prune(store, dry_run=True, **how)  # type: ignore[arg-type]  # one of the options
+    before = real(store)
+    assert du(store).total_bytes == before
+    assert du(store).reclaimable_bytes == prune(store, dry_run=True).freed_bytes
+    done = prune(store, **how)  # type: ignore[arg-type]  # one of the options
+    assert done == expected
+    assert before - real(store) == done.freed_bytes
+    assert du(store).reclaimable_bytes == 0
+    if "max_size_bytes" in how:
+        assert real(store) <= 600_000
+    if "whole_cache" in how:
+        assert (done.mounts, list(store.builds.ids()), list(store.actions.all())) == (1, [], [])
+        assert not list(Path(store.cache, "debian-v1").rglob("*.deb"))
+    images_are_whole(store)
+
+
+def test_things_of_one_moment_go_together(store: Store) -> None:
+    """A limit that falls between a result and its layer is kept."""
+    action(store, b"a", 3, snapshot=True)
+    action(store, b"b", 2, snapshot=True)
+    total = du(store).total_bytes
+    for less in (1, 5000, 90_000, 150_000, 320_000, 400_000):
+        prune(store, max_size_bytes=total - less)
+        assert du(store).total_bytes <= total - less
