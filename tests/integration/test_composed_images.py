@@ -261,7 +261,7 @@ def test_a_damaged_cache_is_made_anew(image: Callable[..., Image], archive: Arch
     assert made.blob.diff_id == expected
 
 
-@pytest.mark.parametrize("platform", ["linux/arm64", "linux/arm/v7", "linux/s390x"])
+@pytest.mark.parametrize("platform", ["linux/arm64", "linux/arm/v7", "linux/ppc64le", "linux/riscv64", "linux/s390x"])
 def test_other_architectures(archive: Archive, cache: Path, platform: str) -> None:
     """The loader's cache names the libraries of that architecture in its byte order.
 
