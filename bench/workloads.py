@@ -17,7 +17,7 @@ BIG_BASE = "BIG_BASE"
 DEBIAN_BASE = "DEBIAN_BASE"
 
 _POOL = 16 << 20
-_WORDS = 4000
+_WORDS = 700
 
 
 class Workload(NamedTuple):
@@ -41,7 +41,7 @@ class Pool:
         self.rng = random.Random(seed)
         letters = "etaoinsrhldcumfpgwybvkxjqz"
         names = ["".join(self.rng.choices(letters, k=self.rng.randint(2, 11))) for _ in range(_WORDS)]
-        weights = [1 / (rank + 3) for rank in range(_WORDS)]
+        weights = [1 / (rank + 1) ** 1.25 for rank in range(_WORDS)]
         forms = (
             "  const {} = {}.{}({}, {});\n",
             "function {}({}, {}) {{\n  return {}.{};\n}}\n",
@@ -61,9 +61,9 @@ class Pool:
             self.text += "".join(lines).encode()
         table = bytes(min(255, int(self.rng.expovariate(1 / 40))) for _ in range(256))
         noise = self.rng.randbytes(_POOL).translate(table)
-        pieces = [noise[at : at + 24] for at in range(0, _POOL, 4096)]
+        pieces = [noise[at : at + 40] for at in range(0, _POOL, _POOL // 600)]
         self.program = b"".join(
-            noise[at : at + 40] + pieces[self.rng.randrange(len(pieces))] for at in range(0, _POOL - 64, 64)
+            noise[at : at + 24] + pieces[self.rng.randrange(len(pieces))] for at in range(0, _POOL - 64, 64)
         )
 
     def take(self, pool: bytes, size: int) -> bytes:

@@ -6,7 +6,7 @@ it might change again within the same one. Standard library only.
 
 The store is one file, a table that is asked in place: no run loads what it does not ask for::
 
-    <path>      magic, number of records; then slots of 80 bytes, a power of two, at most half of them used: device,
+    <path>      magic, number of records; then slots of 80 bytes, a power of two, at most 7 in 10 used: device,
                 inode, size, mtime, ctime (u64), SHA-256, 8 bytes of a digest of these; the first free slot after
                 the place that the key gives
 
@@ -17,6 +17,7 @@ is too small is replaced by a bigger one.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import struct
 import threading
@@ -38,12 +39,17 @@ _KEY = struct.Struct("<QQQQQ")
 _SLOT = 80
 _CHECK = 8
 _KEYS = 40
+_FREE = bytes(_KEYS)
+_FULL = 0.7
+"""The part of the slots that may be used."""
 _FIRST_SLOTS = 1 << 12
 _MAX_SLOTS = 1 << 21
 """A table of 168 MB; a fuller one is begun anew."""
 _U64 = (1 << 64) - 1
 _MIX = 0x9E3779B97F4A7C15
-_PENDING = 4096
+_FEW = 200
+"""Records that are written one by one."""
+_PENDING = 20_000
 """Digests that are held back before they are written."""
 _RACY_NS = 50_000_000
 """A change so recent may share its time stamp with the next one: kernels tick every 1 to 10 ms."""
@@ -187,13 +193,13 @@ class _Table:
                 table.close()
             table = cls.open(path, os.O_RDWR | os.O_CREAT)
         try:
-            wanted = 2 * (table.used + len(new))
-            if wanted > table.slots:
-                table._grow(path, wanted, new)
+            if table.used + len(new) > table.slots * _FULL:
+                table._grow(path, new)
+            elif len(new) > _FEW:
+                table._fill(new.items())
             else:
                 for key, digest in new.items():
                     table._put(key, digest)
-                table._count()
         finally:
             table.close()
 
@@ -203,7 +209,7 @@ class _Table:
             slot = os.pread(self._fd, _SLOT, at)
             if slot.startswith(key):
                 return slot[_KEYS:-_CHECK] if _check(slot[:-_CHECK]) == slot[-_CHECK:] else None
-            if not any(slot):
+            if slot[:_KEYS] == _FREE:
                 return None
         return None
 
@@ -214,44 +220,58 @@ class _Table:
         for step in range(min(self.slots, 512)):
             yield _HEAD.size + ((place + step) & (self.slots - 1)) * _SLOT
 
+    def _fill(self, records: Iterable[tuple[bytes, bytes]]) -> None:
+        """Adds many records, in memory; there is room for them. No mapping: on a full disk that would be a signal."""
+        data = bytearray(_HEAD.size + self.slots * _SLOT)
+        os.preadv(self._fd, [data], 0)
+        for key, digest in records:
+            record = key + digest
+            for at in self._places(key):
+                there = data[at : at + _KEYS]
+                if there in (key, _FREE):
+                    data[at : at + _SLOT] = record + _check(record)
+                    self.used += there != key
+                    break
+        data[: _HEAD.size] = _HEAD.pack(_MAGIC, self.used)
+        view, at = memoryview(data), 0
+        while at < len(view):
+            at += os.pwrite(self._fd, view[at:], at)
+
     def _put(self, key: bytes, digest: bytes) -> None:
         record = key + digest
         for at in self._places(key):
-            slot = os.pread(self._fd, _SLOT, at)
-            is_free = not any(slot)
-            if is_free or slot.startswith(key):
+            there = os.pread(self._fd, _KEYS, at)
+            if there in (key, _FREE):
                 os.pwrite(self._fd, record + _check(record), at)
-                self.used += is_free
-                return
-
-    def _count(self) -> None:
+                self.used += there != key
+                break
         os.pwrite(self._fd, _HEAD.pack(_MAGIC, self.used), 0)
 
-    def _grow(self, path: Path, wanted: int, new: dict[bytes, bytes]) -> None:
-        slots = self.slots
-        while slots < wanted:
+    def _grow(self, path: Path, new: dict[bytes, bytes]) -> None:
+        count, slots = self.used + len(new), self.slots
+        while count > slots * _FULL / 2:
             slots *= 2
         made = f"{path}.{os.getpid()}.{threading.get_ident()}"
         fd = os.open(made, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         bigger = _Table(fd, min(slots, _MAX_SLOTS), 0)
         try:
             os.ftruncate(fd, _HEAD.size + bigger.slots * _SLOT)
-            if slots <= _MAX_SLOTS:
-                for at in range(_HEAD.size, _HEAD.size + self.slots * _SLOT, _CHUNK // _SLOT * _SLOT):
-                    block = os.pread(self._fd, _CHUNK // _SLOT * _SLOT, at)
-                    for start in range(0, len(block), _SLOT):
-                        record = block[start : start + _SLOT - _CHECK]
-                        if any(record) and _check(record) == block[start + _SLOT - _CHECK : start + _SLOT]:
-                            bigger._put(record[:_KEYS], record[_KEYS:])
-            for key, digest in new.items():
-                bigger._put(key, digest)
-            bigger._count()
+            bigger._fill(itertools.chain(self._records() if slots <= _MAX_SLOTS else (), new.items()))
             os.rename(made, path)
         except BaseException:
             os.unlink(made)
             raise
         finally:
             bigger.close()
+
+    def _records(self) -> Iterator[tuple[bytes, bytes]]:
+        step = _CHUNK // _SLOT * _SLOT
+        for at in range(_HEAD.size, _HEAD.size + self.slots * _SLOT, step):
+            block = os.pread(self._fd, step, at)
+            for start in range(0, len(block), _SLOT):
+                record = block[start : start + _SLOT - _CHECK]
+                if record[:_KEYS] != _FREE and _check(record) == block[start + _SLOT - _CHECK : start + _SLOT]:
+                    yield record[:_KEYS], record[_KEYS:]
 
     def close(self) -> None:
         os.close(self._fd)

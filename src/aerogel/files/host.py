@@ -99,7 +99,7 @@ class HostTree(Tree):
         if not path:
             return directory(b"")
         parent, _, _ = path.rpartition(b"/")
-        if parent:
+        if parent and parent not in self._listed:
             above = self.lookup(parent)
             if above is None or above.kind != DIR:
                 return None
@@ -146,14 +146,9 @@ class HostTree(Tree):
 
     def check_unchanged(self, path: bytes, fd: int) -> None:
         """That the open file is the one whose digest was taken. Raises AerogelError `context.changed`."""
-        then, now = self.status(path), os.fstat(fd)
-        if (then.st_dev, then.st_ino, then.st_size, then.st_mtime_ns, then.st_ctime_ns) != (
-            now.st_dev,
-            now.st_ino,
-            now.st_size,
-            now.st_mtime_ns,
-            now.st_ctime_ns,
-        ):
+        _, _, _, _, *then = _STATUS.unpack(self._status[path])
+        now = os.fstat(fd)
+        if then != [now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns]:
             raise changed(path)
 
     def digest(self, path: bytes) -> bytes:

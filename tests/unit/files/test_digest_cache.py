@@ -57,7 +57,7 @@ def expected(number: int) -> bytes:
 
 def test_many_are_remembered(files: Files, tmp_path: Path) -> None:
     cache = DigestCache(tmp_path / "digests")
-    count = 9000  # more than are held back, and more than the first table holds
+    count = 30_000  # more than are held back, and more than the first table holds
     assert all(files.digest(cache, number) == expected(number) for number in range(count))
     cache.save()
     assert files.opened == count
