@@ -47,7 +47,7 @@ class Build(Struct, frozen=True, kw_only=True):
     ] = {}
     label: Annotated[dict[str, str], Flag("Label of the image")] = {}
     annotation: Annotated[dict[str, str], Flag("Annotation of the manifest, or with `index:KEY` of the index")] = {}
-    platform: Annotated[str, Flag("Platform of the image", metavar="OS/ARCH")] = ""
+    platform: Annotated[str, Flag("Platform of the image, or several with commas", metavar="OS/ARCH,...")] = ""
     output: Annotated[
         list[str],
         Flag(
