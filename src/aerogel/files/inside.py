@@ -25,6 +25,9 @@ _PLAIN_MODE = 0o755
 """Of directories that only paths below them tell of; set again because of the umask."""
 _KEPT = 128
 _MAX_LINKS = 40
+_FULL_HINT = (
+    "free some space: `aerogel prune` removes what no image needs; or put the store elsewhere with `AEROGEL_ROOT`"
+)
 _HOST_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
 
 
@@ -36,7 +39,10 @@ def system_errors(action: str, path: bytes, code: str) -> Iterator[None]:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         status = EXIT_HOST if error.errno in _HOST_ERRNOS else 1
-        raise AerogelError(f"cannot {action} `/{shown(path)}`: {reason}", code=code, exit_status=status) from error
+        hints = [_FULL_HINT] if error.errno in (errno.ENOSPC, errno.EDQUOT) else []
+        raise AerogelError(
+            f"cannot {action} `/{shown(path)}`: {reason}", code=code, exit_status=status, hints=hints
+        ) from error
 
 
 class Directories:
