@@ -128,6 +128,7 @@ STARTERS = {
     "sandbox/launch.py": "starts the helper",
     "net/credential.py": "runs docker-credential programs",
     "net/git.py": "runs git",
+    "sandbox/repeat.py": "runs this program once more",
 }
 """Modules that may start a program; the helper's own children are made by `os.fork` below `sandbox/`."""
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from aerogel.commands.build_model import Build, BuildResult, CallResult, StepResult
+from aerogel.commands.build_model import Build, BuildResult, CallResult, StepResult, VerifyResult
 from aerogel.commands.world import World
 
-__all__ = ["EXAMPLES", "Build", "BuildResult", "CallResult", "StepResult", "run", "text"]
+__all__ = ["EXAMPLES", "Build", "BuildResult", "CallResult", "StepResult", "VerifyResult", "run", "text"]
 
 EXAMPLES = (
     ("build the Dockerfile of this folder", "aerogel build -t app ."),
     ("only up to one stage, with a build argument", "aerogel build --target test --build-arg VERSION=1.2 ."),
     ("write an OCI archive", "aerogel build -o type=oci,dest=app.tar ."),
     ("take the files out of the last stage", "aerogel build -o out ."),
+    ("see whether it is the same when it is built again", "aerogel build --verify ."),
     ("send it to a registry", "aerogel build --push -t registry.example/team/app ."),
 )
 
 
-def run(options: Build, world: World) -> BuildResult | CallResult:
+def run(options: Build, world: World) -> BuildResult | CallResult | VerifyResult:
     """Builds the image and writes the outputs. Raises AerogelError for everything that a user can cause."""
     from aerogel.commands.building import Builder
     from aerogel.commands.calling import call, parse_call
@@ -25,12 +26,19 @@ def run(options: Build, world: World) -> BuildResult | CallResult:
     builder = Builder(options, world)
     if wanted.method != "build":
         return call(wanted, options, builder, world)
+    if options.verify:
+        from aerogel.commands.verifying import check_repeatable, verify
+
+        check_repeatable(options)
+        result, image = builder.build()
+        builder.exporter.write(result)
+        return verify(options, world, result, image)
     result, _ = builder.build()
     builder.exporter.write(result)
     return result
 
 
-def text(options: Build, result: BuildResult | CallResult) -> str:
+def text(options: Build, result: BuildResult | CallResult | VerifyResult) -> str:
     """The image id, unless standard output is an archive."""
     from aerogel.export.output import parse_output
 

@@ -7,11 +7,12 @@ from typing import Annotated
 from msgspec import Struct
 
 from aerogel.commands.result import Result
+from aerogel.export.verdict import Difference
 from aerogel.flag import Flag
 from aerogel.oci.digest import Digest
 from aerogel.oci.types import Descriptor
 
-__all__ = ["Build", "BuildResult", "CallResult", "StepResult"]
+__all__ = ["Build", "BuildResult", "CallResult", "StepResult", "VerifyResult"]
 
 
 class Build(Struct, frozen=True, kw_only=True):
@@ -106,6 +107,10 @@ class Build(Struct, frozen=True, kw_only=True):
         bool,
         Flag("Leave logs and caches in the layers that differ from run to run", group="Reproducibility"),
     ] = False
+    verify: Annotated[
+        bool,
+        Flag("Build twice, the second time as on another machine, and compare", group="Reproducibility"),
+    ] = False
     no_cache: Annotated[bool, Flag("Run every step again", group="Cache")] = False
     no_cache_filter: Annotated[list[str], Flag("Run every step of these stages again", group="Cache")] = []
     pull: Annotated[bool, Flag("Compose or fetch base images anew", group="Cache")] = False
@@ -182,3 +187,32 @@ class CallResult(Result, frozen=True, kw_only=True):
 
     def exit_status(self) -> int:
         return self.status
+
+
+class VerifyResult(Result, frozen=True, kw_only=True):
+    """What two builds of the same gave."""
+
+    is_reproducible: bool
+    image_id: str
+    digest: str
+    second_digest: str
+    difference: Difference | None = None
+
+    def text(self) -> str:
+        if self.difference is None:
+            return f"reproducible: two builds gave `{self.digest}`"
+        return "\n".join(_lines(self.difference))
+
+    def exit_status(self) -> int:
+        return 0 if self.is_reproducible else 1
+
+
+def _lines(found: Difference) -> list[str]:
+    where = f"layer {found.layer}: `{found.step}`" if found.step else f"layer {found.layer}" if found.layer else ""
+    lines = [
+        f"not reproducible: two builds differ first in {found.what}" + (f" of `{found.path}`" if found.path else "")
+    ]
+    lines += [f"  in      {where}"] if where else []
+    lines += [f"  first   {found.first}", f"  second  {found.second}"] if found.first or found.second else []
+    lines += [f"  likely  {found.cause}"] if found.cause else []
+    return lines

@@ -58,6 +58,9 @@ DROPPED = (
 A leading `*` stands for the home of an account, `/root` or a folder in `/home`.
 """
 
+_SCRATCH_NAME = re.compile(rb"(/tmp/(?:pip-(?:[a-z]+-)+|tmp))[a-z0-9_]{8}(?=/)")
+"""A folder as Python's tempfile names it, of pip or without a prefix; the last eight characters are random."""
+
 _SHADOW = (b"etc/shadow", b"etc/shadow-")
 _SHADOW_DAY = re.compile(rb"(?m)^([^:\n]*:[^:\n]*:)([0-9]+):")
 
@@ -102,6 +105,8 @@ class _Settling:
             if is_compiled(path) and stat.S_ISREG(status.st_mode):
                 with system_errors("settle", path, "settle.failed"):
                     self._compiled(path, mark)
+                    if not keep_volatile and self._time(status) is None:
+                        self._rewrite(path, _without_scratch)
         for path, status in found:
             with system_errors("settle", path, "settle.failed"):
                 self._date(path, status, mark)
@@ -274,3 +279,11 @@ class _Settling:
                 os.pwrite(fd, new, 0)
         finally:
             os.close(fd)
+
+
+def _without_scratch(data: bytes) -> bytes:
+    """A compiled file without the random name of the folder where pip compiled it.
+
+    The interpreter puts the real path in its place when it loads the file, and the length stays.
+    """
+    return _SCRATCH_NAME.sub(rb"\g<1>00000000", data)

@@ -54,6 +54,8 @@ def main(control_fd: int) -> NoReturn:
         os._exit(1)
     config = received[0]
     _die_with(config["parent"])
+    # Directories that are made for mounts may stay in the layer, when a step puts something into them.
+    os.umask(0o022)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     sys.path[1:1] = config["search"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import py_compile
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -143,6 +145,20 @@ def test_a_compiled_file_without_source(layers: Layers) -> None:
     layers.settle()
     assert recorded_time(head(made)) == MARK, "not the time of this run"
     assert recorded_time(head(old)) == 1_400_000_000
+
+
+def test_compiled_files_say_nothing_of_a_folder_that_is_gone(layers: Layers) -> None:
+    """As `pip install --target` leaves them: compiled elsewhere, under a random name."""
+    source = layers.write("app/m.py", b"def f():\n    return f.__code__.co_filename\n")
+    py_compile.compile(str(source), dfile="/tmp/pip-target-f93us4m_/lib/python/m.py", doraise=True)
+    made = next((layers.upper / "app/__pycache__").iterdir())
+    size = made.stat().st_size
+    layers.settle()
+    assert b"/tmp/pip-target-00000000/lib/python/m.py" in made.read_bytes()
+    assert made.stat().st_size == size
+    os.utime(source, (MARK, MARK))
+    done = subprocess.run([sys.executable, "-c", "import m; print(m.f())"], cwd=source.parent, capture_output=True)
+    assert done.stdout.decode().strip() == str(source)
 
 
 def test_names_alone_make_nothing_a_compiled_file(layers: Layers) -> None:
