@@ -179,3 +179,15 @@ def test_pushed_as_an_index(aerogel: Aerogel, tmp_path: Path) -> None:
         {"architecture": "s390x", "os": "linux"},
     ]
     assert built["descriptor"]["mediaType"] == index["mediaType"]
+
+
+@pytest.mark.network
+def test_debian_of_another_platform_is_set_up_and_used(aerogel: Aerogel, tmp_path: Path) -> None:
+    """Its packages are configured by its own programs, under qemu; users and setuid programs work in it."""
+    (tmp_path / "Dockerfile").write_text(
+        "FROM debian\n"
+        "RUN uname -m > /said && dpkg --print-architecture >> /said && useradd --uid 4321 amy && su amy -c 'id -u' >> /said\n"
+    )
+    aerogel("build", str(tmp_path), "--platform", "linux/arm64", "-t", "debian-arm64")
+    said = aerogel("run", "--platform", "linux/arm64", "debian-arm64", "cat", "/said").stdout
+    assert said == "aarch64\narm64\n4321\n"

@@ -16,7 +16,7 @@ from aerogel.bake.model import Group, Target
 from aerogel.bake.values import ValueFault
 from aerogel.errors import EXIT_USAGE, AerogelError, Source, Span
 
-__all__ = ["add_compose", "parse_dotenv"]
+__all__ = ["add_compose", "interpolate", "parse_dotenv"]
 
 _VARIABLE = re.compile(
     r"\$(?:(?P<escaped>\$)|(?P<name>[_a-zA-Z][_a-zA-Z0-9]*)|\{(?P<braced>[_a-zA-Z][_a-zA-Z0-9]*)(?:(?P<sign>:?[-+?])(?P<word>(?:[^{}]|\{[^}]*\})*))?\}|(?P<bad>))"

@@ -17,7 +17,7 @@ from aerogel.bake.hcl import Text, parse_tree
 from aerogel.bake.values import CONTEXT, ValueFault, kind, number, to_bool, to_number, to_text
 from aerogel.errors import EXIT_USAGE, AerogelError, Span
 
-__all__ = ["HclExpression", "Scope", "equal", "fault", "template"]
+__all__ = ["HclExpression", "Scope", "arithmetic", "equal", "fault", "template", "type_of"]
 
 Function = Callable[..., Any]
 
@@ -385,7 +385,7 @@ class _Evaluation:
         written = str(token)
         if token.type in ("ESCAPED_INTERPOLATION", "ESCAPED_DIRECTIVE"):
             return written[1:]
-        found = unescape(written, self.text.of(token))
+        found = _unescape(written, self.text.of(token))
         # A `~` takes the blanks beside it away, up to and with one line end.
         if at and _strips(parts[at - 1], last=True):
             found = found.lstrip()
@@ -535,7 +535,7 @@ def _closing(text: str, at: int) -> int:
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
 
 
-def unescape(written: str, span: Span) -> str:
+def _unescape(written: str, span: Span) -> str:
     """The text between quotes with its escapes resolved."""
     if "\\" not in written:
         return written

@@ -29,7 +29,7 @@ def functions() -> dict[str, Function]:
     """All of them, by name."""
     from aerogel.bake.more_functions import more_functions
 
-    return {**_numbers(), **_strings(), **_collections(), **_sets(), **more_functions()}
+    return {**_numbers(), **_strings(), **_elements(), **_collections(), **_several(), **_sets(), **more_functions()}
 
 
 def _list(value: Any) -> list[Any]:
@@ -196,7 +196,7 @@ def _formatlist(form: Any, *values: Any) -> list[str]:
     return [format_text(to_text(form), row) for row in rows]
 
 
-def _collections() -> dict[str, Function]:
+def _elements() -> dict[str, Function]:
     def element(items: Any, index: Any) -> Any:
         found = _list(items)
         if not found:
@@ -230,6 +230,16 @@ def _collections() -> dict[str, Function]:
                 return at
         raise ValueFault("the value is not in the list")
 
+    return {
+        "element": element,
+        "hasindex": hasindex,
+        "index": index,
+        "indexof": indexof,
+        "lookup": lookup,
+    }
+
+
+def _collections() -> dict[str, Function]:
     def flatten(items: Any) -> list[Any]:
         return [part for item in _list(items) for part in (flatten(item) if isinstance(item, list) else [item])]
 
@@ -253,6 +263,22 @@ def _collections() -> dict[str, Function]:
             return len(items)
         raise ValueFault(f"a {kind(items)} has no length: `strlen` is for strings")
 
+    return {
+        "chunklist": chunklist,
+        "flatten": flatten,
+        "jsonencode": encode_json,
+        "keys": lambda items: sorted(_map(items)),
+        "length": length,
+        "merge": merge,
+        "range": _range,
+        "reverselist": lambda items: _list(items)[::-1],
+        "slice": slice_,
+        "sort": lambda items: sorted(to_text(item) for item in _list(items)),
+        "values": lambda items: [_map(items)[key] for key in sorted(_map(items))],
+    }
+
+
+def _several() -> dict[str, Function]:
     def distinct(items: Any) -> list[Any]:
         found: list[Any] = []
         for item in _list(items):
@@ -278,28 +304,12 @@ def _collections() -> dict[str, Function]:
         return {to_text(key): value for key, value in zip(keys, values, strict=True)}
 
     return {
-        "chunklist": chunklist,
         "coalesce": coalesce,
         "coalescelist": coalescelist,
         "compact": lambda items: [item for item in _list(items) if item not in ("", None)],
         "concat": lambda *lists: [item for each in lists for item in _list(each)],
         "contains": lambda items, wanted: any(equal(item, wanted) for item in _list(items)),
         "distinct": distinct,
-        "element": element,
-        "flatten": flatten,
-        "hasindex": hasindex,
-        "index": index,
-        "indexof": indexof,
-        "jsonencode": encode_json,
-        "keys": lambda items: sorted(_map(items)),
-        "length": length,
-        "lookup": lookup,
-        "merge": merge,
-        "range": _range,
-        "reverselist": lambda items: _list(items)[::-1],
-        "slice": slice_,
-        "sort": lambda items: sorted(to_text(item) for item in _list(items)),
-        "values": lambda items: [_map(items)[key] for key in sorted(_map(items))],
         "zipmap": zipmap,
     }
 

@@ -20,7 +20,7 @@ from aerogel.bake.entries import to_flag
 from aerogel.bake.files import DEFAULT_NAMES, define
 from aerogel.bake.model import Target
 from aerogel.bake.resolve import LINK, Resolved, resolve
-from aerogel.commands.bake import Bake
+from aerogel.commands.bake_model import Bake
 from aerogel.commands.build_model import Build, BuildResult
 from aerogel.commands.format import columns
 from aerogel.commands.source import read_source
