@@ -64,7 +64,8 @@ def store_image(store: Store, layers: Sequence[Files], created: str = "2024-05-0
 def elf(sections: Mapping[str, bytes], *, wide: bool = True, big: bool = False, address: int = 0x400000) -> bytes:
     """An ELF file with these sections; each lies in memory at `address` plus its place in the file."""
     order = ">" if big else "<"
-    body = bytearray(64 if wide else 52)
+    # One segment, of the whole file: what reads by addresses looks for one.
+    body = bytearray((64 + 56) if wide else (52 + 32))
     names = bytearray(b"\0")
     rows = [(0, 0, 0, 0, 0)]
     for name, data in [*sections.items(), (".shstrtab", b"")]:
@@ -82,12 +83,18 @@ def elf(sections: Mapping[str, bytes], *, wide: bool = True, big: bool = False, 
         else:
             body += struct.pack(f"{order}IIIIIIIIII", at, kind, 2, where, offset, size, 0, 0, 16, 0)
     head = b"\x7fELF" + bytes([2 if wide else 1, 2 if big else 1, 1]) + bytes(9)
+    segment = (
+        struct.pack(f"{order}IIQQQQQQ", 1, 6, 0, address, address, len(body), len(body), 16)
+        if wide
+        else struct.pack(f"{order}IIIIIIII", 1, 0, address, address, len(body), len(body), 6, 16)
+    )
     form, size = (f"{order}HHIQQQIHHHHHH", 64) if wide else (f"{order}HHIIIIIHHHHHH", 52)
     machine = 62 if wide else 3
     count = len(rows)
     body[:size] = head + struct.pack(
-        form, 2, machine, 1, 0, 0, table, 0, size, 0, 0, 64 if wide else 40, count, count - 1
+        form, 2, machine, 1, 0, size, table, 0, size, len(segment), 1, 64 if wide else 40, count, count - 1
     )
+    body[size : size + len(segment)] = segment
     return bytes(body)
 
 
@@ -109,9 +116,9 @@ def go_program(modules: str, version: str = "go1.22.3") -> bytes:
 def old_go_program(modules: str, version: str = "go1.17.5") -> bytes:
     """As Go before 1.18 links it: addresses of strings."""
     info = bytes(16) + modules.encode() + bytes(16)
-    # The data comes first, at 64; each of Go's strings is an address and a length.
+    # The data comes first, at 128; each of Go's strings is an address and a length.
     data = version.encode() + info
-    start = 0x400000 + 64
+    start = 0x400000 + 128
     strings = struct.pack("<QQQQ", start, len(version), start + len(version), len(info))
     data += bytes(-len(data) % 16)
     at = start + len(data)
