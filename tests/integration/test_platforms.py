@@ -191,3 +191,19 @@ def test_debian_of_another_platform_is_set_up_and_used(aerogel: Aerogel, tmp_pat
     aerogel("build", str(tmp_path), "--platform", "linux/arm64", "-t", "debian-arm64")
     said = aerogel("run", "--platform", "linux/arm64", "debian-arm64", "cat", "/said").stdout
     assert said == "aarch64\narm64\n4321\n"
+
+
+def test_an_index_is_a_base_for_each_of_its_platforms(aerogel: Aerogel, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nARG TARGETARCH\nENV BASE=$TARGETARCH\nCOPY Dockerfile /\n")
+    aerogel("build", str(tmp_path), "--platform", "linux/amd64,linux/s390x", "-t", "index/base")
+    (tmp_path / "Dockerfile").write_text("FROM index/base\nCOPY Dockerfile /more\n")
+    words = ["build", str(tmp_path), "-t", "index/app", "--platform"]
+    aerogel(*words, "linux/s390x,linux/amd64")
+    with opened(aerogel) as store:
+        found = images(store.images.find("index/app").descriptor, store.blobs)
+        assert [image.config.config.env[-1] for image in found] == ["BASE=s390x", "BASE=amd64"]
+    failed = aerogel(*words, "linux/arm64", check=False)
+    assert failed.returncode == 1
+    assert "has no image for `linux/arm64`" in failed.stderr
+    assert "hint: it has `linux/amd64`, `linux/s390x`" in failed.stderr
+    assert "Dockerfile:1:6" in failed.stderr
