@@ -23,7 +23,7 @@ from aerogel.files.settle import settle
 from aerogel.files.tar import CHUNK
 from aerogel.sandbox import record
 
-__all__ = ["archive", "diff", "extract", "own", "read", "remove"]
+__all__ = ["archive", "diff", "extract", "measure", "own", "read", "remove"]
 
 
 class _FdReader:

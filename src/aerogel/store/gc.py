@@ -226,7 +226,7 @@ def du(store: Store, measure: Measure | None = None) -> Usage:
     sizes = {name: tree_size(path, measure) for name, path in places.items()}
     records = sum(tree_size(f"{store.cache}/{name}") for name in ("builds-v1", "selections-v1", "logs-v1"))
     scratch = sum(tree_size(f"{root}/scratch", measure) for root in {store.data, store.cache})
-    total = sum(tree_size(root, measure) for root in _roots(store))
+    total = _total(store, measure)
     kinds = [thing[0] for thing in survey.sizes]
     return Usage(
         images=len(store.images.list()),
@@ -275,7 +275,7 @@ def prune(
         survey = _Survey(store, keep_untagged=keep_untagged, measure=measure)
         cutoff = _ALWAYS if whole_cache else (_NEVER if cutoff_s is None else cutoff_s)
         if max_size_bytes is not None:
-            total = sum(tree_size(root, measure) for root in _roots(store))
+            total = _total(store, measure)
             fixed = total - sum(survey.sizes.values()) - survey.freed_images - (left_over if dry_run else 0)
             cutoff = max(cutoff, survey.cutoff_for(max_size_bytes, fixed))
         doomed = survey.doomed(cutoff)
@@ -327,6 +327,13 @@ def _remove(
                 continue
             gone.append(thing)
     return gone
+
+
+def _total(store: Store, measure: Measure | None) -> int:
+    """The bytes of the whole store, without what the helper of this very process has in its folder."""
+    own = f"{store.cache}/sandbox"
+    inside = tree_size(own) - _allocated(own) if os.path.isdir(own) else 0
+    return sum(tree_size(root, measure) for root in _roots(store)) - inside
 
 
 def _roots(store: Store) -> set[str]:

@@ -133,7 +133,10 @@ class CacheMounts:
         if not os.path.isdir(f"{path}/fs"):
             if shared:
                 return None
-            made = self._scratch.directory()
+            # Made where it stays: its owner may be another by then, and such a folder cannot be moved elsewhere.
+            made = f"{path}/new-{os.getpid()}-{os.urandom(4).hex()}"
+            with disk_errors(path):
+                os.mkdir(made, 0o700)
             fill(made)
             with disk_errors(path):
                 os.rename(made, f"{path}/fs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,18 @@ def test_equal_steps_of_two_stages_run_once(bench: Bench) -> None:
     )
     done = bench.aerogel("run", "--entrypoint", "/bin/busybox", "once", "cmp", "/one", "/two", check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_jobs(bench: Bench) -> None:
+    """With two jobs each of two commands can wait for the other; with one, no two steps work at once."""
+    wait = 'RUN --mount=type=cache,target=/c ["/bin/sh", "-c", "touch /c/{}; until [ -e /c/{} ]; do sleep 0.05; done; touch /{}"]'
+    text = (
+        f"FROM base AS one\n{wait.format('a', 'b', 'x')}\nFROM base AS two\n{wait.format('b', 'a', 'y')}\n"
+        "FROM base\nCOPY --from=one /x /\nCOPY --from=two /y /\n"
+    )
+    bench.build(text, "--jobs", "2", "--timeout", "90s")
+    bench.build(text.replace("touch /c/", "true; touch /c/"), "--jobs", "1", "--timeout", "90s")
+    steps = bench.aerogel.json("history", "@1")["steps"]
+    worked = sorted((each["began_s"], each["duration_s"]) for each in steps if each["status"] in ("RAN", "REUSED"))
+    assert len(worked) == 4
+    assert all(began + took <= later + 0.001 for (began, took), (later, _) in pairwise(worked))
