@@ -22,16 +22,15 @@ from aerogel.commands.prepared import Places, Prepared, Ready, parse_platforms
 from aerogel.commands.recording import Recording, recorded
 from aerogel.commands.remotes import open_remotes
 from aerogel.commands.source import build_args
-from aerogel.commands.starting import instructions_of, missing_programs
+from aerogel.commands.starting import missing_programs
 from aerogel.commands.testimony import testify
 from aerogel.commands.world import World
 from aerogel.dockerfile.parse import parse
 from aerogel.errors import EXIT_USAGE, AerogelError, Source
 from aerogel.events import Warned
-from aerogel.export.image import Exported, Finished, finish
+from aerogel.export.image import Exported, finish
 from aerogel.graph.ops import Base, Node, Run
 from aerogel.graph.scope import PROXY_ARGS
-from aerogel.graph.stages import Plan
 from aerogel.graph.steps import Step
 from aerogel.lint.rule import Checked
 from aerogel.oci.digest import Digest
@@ -178,7 +177,6 @@ class Builder:
             target = each.graph.target
             outcome = stamp(outcomes[target.node.digest], materials, self.exporter.codec)
             finished.append(finish(target, outcome, self.options.label, materials.times.epoch_s))
-            self._warn_of_programs(each.planned, finished[-1], materials)
 
         def stage_layers(name: str) -> list[tuple[Digest, ...]] | None:
             found = [_layers_of(name, each, solver) for each in prepared]
@@ -195,13 +193,10 @@ class Builder:
             return provenance_of(self.options, wanted, self.world, ready, prepared[number], began_s)
 
         image = self.exporter.take(finished, materials, stage_layers, provenance)
+        for each, result in zip(prepared, finished, strict=True):
+            for remark in missing_programs(each.planned, result, materials):
+                self.world.sink.emit(Warned(remark))
         return self._result(prepared, solver, materials, image), image
-
-    def _warn_of_programs(self, planned: Plan, finished: Finished, materials: Materials) -> None:
-        """Says which programs the image names and does not have."""
-        tree = materials.tree(finished.layers)
-        for remark in missing_programs(finished.config.config, tree, instructions_of(planned)):
-            self.world.sink.emit(Warned(remark))
 
     def _result(
         self, prepared: Sequence[Prepared], solver: Solver, materials: Materials, image: Exported

@@ -1,7 +1,7 @@
 """Whether an image can start what its ENTRYPOINT, CMD and HEALTHCHECK name: the commonest mistake with small images.
 
-Found from the indexes of layers, without reading content. Only what the Dockerfile itself says is judged: an image may
-inherit a CMD that nobody uses.
+Found from the indexes of layers and the first bytes of the program, when they are at hand. Only what the Dockerfile
+itself says is judged: an image may inherit a CMD that nobody uses.
 """
 
 from __future__ import annotations
@@ -9,16 +9,22 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from aerogel.dockerfile import ast
 from aerogel.errors import AerogelError, Diagnostic, Span, nearest
-from aerogel.files.entry import DIR
-from aerogel.files.tree import Tree
+from aerogel.export.image import Finished
+from aerogel.files.entry import DIR, REG
+from aerogel.files.tree import LayerTree
 from aerogel.graph.stages import Plan, PlannedStage, StageRef
+from aerogel.oci.digest import Digest
 from aerogel.oci.types import ContainerConfig
+from aerogel.sandbox.program import HEAD_BYTES, Program, read_program
 from aerogel.sandbox.spec import DEFAULT_PATH
+from aerogel.solve.materials import Materials
+from aerogel.solve.peek import has_indexes, peek
 
-__all__ = ["instructions_of", "missing_programs"]
+__all__ = ["missing_programs"]
 
 _PLAIN = re.compile(r"[\w@%+=:,./ -]+")
 """A shell command line that is nothing but words."""
@@ -26,7 +32,50 @@ _PLAIN = re.compile(r"[\w@%+=:,./ -]+")
 _Starting = ast.Cmd | ast.Entrypoint | ast.Healthcheck
 
 
-def instructions_of(plan: Plan) -> tuple[ast.Instruction, ...]:
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "arm": "arm", "riscv64": "riscv64", "s390x": "s390x"}
+"""What images call the machines for which a wrong program is told; ppc64le comes in two byte orders."""
+
+_SHELLS = ("sh", "bash", "dash", "ash")
+_PYTHON = re.compile(r"python[0-9.]*")
+
+
+class _Image(NamedTuple):
+    """A finished image, to be asked for its programs."""
+
+    config: ContainerConfig
+    architecture: str
+    tree: LayerTree
+    materials: Materials
+    layers: Sequence[Digest]
+
+    def head(self, place: bytes) -> bytes:
+        """The first bytes of a file; nothing when they are not at hand."""
+        origin = self.tree.origin(place)
+        if origin is None or origin.entry.kind != REG:
+            return b""
+        wanted = min(origin.entry.size, HEAD_BYTES)
+        return peek(self.materials, self.layers[origin.layer], origin.offset, wanted)
+
+
+def missing_programs(plan: Plan, finished: Finished, materials: Materials) -> list[Diagnostic]:
+    """A remark for each program that the image names and does not have, or cannot run."""
+    layers = finished.layers
+    if not has_indexes(materials, layers):
+        return []
+    last: dict[type, _Starting] = {}
+    for each in _instructions_of(plan):
+        if isinstance(each, _Starting):
+            last[type(each)] = each
+    config = finished.config.config
+    judged = [last.get(ast.Entrypoint if config.entrypoint else ast.Cmd), last.get(ast.Healthcheck)]
+    if not any(judged):
+        return []
+    image = _Image(config, finished.config.architecture, materials.tree(layers), materials, layers)
+    found = (_judged(each, image) for each in judged if each is not None)
+    return [remark for remark in found if remark is not None]
+
+
+def _instructions_of(plan: Plan) -> tuple[ast.Instruction, ...]:
     """The instructions of the target and of the stages that it starts from, in order."""
     stages = {stage.index: stage for stage in plan.stages}
     found: tuple[ast.Instruction, ...] = ()
@@ -37,53 +86,100 @@ def instructions_of(plan: Plan) -> tuple[ast.Instruction, ...]:
     return found
 
 
-def missing_programs(config: ContainerConfig, tree: Tree, instructions: Sequence[ast.Instruction]) -> list[Diagnostic]:
-    """A remark for each program that the image names and does not have."""
-    last: dict[type, _Starting] = {}
-    for each in instructions:
-        if isinstance(each, _Starting):
-            last[type(each)] = each
-    judged = [last.get(ast.Entrypoint if config.entrypoint else ast.Cmd), last.get(ast.Healthcheck)]
-    found = (_judged(each, config, tree) for each in judged if each is not None)
-    return [remark for remark in found if remark is not None]
-
-
-def _judged(instruction: _Starting, config: ContainerConfig, tree: Tree) -> Diagnostic | None:
+def _judged(instruction: _Starting, image: _Image) -> Diagnostic | None:
     command = instruction.command
     name = {ast.Cmd: "CMD", ast.Entrypoint: "ENTRYPOINT", ast.Healthcheck: "HEALTHCHECK"}[type(instruction)]
     if isinstance(command, ast.ShellForm):
-        shell = config.shell[0] if config.shell else "/bin/sh"
-        if not command.text.strip() or _state(shell, config, tree) != "missing":
+        shell = image.config.shell[0] if image.config.shell else "/bin/sh"
+        if not command.text.strip() or _found(shell, image)[0] != "missing":
             return None
-        hints = [_exec_form(name, command.text)]
-        if not isinstance(instruction, ast.Entrypoint) or config.cmd:
-            hints.append("or start from an image with a shell, such as `debian`")
         message = f"{name} in this form needs the shell `{shell}`, which is not in the image"
-        return _remark(message, command.span, hints)
+        return _remark(message, command.span, _without_shell(name, command.text, image))
     if command is None or not command.words:
         return None
     program = command.words[0]
-    match _state(program.text, config, tree):
+    fault = _fault(name, program.text, image)
+    return _remark(f"{fault[0]}, so {name} cannot start it", program.span, fault[1:]) if fault else None
+
+
+def _fault(name: str, program: str, image: _Image) -> tuple[str, ...] | None:
+    """Why a program will not start, and hints; None when nothing is known against it."""
+    state, place = _found(program, image)
+    match state:
         case "missing":
-            return _remark(
-                f"`{program.text}` is not in the image, so {name} cannot start it",
-                program.span,
-                [_instead(program.text, config, tree)],
-            )
+            return f"`{program}` is not in the image", _instead(program, image)
         case "directory":
-            return _remark(f"`{program.text}` is a directory, so {name} cannot start it", program.span, [])
+            return (f"`{program}` is a directory",)
         case "not-executable":
-            hint = f'copy it with `COPY --chmod=755`, or name its interpreter: `{name} ["python3", "{program.text}"]`'
-            return _remark(f"`{program.text}` is not executable, so {name} cannot start it", program.span, [hint])
-    return None
+            hint = f'copy it with `COPY --chmod=755`, or name its interpreter: `{name} ["python3", "{program}"]`'
+            return f"`{program}` is not executable", hint
+    read = read_program(image.head(place))
+    if read.kind == "elf":
+        return _elf_fault(program, read, image)
+    return _script_fault(name, program, read, image) if read.kind == "script" and read.interpreter else None
+
+
+def _elf_fault(program: str, read: Program, image: _Image) -> tuple[str, ...] | None:
+    machine = _MACHINES.get(read.machine)
+    others = {"amd64": "386", "arm64": "arm"}
+    known = image.architecture in _MACHINES.values() and machine is not None
+    if known and machine not in (image.architecture, others.get(image.architecture)):
+        hint = "build it for the platform of the image: after `ARG TARGETARCH` its stage knows `$TARGETARCH`"
+        return f"`{program}` is built for {machine} and the image for {image.architecture}", hint
+    if not read.interpreter.startswith("/") or _found(read.interpreter, image)[0] != "missing":
+        return None
+    static = "link it statically: `-static` for C and C++, `CGO_ENABLED=0` for Go, a musl target for Rust"
+    base = "or start the last stage from `gcr.io/distroless/base`; C++ and Rust need `gcr.io/distroless/cc`"
+    if "/ld-musl" in read.interpreter:
+        base = "or build it in a stage from `debian`, and start the last stage from `gcr.io/distroless/base`"
+    return f"`{program}` is linked dynamically and its loader `{read.interpreter}` is not in the image", static, base
+
+
+def _script_fault(name: str, program: str, read: Program, image: _Image) -> tuple[str, ...] | None:
+    wanted = read.interpreter
+    if wanted.endswith("\r"):
+        return f"the first line of `{program}` ends in a carriage return", "write it with Unix line ends"
+    state = _found(wanted, image)[0]
+    if state == "" and wanted.endswith("/env") and (word := _of_env(read.argument)):
+        wanted = word
+        state = _found(word, image)[0]
+    if state != "missing":
+        return None
+    message = f"`{program}` is a script for `{wanted}`, which is not in the image"
+    real = _of_env(read.argument) if wanted.endswith("/env") else wanted
+    base = real.rpartition("/")[2]
+    if base and _found(base, image)[0] == "":
+        return message, f'name the interpreter: `{name} ["{base}", "{program}"]`'
+    if base in _SHELLS:
+        return message, "start the last stage from an image with a shell, such as `debian`, or start a program instead"
+    if _PYTHON.fullmatch(base):
+        return message, "start the last stage from `gcr.io/distroless/python3`"
+    return message, f"start the last stage from an image with `{base or wanted}`"
+
+
+def _of_env(argument: str) -> str:
+    """The program that `#!/usr/bin/env` starts."""
+    words = [word for word in argument.strip().removeprefix("-S").split() if "=" not in word]
+    return "" if not words or words[0].startswith("-") else words[0]
+
+
+def _without_shell(name: str, text: str, image: _Image) -> list[str]:
+    """What helps a command in shell form."""
+    words = shlex.split(text) if _PLAIN.fullmatch(text) else []
+    fault = _fault(name, words[0], image) if words else None
+    if fault is not None:
+        return [f"it would not start without a shell either: {fault[0]}", *fault[1:]]
+    hints = [_exec_form(name, words)]
+    if name != "ENTRYPOINT" or image.config.cmd:
+        hints.append("or start from an image with a shell, such as `debian`")
+    return hints
 
 
 def _remark(message: str, span: Span, hints: Sequence[str]) -> Diagnostic:
     return Diagnostic(message, code="build.no-program", span=span, hints=hints)
 
 
-def _exec_form(name: str, text: str) -> str:
-    words = shlex.split(text) if _PLAIN.fullmatch(text) else []
+def _exec_form(name: str, words: Sequence[str]) -> str:
     shown = ", ".join(f'"{word}"' for word in words) or '"program", "argument"'
     return f"write it so that it needs no shell: `{name}{' CMD' if name == 'HEALTHCHECK' else ''} [{shown}]`"
 
@@ -93,41 +189,42 @@ def _folders(config: ContainerConfig) -> list[str]:
     return [folder for folder in path.split(":") if folder.startswith("/")]
 
 
-def _place(path: str, config: ContainerConfig, tree: Tree) -> bytes:
-    whole = path if path.startswith("/") else f"{config.working_dir}/{path}"
-    return tree.resolve(
+def _place(path: str, image: _Image) -> bytes:
+    whole = path if path.startswith("/") else f"{image.config.working_dir}/{path}"
+    return image.tree.resolve(
         "/".join(part for part in whole.split("/") if part != ".").encode("utf-8", "surrogateescape").strip(b"/")
     )
 
 
-def _state(program: str, config: ContainerConfig, tree: Tree) -> str:
-    """`missing`, `directory`, `not-executable`, or empty when it may start."""
-    paths = [program] if "/" in program else [f"{folder}/{program}" for folder in _folders(config)]
+def _found(program: str, image: _Image) -> tuple[str, bytes]:
+    """`missing`, `directory`, `not-executable`, or empty when it may start; and then its place in the tree."""
+    paths = [program] if "/" in program else [f"{folder}/{program}" for folder in _folders(image.config)]
     worst = "missing"
     for path in paths:
         try:
-            entry = tree.lookup(_place(path, config, tree))
+            place = _place(path, image)
         except AerogelError:
             continue
+        entry = image.tree.lookup(place)
         if entry is None:
             continue
         if entry.kind == DIR:
             worst = "directory" if "/" in program else worst
         elif entry.mode & 0o111:
-            return ""
+            return "", place
         else:
             worst = "not-executable"
-    return worst
+    return worst, b""
 
 
-def _instead(program: str, config: ContainerConfig, tree: Tree) -> str:
+def _instead(program: str, image: _Image) -> str:
     """What was most likely meant."""
     base = program.rpartition("/")[2]
-    folders = [program.rpartition("/")[0] or "/", *_folders(config)] if "/" in program else _folders(config)
+    folders = [program.rpartition("/")[0] or "/", *_folders(image.config)] if "/" in program else _folders(image.config)
     names: dict[str, str] = {}
     for folder in folders:
         try:
-            inside = tree.children(_place(folder, config, tree))
+            inside = image.tree.children(_place(folder, image))
         except AerogelError:
             continue
         for each in inside:

@@ -13,18 +13,17 @@ import resource
 import signal
 import socket
 import stat
-import struct
 import termios
 from typing import Any, NoReturn
 
 from aerogel.errors import EXIT_FAILED, EXIT_HOST, AerogelError
 from aerogel.sandbox import capabilities, emulation, notify, recorder, seccomp, syscalls, wire
 from aerogel.sandbox.accounts import Account
+from aerogel.sandbox.program import HEAD_BYTES, read_program
 
 __all__ = ["execute"]
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_MACHINES = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64", 21: "ppc64le", 22: "s390x"}
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 
 
@@ -217,14 +216,17 @@ def _not_found(name: str, path: str) -> AerogelError:
 def _explain(name: str, path: str, error: OSError) -> AerogelError:
     """Why a file that exists could not be executed."""
     head, hints = _head(path), []
+    program = read_program(head)
     message, code = f"`{name}` cannot be executed: {error.strerror}", "sandbox.not-executable"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         code = "sandbox.not-found"
-        wanted = _interpreter(path, head)
+        wanted = program.interpreter or os.path.basename(path)
         message = f"`{name}` is in the image, but the program that runs it, `{wanted}`, is not"
-        if head[:4] == b"\x7fELF":
+        if program.kind == "elf":
             message = f"`{name}` is in the image, but its loader `{wanted}` is not"
-            hints = ["it is linked dynamically: link it statically, or take a base with its C library"]
+            hints = [
+                "it is linked dynamically: link it statically, or take a base with its loader: `gcr.io/distroless/base`"
+            ]
         elif wanted.endswith("\r"):
             message = f"`{name}` has Windows line ends: its first line ends in a carriage return"
     elif error.errno == errno.EACCES:
@@ -234,12 +236,10 @@ def _explain(name: str, path: str, error: OSError) -> AerogelError:
             hints = [f"it is not marked as executable for this user: `COPY --chmod=755`, or `RUN chmod +x {path}`"]
     elif error.errno == errno.ENOEXEC:
         message = f"`{name}` has no format that this machine executes"
-        if head[:4] == b"\x7fELF" and len(head) >= 20:
-            (number,) = struct.unpack_from("<H" if head[5] == 1 else ">H", head, 18)
-            built = _MACHINES.get(number, f"machine {number}")
-            if built != os.uname().machine:
-                hints = [f"it is built for {built}, this machine is {os.uname().machine}"]
-        elif head[:2] != b"#!":
+        if program.kind == "elf":
+            if program.machine != os.uname().machine:
+                hints = [f"it is built for {program.machine}, this machine is {os.uname().machine}"]
+        elif program.kind != "script":
             hints = ["a script needs a first line such as `#!/bin/sh`"]
     elif error.errno == errno.E2BIG:
         hints = ["arguments and environment together are limited to about 2 MB, one of them to 128 KiB"]
@@ -249,21 +249,6 @@ def _explain(name: str, path: str, error: OSError) -> AerogelError:
 def _head(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read(4096)
+            return file.read(HEAD_BYTES)
     except OSError:
         return b""
-
-
-def _interpreter(path: str, head: bytes) -> str:
-    if head[:2] == b"#!":
-        line = head[2:].split(b"\n", 1)[0].strip(b" \t")
-        return line.split(b" ", 1)[0].decode("utf-8", "surrogateescape")
-    if head[:5] == b"\x7fELF\x02" and len(head) >= 64:
-        (table,) = struct.unpack_from("<Q", head, 32)
-        size, count = struct.unpack_from("<HH", head, 54)
-        for at in range(table, table + size * count, size or 1):
-            if at + 40 <= len(head) and struct.unpack_from("<I", head, at)[0] == 3:
-                (offset,) = struct.unpack_from("<Q", head, at + 8)
-                (length,) = struct.unpack_from("<Q", head, at + 32)
-                return head[offset : offset + length].rstrip(b"\0").decode("utf-8", "replace")
-    return os.path.basename(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,11 @@ def warnings(tmp_path, monkeypatch, capfd):
         path.touch()
         path.chmod(mode)
 
-    def build(*lines):
+    def build(*lines, compression="gzip", name="app"):
         (context / "Dockerfile").write_text("\n".join(lines) + "\n")
-        assert entry.main(["build", str(context), "--progress=plain"]) == 0, capfd.readouterr().err
+        words = ["build", str(context), "--progress=plain", "--platform=linux/amd64", f"--compression={compression}"]
+        words += ["-t", name]
+        assert entry.main(words) == 0, capfd.readouterr().err
         return capfd.readouterr().err
 
     return build
@@ -83,3 +86,91 @@ def test_nothing_is_said_of_what_starts(warnings, lines):
 def test_the_stage_that_the_last_one_starts_from_counts(warnings):
     said = warnings("FROM scratch AS base", 'CMD ["/gone"]', "FROM base", "COPY server /server")
     assert "`/gone` is not in the image, so CMD cannot start it" in said
+
+
+def elf(*, machine: int = 62, loader: str = "") -> bytes:
+    """A program of 64 bits with one program header, as the kernel reads it."""
+    name = loader.encode() + b"\0"
+    ident = b"\x7fELF\x02\x01\x01" + bytes(9)
+    header = ident + struct.pack("<HHIQQQIHHHHHH", 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    kind = 3 if loader else 1
+    return header + struct.pack("<IIQQQQQQ", kind, 4, 120, 0, 0, len(name), len(name), 1) + name
+
+
+@pytest.mark.parametrize(
+    ("content", "command", "said"),
+    [
+        (
+            elf(loader="/lib64/ld-linux-x86-64.so.2"),
+            '["/app"]',
+            (
+                "warning: `/app` is linked dynamically and its loader `/lib64/ld-linux-x86-64.so.2` is not in the image, so "
+                "CMD cannot start it\n"
+                "  --> context/Dockerfile:3:7\n"
+                ' 3 | CMD ["/app"]\n'
+                "   |       ^^^^\n"
+                "hint: link it statically: `-static` for C and C++, `CGO_ENABLED=0` for Go, a musl target for Rust\n"
+                "hint: or start the last stage from `gcr.io/distroless/base`; C++ and Rust need `gcr.io/distroless/cc`\n"
+            ),
+        ),
+        (elf(loader="/lib/ld-musl-x86_64.so.1"), '["/app"]', "hint: or build it in a stage from `debian`, and start"),
+        (elf(machine=183), '["/app"]', "`/app` is built for arm64 and the image for amd64, so CMD cannot start it"),
+        (b"#!/bin/sh\necho\n", '["/app"]', "`/app` is a script for `/bin/sh`, which is not in the image, so CMD"),
+        (
+            b"#!/bin/sh -e\necho\n",
+            '["/app"]',
+            "hint: start the last stage from an image with a shell, such as `debian`",
+        ),
+        (b"#!/bin/sh\r\necho\r\n", '["/app"]', "hint: write it with Unix line ends"),
+        (b"#!/usr/bin/env python3\n", '["/app"]', "hint: start the last stage from `gcr.io/distroless/python3`"),
+        (b"#!/usr/bin/ruby\n", '["/app"]', "hint: start the last stage from an image with `ruby`"),
+        (b"#!/bin/sh\n", "/app", "hint: it would not start without a shell either: `/app` is a script for `/bin/sh`"),
+    ],
+)
+def test_what_the_program_needs_is_looked_for(warnings, tmp_path, content, command, said):
+    (tmp_path / "context/app").write_bytes(content)
+    (tmp_path / "context/app").chmod(0o755)
+    for compression in ("gzip", "zstd"):
+        assert said in warnings("FROM scratch", "COPY app /", f"CMD {command}", compression=compression)
+
+
+@pytest.mark.parametrize(
+    ("content", "path"),
+    [
+        (elf(), "/ld"),
+        (elf(loader="/ld"), "/ld"),
+        (elf(machine=3), "/ld"),
+        (elf(loader="/ld")[:90], "/ld"),
+        (b"#!\n", "/ld"),
+        (b"#!/ld sh\n", "/ld"),
+        (b"#!/usr/bin/env -S A=1 python3 -u\n", "/usr/bin/"),
+    ],
+)
+def test_nothing_is_said_of_a_program_that_has_what_it_needs(warnings, tmp_path, content, path):
+    context = tmp_path / "context"
+    (context / "app").write_bytes(content)
+    (context / "env").touch()
+    for name in ("app", "env"):
+        (context / name).chmod(0o755)
+    assert "cannot start" not in warnings(
+        "FROM scratch", "COPY app /", f"COPY server {path}", "COPY env bin/python3 /usr/bin/", 'CMD ["/app"]'
+    )
+
+
+def test_the_interpreter_that_env_would_find_is_named(warnings, tmp_path):
+    (tmp_path / "context/app").write_bytes(b"#!/usr/bin/env python3\n")
+    (tmp_path / "context/app").chmod(0o755)
+    said = warnings("FROM scratch", "COPY bin/python3 /usr/bin/", "COPY app /", 'ENTRYPOINT ["/app"]')
+    assert 'hint: name the interpreter: `ENTRYPOINT ["python3", "/app"]`' in said
+
+
+def test_an_index_that_would_have_to_be_made_is_not(warnings, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("made an index for a remark")
+
+    warnings("FROM scratch", "COPY server /", name="base")
+    assert "did you mean `/server`?" in warnings("FROM base", 'CMD ["/serve"]')
+    for path in (tmp_path / "root").glob("**/layers-v1/**/index"):
+        path.unlink()
+    monkeypatch.setattr("aerogel.solve.materials.build_index", refuse)
+    assert "/serve" not in warnings("FROM base", 'CMD ["/serve"]', "LABEL another=build")

@@ -1,0 +1,54 @@
+"""A few bytes of a file in a layer, when they are at hand: for remarks, never for results.
+
+Nothing is made, fetched, unpacked or verified for them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from aerogel.errors import AerogelError
+from aerogel.files.codec import codec_named, open_at
+from aerogel.files.tar import Readable
+from aerogel.oci.digest import Digest
+from aerogel.solve.materials import Materials
+
+__all__ = ["has_indexes", "peek"]
+
+_NEAR = 16 << 20
+"""Bytes of a tar that are read over where a blob cannot be entered in the middle: some tens of milliseconds."""
+
+
+def has_indexes(materials: Materials, layers: tuple[Digest, ...]) -> bool:
+    """Whether the tree of the layers costs no more than reading their indexes."""
+    records = (materials.store.layers.record(layer) for layer in layers)
+    return all(record is not None and record.index for record in records)
+
+
+def peek(materials: Materials, layer: Digest, offset: int, size: int) -> bytes:
+    """Up to `size` bytes from `offset` of the tar of a layer; nothing when that is more than a moment's work."""
+    record = materials.store.layers.record(layer)
+    if record is None:
+        return b""
+    try:
+        for name, descriptor in record.blobs.items():
+            if name == "tar" or name.startswith("gzip-"):
+                fd = materials.store.blobs.open_fd(descriptor.digest)
+                try:
+                    return _some(open_at(fd, codec_named(name), offset), size)
+                finally:
+                    os.close(fd)
+        if not record.blobs or offset > _NEAR:
+            return b""
+        with materials.open_tar(layer) as stream:
+            return _some(stream, offset + size)[offset:]
+    except AerogelError:  # whoever needs the layer says what is wrong with it
+        return b""
+
+
+def _some(stream: Readable, size: int) -> bytes:
+    pieces = []
+    while size and (piece := stream.read(size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
