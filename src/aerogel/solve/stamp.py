@@ -19,12 +19,12 @@ from aerogel.files.pyc import HEAD, is_compiled, recorded_time, sources_of, with
 from aerogel.files.tar import CHUNK, Readable, TarWriter, read_entries
 from aerogel.oci.digest import Digest
 from aerogel.solve.materials import Materials, save_layer
-from aerogel.solve.solver import Outcome
 from aerogel.solve.stepkey import key_of
 from aerogel.solve.times import COPIED_S
 
 if TYPE_CHECKING:
     from aerogel.files.tree import LayerTree
+    from aerogel.solve.solver import Outcome
 
 __all__ = ["Stamper", "stamp", "take_run"]
 
@@ -82,7 +82,8 @@ def stamp(outcome: Outcome, materials: Materials, codec: Codec) -> Outcome:
     bases = len(layers) - sum(1 for layer in outcome.chain if layer)
     made = [_stamped(layers, position, bases, materials, codec) for position in range(bases, len(layers))]
     new = iter(made)
-    return Outcome((*layers[:bases], *made), tuple(next(new) if layer else "" for layer in outcome.chain))
+    chain = tuple(next(new) if layer else "" for layer in outcome.chain)
+    return outcome._replace(layers=(*layers[:bases], *made), chain=chain)
 
 
 def _stamped(layers: Sequence[Digest], position: int, bases: int, materials: Materials, codec: Codec) -> Digest:
