@@ -9,7 +9,7 @@ marks below it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from aerogel.errors import AerogelError
 from aerogel.files.codec import Codec, LayerBlob, LayerWriter
@@ -24,9 +24,21 @@ from aerogel.solve.times import COPIED_S
 
 if TYPE_CHECKING:
     from aerogel.files.tree import LayerTree
-    from aerogel.solve.solver import Outcome
 
 __all__ = ["Stamper", "stamp", "take_run"]
+
+
+class _Result(Protocol):
+    """A `solver.Outcome`."""
+
+    @property
+    def layers(self) -> tuple[Digest, ...]: ...
+    @property
+    def chain(self) -> tuple[str, ...]: ...
+    def _replace(self, **changes: Any) -> Self: ...
+
+
+_R = TypeVar("_R", bound=_Result)
 
 
 class Stamper:
@@ -74,7 +86,7 @@ class Stamper:
         return index.mark is not None or any(self.time(entry.mtime) != entry.mtime for entry in index.entries)
 
 
-def stamp(outcome: Outcome, materials: Materials, codec: Codec) -> Outcome:
+def stamp(outcome: _R, materials: Materials, codec: Codec) -> _R:
     """The result of a stage with the layers that its image has. Raises `store.*`."""
     if materials.times.keep:
         return outcome
