@@ -46,6 +46,7 @@ def run(options: Completion, world: World) -> CompletionResult:
     parser = argparse.ArgumentParser(prog="aerogel")
     parser.add_argument("--version", action="store_true", help="Print the version")
     commands = parser.add_subparsers()
+    families = {"": commands}
     offered = {"file": shtab.FILE, "directory": shtab.DIRECTORY}
     for command in COMMANDS:
         spec = specification(command)
@@ -57,7 +58,11 @@ def run(options: Completion, world: World) -> CompletionResult:
                 action.complete = offered[option.flag.complete]  # type: ignore[attr-defined] # shtab's protocol
             elif option is not None and get_origin(option.item) is Literal:
                 action.choices = get_args(option.item)
-        commands.add_parser(command.name, help=command.help, parents=[made], add_help=False)
+        family, _, word = command.name.rpartition(" ")
+        if family and family not in families:
+            help_of_all = f"Of these: {', '.join(one.name for one in COMMANDS if one.name.startswith(f'{family} '))}"
+            families[family] = commands.add_parser(family, help=help_of_all, add_help=False).add_subparsers()
+        families[family].add_parser(word, help=command.help, parents=[made], add_help=False)
     script: str = shtab.complete(parser, shell=options.shell)
     return CompletionResult(script=script)
 

@@ -24,6 +24,7 @@ class Build(Struct, frozen=True, kw_only=True):
             "What COPY and ADD read: a folder, a tar, `-` (a tar or a Dockerfile on standard input), or the URL of a "
             "tar, of a Dockerfile or of a git repository (`URL#ref:subdir`)",
             positional=True,
+            complete="directory",
             metavar="PATH",
         ),
     ]
