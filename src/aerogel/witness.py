@@ -43,9 +43,11 @@ if TYPE_CHECKING:
         def st_ctime_ns(self) -> int: ...
 
     Identity = tuple[int, ...]
-    Facts = tuple[dict[str, Identity | None], dict[str, Identity | None], list[tuple[str, "Listings"]]]
-    Listings = dict[bytes, tuple[bytes, tuple[bytes, ...]]]
-    """Directory -> fingerprint of what is in it, and the names that do not count."""
+    Kept = tuple[int | bytes, ...]
+    Facts = tuple[dict[str, Identity | None], dict[str, Kept | None], list[tuple[str, "Listings"]]]
+    Listings = dict[bytes, tuple[bytes, dict[bytes, int]]]
+    """Directory -> fingerprint of what is in it, and the names that do not count, with their kinds (S_IFMT): another
+    kind may count."""
 
 __all__ = ["RACY_NS", "Witness", "fingerprint", "holds", "row", "touch"]
 
@@ -62,7 +64,7 @@ class Witness:
 
     def __init__(self) -> None:
         self._files: dict[str, Identity | None] = {}
-        self._kept: dict[str, Identity | None] = {}
+        self._kept: dict[str, Kept | None] = {}
         self._trees: list[tuple[str, Listings]] = []
         self._doubts: list[str] = []
         self._is_sworn = False
@@ -92,9 +94,15 @@ class Witness:
         """Nothing was done but looking: the run would give the same again while all this holds."""
         self._is_sworn = True
 
-    def facts(self) -> Facts | None:
-        """What must hold, as `marshal` takes it; None when it cannot be told."""
+    def facts(self, since_ns: int = 0) -> Facts | None:
+        """What must hold, as `marshal` takes it; None when it cannot be told, or for a run that began at `since_ns` and
+        may have read a file before its last change.
+        """
         if self._doubts or not self._is_sworn:
+            return None
+        if since_ns and any(
+            len(each) > _FOLDER and each[-1] > since_ns - RACY_NS for each in self._files.values() if each
+        ):
             return None
         return self._files, self._kept, self._trees
 
@@ -133,9 +141,15 @@ def fingerprint(rows: Iterable[tuple[bytes | int, ...]]) -> bytes:
 
 def _same_tree(root: bytes, listings: Listings) -> bool:
     for path, (expected, ignored) in listings.items():
-        out = frozenset(ignored)
+        rows = []
         with os.scandir(root + b"/" + path) as listing:
-            rows = [row(each.name, each.stat(follow_symlinks=False)) for each in listing if each.name not in out]
+            for each in listing:
+                status = each.stat(follow_symlinks=False)
+                kind = ignored.get(each.name)
+                if kind is None:
+                    rows.append(row(each.name, status))
+                elif kind != stat.S_IFMT(status.st_mode):
+                    return False
         if fingerprint(rows) != expected:
             return False
     return True
@@ -152,9 +166,13 @@ def _identity(path: str) -> Identity | None:
     return (mode, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _kept_identity(path: str) -> Identity | None:
+def _kept_identity(path: str) -> Kept | None:
+    """Of a blob, whose name is its content, that it is there; of a record what it says: inodes are used again."""
     try:
-        found = os.stat(path)
+        if "/blobs/" in path:
+            found = os.stat(path)
+            return (found.st_dev, found.st_ino, found.st_size)
+        with open(path, "rb") as file:
+            return (blake2b(file.read(), digest_size=16).digest(),)
     except OSError:
         return None
-    return (found.st_dev, found.st_ino, found.st_size)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import marshal
 import os
 import sys
+import time
 from _blake2 import blake2b
 
 from aerogel import __version__
@@ -50,6 +51,7 @@ class Replay:
     """One command line in the environment of this process. Raises OSError where there is no working directory."""
 
     def __init__(self, words: Sequence[str]) -> None:
+        self.began_ns = time.time_ns()
         # Before `settings` is imported, which reads it for everything else.
         environment = sorted((name, value) for name, value in os.environ.items() if name not in _VOLATILE)
         screen = [os.isatty(fd) for fd in (1, 2)]
@@ -104,7 +106,7 @@ class Recorder:
 
     def save(self, replay: Replay, cache: str, stdout: str, witness: Witness) -> None:
         """Keeps the answer for the next time, if the run can vouch for it. `cache` is where the run kept its state."""
-        facts = witness.facts()
+        facts = witness.facts(replay.began_ns)
         if facts is None or self._size > _MAX_BYTES or replay.cache != cache:
             return
         encoding = getattr(self._stream, "encoding", None) or "utf-8"

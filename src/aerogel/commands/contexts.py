@@ -280,6 +280,8 @@ class Contexts:
         try:
             return work_tree_time_s(place, self._world.settings.environment)
         except AerogelError as error:
+            # A program that is installed, or an object that is fetched, is no file that was looked at.
+            self._world.witness.doubt(str(place))
             hint = "the image is dated 1980-01-01; give a date with `SOURCE_DATE_EPOCH`"
             self._world.sink.emit(Warned(Diagnostic(error.message, code=error.code, hints=[hint])))
             return None

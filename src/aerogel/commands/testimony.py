@@ -48,8 +48,11 @@ def testify(
             witness.doubt(name)
     if any(isinstance(side.op, Http | Git) for step in graph.steps for side in step.node.inputs):
         witness.doubt("a remote source")
+    read = {file.source.name for file in world.settings.files}
     for place in config_paths(world.settings.environment, world.settings.directory):
         witness.look(place)
+        if str(place) in read and not place.is_file():
+            witness.doubt(str(place))
     contexts.testify()
     if not isinstance(graph.target.node.op, Base):
         witness.keep(store.actions.path(solver.key(graph.target.node)))
@@ -58,4 +61,9 @@ def testify(
     blobs: list[Digest] = [image.image_id, *(layer.digest for layer in image.layers)]
     for path in [*names, *map(store.blobs.path, blobs)]:
         witness.keep(path)
+    for reference in references:
+        # Another process may have given the name to another image meanwhile.
+        found = store.images.resolve(reference)
+        if found is None or found.digest != image.descriptor.digest:
+            witness.doubt(str(reference))
     witness.swear()

@@ -83,7 +83,7 @@ class HostTree(Tree):
         self._directories = Directories(self._fd)
         self._listed: dict[bytes, dict[bytes, Entry]] = {}
         self._status: dict[bytes, bytes] = {}
-        self._left_out: dict[bytes, tuple[bytes, ...]] = {}
+        self._left_out: dict[bytes, dict[bytes, int]] = {}
         self._began_ns = time.time_ns()
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ class HostTree(Tree):
         finally:
             os.close(fd)
 
-    def listings(self) -> tuple[Path, dict[bytes, tuple[bytes, tuple[bytes, ...]]], int, int]:
+    def listings(self) -> tuple[Path, dict[bytes, tuple[bytes, dict[bytes, int]]], int, int]:
         """What `Witness.listed` takes: the directories that were read, and what of them counts."""
         found = {}
         newest_ns = 0
@@ -213,16 +213,16 @@ class HostTree(Tree):
         with self._lock:
             found = self._listed.get(path)
             if found is None:
-                names, found = self._read(path)
+                kinds, found = self._read(path)
                 if self._ignore is not None:
                     found = {inner: entry for inner, entry in found.items() if self._is_kept(inner, entry)}
                 prefix = path + b"/" if path else b""
-                self._left_out[path] = tuple(name for name in names if prefix + name not in found)
+                self._left_out[path] = {name: kind for name, kind in kinds.items() if prefix + name not in found}
                 self._listed[path] = found
             return found
 
-    def _read(self, path: bytes) -> tuple[list[bytes], dict[bytes, Entry]]:
-        """All names in a directory, and the entries by path that a layer can hold."""
+    def _read(self, path: bytes) -> tuple[dict[bytes, int], dict[bytes, Entry]]:
+        """The kinds (S_IFMT) of all names in a directory, and the entries by path that a layer can hold."""
         try:
             with os.scandir(self._directories.fd(path)) as listing:
                 rows = sorted((os.fsencode(each.name), each.stat(follow_symlinks=False)) for each in listing)
@@ -237,7 +237,7 @@ class HostTree(Tree):
                 continue
             found[inner] = self._entry(inner, kind, status)
             self._status[inner] = _STATUS.pack(*map(status.__getattribute__, FileStatus._fields))
-        return [name for name, _ in rows], found
+        return {name: stat.S_IFMT(status.st_mode) for name, status in rows}, found
 
     def _is_kept(self, path: bytes, entry: Entry) -> bool:
         if self._ignore is None or not self._ignore.matches(path):

@@ -308,7 +308,8 @@ def head_files(place: Path) -> list[Path]:
     if (place / "commondir").is_file():
         found.append(place / "commondir")
         common = place / _first_line(place / "commondir")
-    found += [place / "HEAD", common / "config", common / "packed-refs", common / "reftable/tables.list"]
+    tables = {each / "reftable/tables.list" for each in (place, common)}
+    found += [place / "HEAD", common / "config", common / "packed-refs", *sorted(tables)]
     name = _first_line(place / "HEAD")
     # A name may stand for another one; more than a few only in a loop.
     for _ in range(_MAX_NAMES):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -209,3 +211,53 @@ def test_what_just_changed_is_not_vouched_for(tmp_path: Path) -> None:
     assert witness.facts() is None, "nobody swore"
     witness.swear()
     assert witness.facts() is not None
+
+
+def test_an_ignored_name_of_another_kind_counts(project: Project) -> None:
+    (project.context / ".dockerignore").write_text("*\n!src/a\n!kind/kept\n")
+    (project.context / "kind").write_text("a file")
+    settle()
+    project.build()
+    project.build()
+    assert project.is_answered()
+    (project.context / "kind").unlink()
+    (project.context / "kind").mkdir()
+    (project.context / "kind/kept").write_text("wanted")
+    assert not project.is_answered()
+
+
+def test_a_socket_that_became_a_file_counts(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.context / "src")
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind("ear")
+    settle()
+    project.build()
+    project.build()
+    assert project.is_answered()
+    (project.context / "src/ear").unlink()
+    (project.context / "src/ear").write_text("a file")
+    assert not project.is_answered()
+
+
+def test_a_record_in_the_same_inode_counts(project: Project) -> None:
+    project.build()
+    project.build()
+    assert project.is_answered()
+    (path,) = (project.context.parent / "root/data/images-v1/refs").iterdir()
+    data = path.read_bytes()
+    digest = json.loads(data)["digest"]
+    # As when two other images had the name in turn, and the file system gave the number of the first record again.
+    with path.open("r+b") as file:
+        file.write(data.replace(digest.encode(), b"sha256:" + b"0" * 64))
+    assert not project.is_answered()
+
+
+def test_a_file_that_changed_while_it_was_read_is_not_vouched_for(tmp_path: Path) -> None:
+    began_ns = time.time_ns()
+    (tmp_path / "file").write_text("one")
+    time.sleep(RACY_NS / 10**9 + 0.01)
+    witness = Witness()
+    witness.look(tmp_path / "file")
+    witness.swear()
+    assert witness.facts() is not None
+    assert witness.facts(began_ns) is None
