@@ -9,7 +9,7 @@ marks below it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from aerogel.errors import AerogelError
 from aerogel.files.codec import Codec, LayerBlob, LayerWriter
@@ -35,7 +35,7 @@ class _Result(Protocol):
     def layers(self) -> tuple[Digest, ...]: ...
     @property
     def chain(self) -> tuple[str, ...]: ...
-    def _replace(self, **changes: Any) -> Self: ...
+    def _replace(self, *, layers: tuple[Digest, ...] = ..., chain: tuple[str, ...] = ...) -> Self: ...
 
 
 _R = TypeVar("_R", bound=_Result)
