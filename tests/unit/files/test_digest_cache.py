@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import stat
 import threading
 from hashlib import sha256
 from pathlib import Path
@@ -24,40 +25,42 @@ def status(number: int) -> SimpleNamespace:
 class Files:
     """Opens files whose states are `status(number)`, and counts how often."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.path = folder / "content"
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened = 0
         self.number = 0
-        monkeypatch.setattr("aerogel.files.hashing.os.fstat", self._fstat)
+        self._fstat = os.fstat
+        monkeypatch.setattr("aerogel.files.hashing.os.fstat", self._state)
 
-    def _fstat(self, fd: int) -> object:
-        found = os.stat(fd)
-        return status(self.number) if os.path.samestat(found, os.stat(self.path)) else found
+    def _state(self, fd: int) -> object:
+        found = self._fstat(fd)
+        return status(self.number) if stat.S_ISFIFO(found.st_mode) else found
 
     def digest(self, cache: DigestCache, number: int) -> bytes:
         self.number = number
 
         def open_file() -> int:
             self.opened += 1
-            self.path.write_bytes(b"%d" % number)
-            return os.open(self.path, os.O_RDONLY)
+            read_fd, write_fd = os.pipe()
+            os.write(write_fd, b"%d" % number)
+            os.close(write_fd)
+            return read_fd
 
         return cache.digest(status(number), open_file, b"name")
 
 
 @pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
-    (tmp_path / "content").touch()
-    return Files(tmp_path, monkeypatch)
+def files(monkeypatch: pytest.MonkeyPatch) -> Files:
+    return Files(monkeypatch)
 
 
 def expected(number: int) -> bytes:
     return sha256(b"%d" % number).digest()
 
 
-def test_many_are_remembered(files: Files, tmp_path: Path) -> None:
+def test_many_are_remembered(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aerogel.files.hashing._PENDING", 2000)
     cache = DigestCache(tmp_path / "digests")
-    count = 30_000  # more than are held back, and more than the first table holds
+    count = 6000  # more than are held back, and more than the first table holds
     assert all(files.digest(cache, number) == expected(number) for number in range(count))
     cache.save()
     assert files.opened == count
