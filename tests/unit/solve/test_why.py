@@ -97,7 +97,7 @@ def test_facts_hide_what_is_called_a_secret() -> None:
     assert "pw" not in str(facts)
     assert "abc" not in str(facts)
     assert dict(facts["env"])["TOKENS"] == "shown"
-    other = facts_of(Run(argv=(), env=(("API_TOKEN", "abd"),), cwd="/"))
+    other = facts_of(Run(argv=(), env=(("API_TOKEN", "xyz"),), cwd="/"))
     assert dict(other["env"])["API_TOKEN"] != dict(facts["env"])["API_TOKEN"]
     assert facts_of(Git("https://me:pw@host/x.git"))["remote"] == "https://***@host/x.git"
 
