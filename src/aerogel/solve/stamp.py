@@ -73,7 +73,8 @@ class Stamper:
         if recorded is None:
             return head
         time = self.time(recorded)
-        if time != recorded and recorded not in self._marks:
+        if time != recorded:
+            # Also of a mark: files of a base that was built here without a date have the time of what COPY brings.
             source = sources_of(path)
             found = self._below().lookup(source)
             at = self._below().origin(source)

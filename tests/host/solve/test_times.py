@@ -332,3 +332,14 @@ def test_compiled_files_are_copied_with_their_sources(bench: Bench, how: str, wh
         os.utime(package / "stale.py", (1_600_000_000, 1_600_000_000))
         result = bench.build(text, "--build-arg", f"SOURCE_DATE_EPOCH={when}")
         assert fits(heads(bench, result)["pkg/__pycache__/stale.cpython-313.pyc"], when, 6)
+
+
+def test_compiled_files_fit_sources_of_a_base_that_was_built_without_a_date(bench: Bench) -> None:
+    (bench.context / "m.py").write_text("x = 1\n")
+    os.utime(bench.context / "m.py", (FIXED, FIXED))
+    py_compile.compile(str(bench.context / "m.py"), cfile=str(bench.context / "m.pyc"))
+    bench.build("FROM base\nCOPY m.py /m.py\n", "-t", "undated")
+    # As if the interpreter had compiled it: copied by a step, so that its source is the one in the base.
+    text = "FROM undated\nRUN --mount=type=bind,target=/in /bin/busybox cp /in/m.pyc /m.pyc\n"
+    result = bench.build(text, "--build-arg", f"SOURCE_DATE_EPOCH={COMMITTED}")
+    assert fits(heads(bench, result)["m.pyc"], FIXED, 6)
