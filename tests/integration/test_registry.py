@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from process import Aerogel
+from process import ROOT, Aerogel
 
 pytestmark = pytest.mark.host("docker-registry", "skopeo", "openssl")
 
@@ -125,6 +126,21 @@ def test_push_by_skopeo_pull_by_us_and_back(aerogel: Aerogel, plain: Server, con
     assert pushed["digest"] == found
     assert pushed["transferred"] == 0, "the layers are mounted from the repository they came from"
     assert json.loads(skopeo("inspect", "--tls-verify=false", f"docker://{back}"))["Digest"] == found
+
+
+def test_page_of_the_rule_for_images_of_another_platform(aerogel: Aerogel, plain: Server, context: Path) -> None:
+    page = (ROOT / "docs/lint/InvalidBaseImagePlatform.md").read_text()
+    bad, good = re.findall(r"```dockerfile\n(.*?)```", page, re.DOTALL)
+    name = f"{plain.host}/team/tools"
+    (context / "app").write_text("x")
+    aerogel("build", "-q", "--platform=linux/arm64", "--push", "-t", name, str(context))
+    aerogel("rmi", name)
+    words = ("build", "--progress=plain", "--platform=linux/amd64", str(context))
+    (context / "Dockerfile").write_text(bad.replace("registry.example/team/tools", name))
+    told = f'Base image {name} was pulled with platform "linux/arm64", expected "linux/amd64" for current build'
+    assert f"warning: InvalidBaseImagePlatform: {told}" in aerogel(*words).stderr
+    (context / "Dockerfile").write_text(good.replace("registry.example/team/tools", name))
+    assert "InvalidBaseImagePlatform" not in aerogel(*words).stderr
 
 
 @pytest.mark.parametrize("form", ["v2s2", "oci"])

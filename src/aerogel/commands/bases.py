@@ -119,7 +119,7 @@ class Bases:
         try:
             return self._pulled(reference, name, platform)
         except AerogelError as error:
-            found = self._stored(reference, name, platform) if self._pull else None
+            found = self._stored(reference, name, platform, any_platform=True)
             if found is None:
                 raise _not_pulled(error, name, bases, self._stages) from error
             self._world.sink.emit(
@@ -136,7 +136,8 @@ class Bases:
             self._world.helper()
         number = self._world.take_numbers()
         with closing(open_registries(self._world)) as registries:
-            pulled = pull_image(self._world, registries, reference, Platform.parse(platform), number=number)
+            wanted = Platform.parse(platform)
+            pulled = pull_image(self._world, registries, reference, wanted, number=number, as_base=True)
         self._tell(name, f"registry, {pulled.served.digest}")
         config = pulled.image.config
         return BaseImage(tuple(config.rootfs.diff_ids), _with_history(config))
@@ -156,7 +157,9 @@ class Bases:
             exit_status=EXIT_USAGE,
         )
 
-    def _stored(self, reference: Reference, name: str, platform: str) -> BaseImage | None:
+    def _stored(
+        self, reference: Reference, name: str, platform: str, *, any_platform: bool = False
+    ) -> BaseImage | None:
         """An image of the local store, if it is for the platform."""
         store = self._world.store
         for path in store.images.paths(reference):
@@ -171,7 +174,7 @@ class Bases:
             return None
         found = self._loaded(descriptor, name, platform)
         wanted = Platform.parse(platform)
-        if not wanted.matches(found.config.platform):
+        if not any_platform and not wanted.matches(found.config.platform):
             self._tell(name, f"local store has it for {found.config.platform}, not for {wanted}")
             return None
         return found

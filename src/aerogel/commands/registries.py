@@ -105,9 +105,17 @@ class Meter:
 
 
 def pull_image(
-    world: World, registries: Registries, reference: Reference, platform: Platform, *, number: int = 1
+    world: World,
+    registries: Registries,
+    reference: Reference,
+    platform: Platform,
+    *,
+    number: int = 1,
+    as_base: bool = False,
 ) -> Pulled:
     """Brings one image into the store, under its name if it has a tag and no digest. `number` is the step's.
+
+    What is no index may be for another platform when it is pulled `as_base`: the rule `InvalidBaseImagePlatform` warns.
 
     Raises `registry.*`, `net.*`, `oci.*` (`oci.platform-missing`), `store.*`.
     """
@@ -117,7 +125,8 @@ def pull_image(
         source = repository.blobs()
         served = source.resolve(reference)
         remote = load(served, source, platform)
-        _check_platform(remote, reference, platform)
+        if not as_base:
+            _check_platform(remote, reference, platform)
         layers = {layer.descriptor.digest: (number, layer) for number, layer in enumerate(remote.layers())}
         wanted = [layer.descriptor for _, layer in layers.values() if _is_wanted(layer.descriptor, store)]
         size = sum(layer.size for layer in wanted)
