@@ -82,7 +82,7 @@ class _Run:
         self._show_errors(settings)
         found = find_command(words)
         if found is None:
-            raise _unknown_command(words[0])
+            raise _unknown_command(words)
         from aerogel.cli.parse import help_text, parse, specification
 
         command, rest = found
@@ -151,7 +151,7 @@ class _Run:
             return 0
         found = find_command(words)
         if found is None:
-            raise _unknown_command(words[0])
+            raise _unknown_command(words)
         from aerogel.cli.parse import help_text, specification
 
         write_output(help_text(specification(found[0])))
@@ -239,20 +239,21 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _unknown_command(word: str) -> AerogelError:
-    from aerogel.commands.table import COMMANDS
+def _unknown_command(words: list[str]) -> AerogelError:
+    from aerogel.commands.table import COMMANDS, instead_of
     from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 
-    if word.startswith("-"):
-        guess = nearest(word, ("--help", "--version", "--debug"))
-        message, code = f"aerogel has no flag `{word}`", "cli.unknown-flag"
+    if words[0].startswith("-"):
+        guess, hint = nearest(words[0], ("--help", "--version", "--debug")), ""
+        message, code = f"aerogel has no flag `{words[0]}`", "cli.unknown-flag"
     else:
-        guess = nearest(word, [name for command in COMMANDS for name in (command.name, *command.aliases)])
-        message, code = f"aerogel has no command `{word}`", "cli.unknown-command"
-    hint = f"did you mean `{guess}`?" if guess else "`aerogel --help` lists the commands"
-    families = [command.name for command in COMMANDS if command.name.startswith(f"{word} ")]
-    if families:
-        hint = " or ".join(f"`aerogel {name}`" for name in families)
+        name, hint, family = instead_of(words)
+        guess = nearest(name, family or [each for one in COMMANDS for each in (one.name, *one.aliases)])
+        if family and not guess:
+            hint = hint or f"there is {', '.join(f'`aerogel {each}`' for each in family)}"
+        message, code = f"aerogel has no command `{name}`", "cli.unknown-command"
+    if not hint:
+        hint = f"did you mean `{guess}`?" if guess else "`aerogel --help` lists the commands"
     return AerogelError(message, code=code, hints=[hint], exit_status=EXIT_USAGE)
 
 

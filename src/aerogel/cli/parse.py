@@ -469,7 +469,8 @@ def _see_help(spec: Specification) -> str:
 
 def _missing(spec: Specification, option: Option) -> AerogelError:
     what = option.metavar if option.flag.positional else f"--{option.long}"
-    return _usage(f"`aerogel {spec.command.name}` needs {what}", "cli.missing", _see_help(spec))
+    example = f"for example `{spec.examples[0][1]}`; " if spec.examples else ""
+    return _usage(f"`aerogel {spec.command.name}` needs {what}", "cli.missing", example + _see_help(spec))
 
 
 def _unknown_flag(spec: Specification, word: str) -> AerogelError:

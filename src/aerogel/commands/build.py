@@ -5,7 +5,7 @@ from __future__ import annotations
 from aerogel.commands.build_model import Build, BuildResult, CallResult, StepResult, VerifyResult
 from aerogel.commands.world import World
 
-__all__ = ["EXAMPLES", "Build", "BuildResult", "CallResult", "StepResult", "VerifyResult", "run", "text"]
+__all__ = ["ABSENT", "EXAMPLES", "Build", "BuildResult", "CallResult", "StepResult", "VerifyResult", "run", "text"]
 
 EXAMPLES = (
     ("build the Dockerfile of this folder", "aerogel build -t app ."),
@@ -15,6 +15,20 @@ EXAMPLES = (
     ("see whether it is the same when it is built again", "aerogel build --verify ."),
     ("send it to a registry", "aerogel build --push -t registry.example/team/app ."),
 )
+
+
+ABSENT = {
+    ("-m", "--memory", "--memory-swap", "--cpu-shares", "--cpu-period", "--cpu-quota", "-c"): (
+        "start it with `systemd-run --user --scope -p MemoryMax=2G -p CPUQuota=50% aerogel build ...`"
+    ),
+    ("--cpuset-cpus", "--cpuset-mems"): "start it with `taskset -c 0,1 aerogel build ...`",
+    ("--cache-from", "--cache-to"): "steps are kept in the local store; leave it out",
+    ("--security-opt",): "`--allow security.insecure` is for `RUN --security=insecure`",
+    ("--builder",): "there is one builder, this host; leave it out",
+    ("--compress",): "the context is read in place; leave it out",
+    ("--cgroup-parent",): "start it with `systemd-run --user --scope --slice=NAME aerogel build ...`",
+}
+"""What to use instead of docker's flags that `aerogel build` does not have."""
 
 
 def run(options: Build, world: World) -> BuildResult | CallResult | VerifyResult:

@@ -87,6 +87,8 @@ class Build(Struct, frozen=True, kw_only=True):
         False
     )
     push: Annotated[bool, Flag("Send the image to the registries of its names", group="Output")] = False
+    rm: Annotated[bool, Flag("Accepted for docker's sake: steps leave no containers", hidden=True)] = True
+    force_rm: Annotated[bool, Flag("Accepted for docker's sake: steps leave no containers", hidden=True)] = True
     check: Annotated[bool, Flag("Build nothing; check the Dockerfile as `aerogel lint` does")] = False
     call: Annotated[
         str,

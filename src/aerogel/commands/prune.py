@@ -14,12 +14,19 @@ from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.flag import Flag
 from aerogel.oci.digest import Digest
 
-__all__ = ["EXAMPLES", "Prune", "PruneResult", "run"]
+__all__ = ["ABSENT", "EXAMPLES", "Prune", "PruneResult", "run"]
 
 EXAMPLES = (
     ("what was not used for a week", "aerogel prune --older-than 7d"),
     ("everything but the images that have a name", "aerogel prune --all"),
 )
+
+ABSENT = {
+    ("--filter",): "`--older-than 24h` removes what was not used for so long",
+    ("--volumes",): "there are no volumes; `--all` removes cache mounts too",
+    ("--keep-storage", "--max-used-space", "--reserved-space"): "`--max-size 10GB` says how much may stay",
+}
+"""What to use instead of docker's flags that `aerogel prune` does not have."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -36,6 +43,7 @@ class Prune(Struct, frozen=True, kw_only=True):
     max_size: Annotated[str, Flag("Remove the oldest until no more is taken, such as `10GB`", metavar="SIZE")] = ""
     keep_untagged: Annotated[bool, Flag("Keep images that have no name")] = False
     dry_run: Annotated[bool, Flag("Only tell what would be removed")] = False
+    force: Annotated[bool, Flag("Accepted for docker's sake: nothing is asked", short="f", hidden=True)] = False
 
 
 class PruneResult(Result, frozen=True, kw_only=True):

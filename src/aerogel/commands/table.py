@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["COMMANDS", "Command", "find_command"]
+__all__ = ["COMMANDS", "Command", "find_command", "instead_of"]
 
 
 class Command:
@@ -61,13 +61,51 @@ COMMANDS = (
     Command("tag", "tag", "Give an image one more name", group=STORE, aliases=("image tag",)),
     Command("rmi", "rmi", "Remove images, or some of their names", group=STORE, aliases=("image rm", "image remove")),
     Command("du", "du", "Show what the local store takes on the disk", group=STORE, aliases=("system df",)),
-    Command("prune", "prune", "Remove what no image needs", group=STORE, aliases=("system prune", "builder prune")),
+    Command(
+        "prune",
+        "prune",
+        "Remove what no image needs",
+        group=STORE,
+        aliases=("system prune", "builder prune", "buildx prune", "image prune"),
+    ),
     Command("cache ls", "cache_ls", "List the directories of RUN's cache mounts", group=STORE, aliases=("cache list",)),
     Command("cache rm", "cache_rm", "Remove directories of RUN's cache mounts", group=STORE, aliases=("cache remove",)),
     Command("doctor", "doctor", "Check what this host can do", group=HOST),
     Command("completion", "aerogel.cli.completion", "Print a completion script for a shell", group=HOST),
     Command("version", "version", "Show versions of aerogel and of what it uses", group=HOST),
 )
+
+
+_NO_CONTAINERS = "no container is kept: `aerogel run` runs a command, and when it ends nothing is left of it"
+
+_ABSENT = {
+    ("attach", "container", "kill", "logs", "pause", "port", "ps", "rename", "restart", "rm"): _NO_CONTAINERS,
+    ("start", "stats", "stop", "top", "unpause", "update", "wait"): _NO_CONTAINERS,
+    ("create",): "`aerogel run` makes a container and starts it",
+    ("exec",): f"{_NO_CONTAINERS}; `aerogel run -it --entrypoint sh IMAGE` looks around in an image",
+    ("commit",): "write the change as an instruction of a Dockerfile",
+    ("cp", "export"): "`aerogel build -o FOLDER .` takes the files out of a build",
+    ("import",): "write `FROM scratch` and `ADD root.tar /` into a Dockerfile",
+    (
+        "compose",
+    ): "`aerogel bake -f compose.yaml` builds the images of a compose file; starting services is not done here",
+    ("events", "info"): "`aerogel doctor` tells about the host, `aerogel history` about builds",
+    ("manifest",): "`aerogel build --platform A,B` makes an index of several platforms, `aerogel inspect` shows images",
+    ("network",): "commands have the host's network; `aerogel run --network none` takes it away",
+    ("scout",): "`aerogel sbom IMAGE` lists what an image holds",
+    ("search",): "names of images are found on the pages of their registry",
+    ("volume",): "`aerogel run -v /folder:/path` lends a folder of the host; cache mounts are in `aerogel cache ls`",
+    ("config", "context", "node", "plugin", "secret", "service", "stack", "swarm"): "there is no daemon to manage",
+}
+"""What to use instead of docker's commands that are not there."""
+
+
+def instead_of(words: list[str]) -> tuple[str, str, list[str]]:
+    """For the words of no command: its name, what to use instead of docker's, and the names that begin like it."""
+    family = [name for one in COMMANDS for name in (one.name, *one.aliases) if name.startswith(f"{words[0]} ")]
+    name = " ".join(words[:2]) if family and words[1:] and not words[1].startswith("-") else words[0]
+    instead = next((instead for names, instead in _ABSENT.items() if words[0] in names), "")
+    return name, instead, family
 
 
 def find_command(words: list[str]) -> tuple[Command, list[str]] | None:

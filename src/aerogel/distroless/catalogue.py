@@ -79,14 +79,21 @@ def suggestion(reference: str) -> str | None:
     """A built-in name that is nearly the given one, with a tag when the given one has a tag."""
     repository, tag = _split(reference)
     if repository in names():
-        known = list(_debian_tags()) if repository == "debian" else list(VARIANTS)
-        near = nearest(tag, known)
+        near = nearest(tag, _tags(repository))
         return f"{repository}:{near}" if near else None
     near = nearest(repository, names())
     if near is None and "/" not in repository:
         short = nearest(repository, [name.removeprefix(PREFIX) for name in names()])
         near = PREFIX + short if short else None
-    return (f"{near}:{tag}" if tag else near) if near else None
+    if near is None or not tag:
+        return near
+    known = _tags(near)
+    kept = tag if tag in known else nearest(tag, known)
+    return f"{near}:{kept}" if kept else near
+
+
+def _tags(repository: str) -> list[str]:
+    return _debian_tags() if repository == "debian" else list(VARIANTS)
 
 
 def _debian_tags() -> list[str]:

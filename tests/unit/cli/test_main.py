@@ -14,6 +14,7 @@ import pytest
 
 from aerogel import __version__
 from aerogel.cli import main as entry
+from aerogel.commands import table
 from aerogel.commands import version as version_command
 from aerogel.errors import AerogelError
 
@@ -64,11 +65,35 @@ def test_help(words, capsys):
         (["frobnicate"], "error: aerogel has no command `frobnicate`\nhint: `aerogel --help` lists the commands\n"),
         (["--halp"], "error: aerogel has no flag `--halp`\nhint: did you mean `--help`?\n"),
         (["help", "vresion"], "error: aerogel has no command `vresion`\nhint: did you mean `version`?\n"),
+        (
+            ["ps", "-a"],
+            "error: aerogel has no command `ps`\nhint: no container is kept: `aerogel run` runs a command, and",
+        ),
+        (
+            ["system", "info"],
+            "error: aerogel has no command `system info`\nhint: there is `aerogel system df`, `aerogel system prune`\n",
+        ),
+        (["cache"], "error: aerogel has no command `cache`\nhint: there is `aerogel cache ls`, `aerogel cache list`"),
+        (
+            ["buildx", "biuld", "."],
+            "error: aerogel has no command `buildx biuld`\nhint: did you mean `buildx build`?\n",
+        ),
     ],
 )
 def test_unknown_words(words, message, capsys):
     assert entry.main(words) == 2
-    assert capsys.readouterr() == ("", message)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == message if message.endswith("\n") else said.err.startswith(message)
+
+
+@pytest.mark.parametrize("words", [names[0] for names in table._ABSENT])
+def test_commands_of_docker_that_are_absent_say_what_to_use(words, capsys):
+    assert table.find_command([words]) is None
+    assert entry.main([words]) == 2
+    hint = capsys.readouterr().err.splitlines()[1]
+    assert "did you mean" not in hint
+    assert "`aerogel --help`" not in hint
 
 
 def test_result_as_text_and_json(capsys):
@@ -142,8 +167,8 @@ def test_termination_unwinds(tmp_path):
         "from aerogel.commands import version\n"
         "from aerogel.commands.world import World\n"
         "def run(options: version.Version, world: World) -> version.VersionResult:\n"
-        "    print('ready', flush=True)\n"
         "    try:\n"
+        "        print('ready', flush=True)\n"
         "        time.sleep(60)\n"
         "    finally:\n"
         "        print('cleaned', flush=True)\n"

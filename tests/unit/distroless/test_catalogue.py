@@ -60,6 +60,8 @@ def test_not_built_in(reference):
         ("debain:bookworm", "debian:bookworm"),
         ("debian:bokworm", "debian:bookworm"),
         ("python4", "gcr.io/distroless/python3"),
+        ("python:3.12-slim", "gcr.io/distroless/python3"),
+        ("debain:bookwrm", "debian:bookworm"),
         ("quay.io/some/thing", None),
     ],
 )
