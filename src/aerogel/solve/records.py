@@ -1,53 +1,19 @@
-"""What is written down of the steps of a build, for `aerogel why` and `aerogel history`; nothing decides by it.
-
-Values that look like secrets by their name stand in no record: only whether they changed can be told.
-"""
+"""What is written down of the steps of a build, for `aerogel why` and `aerogel history`; nothing decides by it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from aerogel.errors import AerogelError
-from aerogel.graph.ops import Op
 from aerogel.redact import redact
+from aerogel.solve.facts import facts_of
 
 if TYPE_CHECKING:
     from aerogel.graph.steps import Step
     from aerogel.solve.solver import Solver
 
-__all__ = ["facts_of", "steps_of"]
-
-_SECRET = re.compile(r"(?i)(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|pwd|secret|token)(?:_|$)")
-
-
-def facts_of(op: Op) -> dict[str, Any]:
-    """An operation as a record has it."""
-    found: dict[str, Any] = _redacted(msgspec.to_builtins(op))
-    if "env" in found:
-        found["env"] = [[name, _hidden(value) if _SECRET.search(name) else value] for name, value in found["env"]]
-    return found
-
-
-def _hidden(value: str) -> str:
-    return f"(hidden {sha256(value.encode('utf-8', 'surrogateescape')).hexdigest()[:6]})"
-
-
-def _redacted(value: Any) -> Any:
-    """Without the passwords of URLs, and without bytes that are no text."""
-    match value:
-        case str():
-            return redact(value.encode("utf-8", "replace").decode())
-        case dict():
-            return {name: _redacted(each) for name, each in value.items()}
-        case list() | tuple():
-            return [_redacted(each) for each in value]
-        case _:
-            return value
+__all__ = ["steps_of"]
 
 
 def steps_of(steps: Sequence[Step], solver: Solver) -> list[dict[str, Any]]:

@@ -473,7 +473,7 @@ class Solver:
 
     def _facts(self, work: _Work) -> dict[str, Any]:
         """What the keys of a step were made of."""
-        from aerogel.solve.records import facts_of
+        from aerogel.solve.facts import facts_of
 
         return {
             "op": facts_of(work.node.op),

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 from aerogel.commands.gantt import Bar, as_svg, seconds
 from aerogel.graph.ops import Git, Run
-from aerogel.solve.records import facts_of
+from aerogel.solve.facts import facts_of
 from aerogel.solve.why import Cause, Lookup, explain, pairs
 
 NOTHING = Lookup(lambda _: None, lambda _: None)
