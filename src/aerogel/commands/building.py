@@ -21,7 +21,7 @@ from aerogel.commands.exporting import Exporter
 from aerogel.commands.prepared import Places, Prepared, Ready, parse_platforms
 from aerogel.commands.recording import Recording, recorded
 from aerogel.commands.remotes import open_remotes
-from aerogel.commands.source import build_args
+from aerogel.commands.source import build_args, check_text
 from aerogel.commands.starting import missing_programs
 from aerogel.commands.testimony import testify
 from aerogel.commands.world import World
@@ -93,6 +93,8 @@ class Builder:
                 exit_status=EXIT_USAGE,
             )
         self.build_args = build_args(options.build_arg, world.settings.environment)
+        check_text("--label", options.label)
+        check_text("--annotation", options.annotation)
         self.lent = lending.lent_of(options, world)
         for flag, path in (("--iidfile", options.iidfile), ("--metadata-file", options.metadata_file)):
             if path == "-":

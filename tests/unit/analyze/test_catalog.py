@@ -12,11 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
+from documents import check_cyclonedx, check_spdx
 from held import EXPECTED, STATUS, Files, elf, everything, go_program, jar, rust_program, store_image
-from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
-from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from aerogel.analyze.catalog import Catalog, catalog
 from aerogel.analyze.contents import Contents
@@ -57,15 +54,6 @@ def subject(image: Image) -> Subject:
         created=image.config.created,
         tool_version="1.2",
     )
-
-
-def check_spdx(data: bytes) -> None:
-    document = JsonLikeDictParser().parse(json.loads(data))
-    assert [one.validation_message for one in validate_full_spdx_document(document, "SPDX-2.3")] == []
-
-
-def check_cyclonedx(data: bytes) -> None:
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(data.decode()) is None
 
 
 def named(found: Catalog, name: str) -> Package:
