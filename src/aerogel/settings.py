@@ -46,7 +46,7 @@ CONFIG_NAME = "aerogel.toml"
 Progress = Literal["auto", "tty", "plain", "json", "quiet"]
 Color = Literal["auto", "always", "never"]
 Bases = Literal["auto", "builtin", "registry"]
-Isolation = Literal["auto", "root", "ident", "subid", "single"]
+Isolation = Literal["auto", "root", "ident", "subid", "single", "chroot"]
 
 
 class ConfigFile(Struct, frozen=True):

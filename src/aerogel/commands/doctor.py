@@ -82,7 +82,8 @@ def _isolation(world: World) -> list[Finding]:
         if one.works:
             note = "works" if one.overlay is None else f"works, overlay with {one.overlay}.* attributes"
         if one.works and one.overlay is None and state == "ok":
-            state, note = "warning", "works, but no overlay can be written in the cache folder"
+            state = "warning"
+            note = "works; no overlay can be written in the cache folder, so each step copies its root"
             fixes = ("point AEROGEL_ROOT at a local disk or a volume",)
         lines.append(
             Finding(what=f"isolation {one.rung}", state=state, found=note, fixes=() if state == "unused" else fixes)

@@ -32,6 +32,7 @@ _KINDS = {
     stat.S_IFBLK: BLK,
     stat.S_IFIFO: FIFO,
 }
+_CHUNK = 1 << 18
 _RECORD = record.KEY.encode()
 _DEAF = (errno.ENOTSUP, errno.ENODATA, errno.ENOSYS)
 
@@ -68,15 +69,19 @@ def write_diff(
     epoch: int | None = None,
     exclude: Iterable[bytes] = (),
     recorded: bool = False,
+    copied: bool = False,
     mark: int | None = None,
 ) -> int:
     """Writes what an overlay's upper directory changes of the lower ones (lowest first); gives the number of entries.
 
     A directory is written if it differs from the lower one in mode, owner or attributes, or if something below it
-    is written; a whiteout only if it hides something. `mark` is noted at the begin, for `LayerIndex.mark`. Otherwise
+    is written; a whiteout only if it hides something; a file only if it is not the same in all that a layer says.
+    `copied` says that whiteouts are sockets (`sandbox.copied`). `mark` is noted at the begin, for `LayerIndex.mark`. Otherwise
     as `write_tree`.
     """
-    return _Walk(write, upper_fd, tuple(reversed(lower_fds)), epoch, frozenset(exclude), recorded=recorded).run(mark)
+    return _Walk(
+        write, upper_fd, tuple(reversed(lower_fds)), epoch, frozenset(exclude), recorded=recorded, copied=copied
+    ).run(mark)
 
 
 class _Directory:
@@ -106,7 +111,9 @@ class _Walk:
         exclude: frozenset[bytes],
         *,
         recorded: bool,
+        copied: bool = False,
     ) -> None:
+        self._copied = copied
         self._recorded = recorded
         self._tar = TarWriter(write)
         self._root = root_fd
@@ -163,12 +170,18 @@ class _Walk:
                 "deleted files there",
                 code="diff.whiteout-name",
             )
-        if self._overlay and stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+        if self._overlay and self._hides(status):
             full = path + b"/" + name if path else name
             if self._below(full, directory.lowers) is None:
                 return None
             return WHITEOUT + name, None, directory
         return name, status, directory
+
+    def _hides(self, status: os.stat_result) -> bool:
+        """Whether this is no file but hides one below."""
+        if self._copied:
+            return stat.S_ISSOCK(status.st_mode)
+        return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
     def _open(self, path: bytes) -> int:
         # The tree is ours and at rest, and every component above was seen to be a directory.
@@ -220,6 +233,8 @@ class _Walk:
         try:
             xattrs, _, owner = self._xattrs(fd, path)
             entry = _owned(self._entry(path, REG, status, xattrs), owner)
+            if self._overlay and status.st_nlink == 1 and self._is_unchanged(entry, status, fd, parent):
+                return
             if owner.kind:
                 self._emit(entry._replace(kind=BLK if stat.S_ISBLK(owner.kind) else CHR, size=0), parent)
                 return
@@ -228,6 +243,22 @@ class _Walk:
             self._tar.file_fd(entry, fd)
         finally:
             os.close(fd)
+
+    def _is_unchanged(self, entry: Entry, status: os.stat_result, fd: int, parent: _Directory) -> bool:
+        """Whether the layers below show the same file: overlayfs copies up what is only opened for writing."""
+        below = self._below(entry.path, parent.lowers)
+        if below is None or below[0].st_mtime_ns != status.st_mtime_ns or below[0].st_mode != status.st_mode:
+            return False
+        if below[0].st_size != status.st_size:
+            return False
+        other = os.open(entry.path, _OPEN_FILE, dir_fd=below[1])
+        try:
+            xattrs, _, owner = self._xattrs(other, entry.path)
+            before = _owned(self._entry(entry.path, REG, below[0], xattrs), owner)
+            return before == entry and _same_content(fd, other)
+        finally:
+            os.close(other)
+            os.lseek(fd, 0, os.SEEK_SET)
 
     def _special(self, path: bytes, kind: int, status: os.stat_result) -> Entry:
         """The entry of what cannot be opened to look at its attributes."""
@@ -295,7 +326,7 @@ class _Walk:
                 status = os.lstat(path, dir_fd=fd)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            if self._hides(status):
                 return None
             return status, fd, stat.S_ISDIR(status.st_mode)
         return None
@@ -354,6 +385,15 @@ def _mark(fd: int, key: bytes) -> bytes:
         if error.errno in (*_DEAF, errno.EPERM):
             return b""
         raise
+
+
+def _same_content(one: int, other: int) -> bool:
+    while True:
+        data = os.read(one, _CHUNK)
+        if data != os.read(other, _CHUNK):
+            return False
+        if not data:
+            return True
 
 
 def _owned(entry: Entry, owner: record.Record) -> Entry:

@@ -48,16 +48,18 @@ def extract(
     *,
     change: Callable[[Entry], Entry | None] | None = None,
     recorded: bool = False,
+    copied: bool = False,
 ) -> Extracted:
     """Unpacks the tar below the directory and reads the stream to its end.
 
     Without `overlay`, the directory may hold lower layers already and whiteouts delete from them; with it, the
     directory is the empty one of this layer. `change` gives each entry as it is to be made, None to leave it
     out. With `recorded` owners and devices are written beside the files (`sandbox.record`) instead of given to them.
-    Raises AerogelError `tar.*` and `extract.*`.
+    With `copied` whiteouts of an overlay directory are sockets (`sandbox.copied`). Raises AerogelError `tar.*` and
+    `extract.*`.
     """
     with Directories(root_fd, follow=overlay is None) as directories:
-        extractor = _Extractor(root_fd, directories, overlay, recorded=recorded)
+        extractor = _Extractor(root_fd, directories, overlay, recorded=recorded, copied=copied)
         for entry, content in read_entries(stream):
             changed = entry if change is None else change(entry)
             if changed is not None:
@@ -69,7 +71,10 @@ def extract(
 
 
 class _Extractor:
-    def __init__(self, root_fd: int, directories: Directories, overlay: Overlay | None, *, recorded: bool) -> None:
+    def __init__(
+        self, root_fd: int, directories: Directories, overlay: Overlay | None, *, recorded: bool, copied: bool
+    ) -> None:
+        self._whiteout = stat.S_IFSOCK | 0o600 if copied else stat.S_IFCHR
         self._recorded = recorded
         self._root = root_fd
         self._directories = directories
@@ -317,7 +322,7 @@ class _Extractor:
             return
         fd = self._directories.fd(parent, make=True)
         try:
-            os.mknod(hidden, stat.S_IFCHR, _WHITEOUT_DEVICE, dir_fd=fd)
+            os.mknod(hidden, self._whiteout, _WHITEOUT_DEVICE, dir_fd=fd)
         except FileExistsError:
             # A directory that an entry below made without having one of its own.
             self._opaque(path, only_directories=True)

@@ -74,11 +74,17 @@ def extract(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Unpacks the tar that `fds[0]` gives into the directory `path`, reading to the end.
 
     `overlay` is `"trusted"`, `"user"` or None (a plain tree, whiteouts delete). With `recorded`, which every job may
-    be told, owners are written beside the files. Gives `entries`, `bytes` and
+    be told, owners are written beside the files; with `copied`, which is told too, whiteouts are sockets. Gives `entries`, `bytes` and
     `dropped_xattrs`. Raises AerogelError `tar.*`, `extract.*`.
     """
     with _directory(args["path"]) as root:
-        done = extract_tar(_FdReader(fds[0]), root, args.get("overlay"), recorded=bool(args.get("recorded")))
+        done = extract_tar(
+            _FdReader(fds[0]),
+            root,
+            args.get("overlay"),
+            recorded=bool(args.get("recorded")),
+            copied=bool(args.get("copied")),
+        )
     return {"entries": done.entries, "bytes": done.size, "dropped_xattrs": done.dropped_xattrs}
 
 
@@ -96,7 +102,14 @@ def diff(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         recorded = bool(args.get("recorded"))
         mark = args.get("mark") if "settle" not in args else _settled(upper, lowers, args["settle"])
         entries = write_diff(
-            out.write, upper, lowers, epoch=args.get("epoch"), exclude=_exclude(args), recorded=recorded, mark=mark
+            out.write,
+            upper,
+            lowers,
+            epoch=args.get("epoch"),
+            exclude=_exclude(args),
+            recorded=recorded,
+            copied=bool(args.get("copied")),
+            mark=mark,
         )
         _restore_root(upper, lowers, recorded=recorded)
     return {"entries": entries}

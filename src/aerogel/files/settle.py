@@ -134,8 +134,8 @@ class _Settling:
                     os.close(fd)
             for name, status in rows:
                 path = folder + b"/" + name if folder else name
-                if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-                    continue  # hides what is below
+                if stat.S_ISSOCK(status.st_mode) or (stat.S_ISCHR(status.st_mode) and status.st_rdev == 0):
+                    continue  # hides what is below, or is in no layer
                 if stat.S_ISDIR(status.st_mode):
                     pending.append(path)
                 yield path, status

@@ -13,11 +13,12 @@ import resource
 import signal
 import socket
 import stat
+import sys
 import termios
 from typing import Any, NoReturn
 
 from aerogel.errors import EXIT_FAILED, EXIT_HOST, AerogelError
-from aerogel.sandbox import capabilities, emulation, notify, recorder, seccomp, syscalls, wire
+from aerogel.sandbox import capabilities, emulation, notify, procshim, recorder, seccomp, syscalls, wire
 from aerogel.sandbox.accounts import Account
 from aerogel.sandbox.program import HEAD_BYTES, read_program
 
@@ -44,14 +45,15 @@ def execute(
     all_capabilities: int,
     namespace: int = -1,
     supervisor: socket.socket | None = None,
+    tree: str = "",
 ) -> NoReturn:
     """Becomes the command; on failure writes {"code", "fault"} to `error_fd` and ends.
 
     `namespace` is the user namespace that it is put into, unless -1. `supervisor` gets the listener of the calls that
-    it answers, where owners are recorded.
+    it answers, where owners are recorded or, with `tree`, which is then the command's root, where /proc is not mounted.
     """
     try:
-        _prepare(request, account, stdio, all_capabilities, namespace, supervisor)
+        _prepare(request, account, stdio, all_capabilities, namespace, supervisor, tree)
         _exec(request)
     except _CannotStart as failed:
         answer = {"code": failed.code, "fault": wire.error_to(failed.fault)}
@@ -75,6 +77,7 @@ def _prepare(
     all_capabilities: int,
     namespace: int,
     supervisor: socket.socket | None,
+    tree: str,
 ) -> None:
     os.setsid()
     for target, fd in enumerate(stdio):
@@ -88,8 +91,10 @@ def _prepare(
     os.umask(0o022)
     for limit in request["limits"]:
         _limit(limit)
+    if tree:
+        _change_root(tree, request["network"])
     if supervisor is not None:
-        _be_recorded(supervisor)
+        _be_supervised(supervisor, (procshim if tree else recorder).rules(os.uname().machine))
     _own_stdio(account)
     _change_directory(request["cwd"], create=request["create_cwd"])
     if namespace >= 0:
@@ -118,10 +123,22 @@ def _prepare(
         syscalls.capset(mask)
 
 
-def _be_recorded(supervisor: socket.socket) -> None:
+def _change_root(tree: str, network: str) -> None:
+    """Enters a root without namespaces; filters need that no program gives more rights from here on."""
+    sys.path[:] = []
+    sys.meta_path[:] = []
+    sys.path_hooks[:] = []
+    os.chroot(tree)
+    os.chdir("/")
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    if network == "none":
+        syscalls.set_filter(seccomp.no_network(os.uname().machine))
+
+
+def _be_supervised(supervisor: socket.socket, rules: list[notify.Rule]) -> None:
     """Loads the filter whose calls process 1 answers from now on, for which it reads this process's memory."""
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-    fd = notify.listen(os.uname().machine, recorder.rules(os.uname().machine))
+    fd = notify.listen(os.uname().machine, rules)
     socket.send_fds(supervisor, [b"l"], [fd])
     os.close(fd)
     supervisor.close()

@@ -30,13 +30,15 @@ import os
 import select
 import signal
 import socket
+import time
 from typing import Any, NamedTuple, NoReturn
 
 from aerogel.errors import EXIT_HOST, AerogelError
-from aerogel.sandbox import capabilities, emulation, init, rungs, seccomp, syscalls, wire
+from aerogel.sandbox import capabilities, emulation, init, plain, rungs, seccomp, syscalls, wire
 
 __all__ = ["main"]
 
+_GRACE_S = 5.0
 _NO_SPACE = (28, 122)  # ENOSPC, EDQUOT
 
 
@@ -137,7 +139,14 @@ def _climb(
     if config["probe"]:
         os._exit(0)
     session = init.Session(
-        config["mount_dir"], overlay, rungs.in_user_namespace(), capabilities.effective(), recorded=name == "single"
+        config["mount_dir"],
+        overlay,
+        rungs.in_user_namespace(),
+        capabilities.effective(),
+        recorded=name == "single",
+        copies=overlay is None,
+        is_plain=name == "chroot",
+        own=os.path.dirname(os.path.dirname(config["scratch"])),
     )
     wire.send(control, {"rung": name, "overlay": overlay, "findings": [*findings, finding]})
     _serve(control, session, modules)
@@ -149,6 +158,8 @@ def _serve(control: socket.socket, session: init.Session, modules: list[Any]) ->
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, _noticed)
     namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    if session.is_plain:
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     tasks: dict[int, _Task] = {}
     poll = select.poll()
     poll.register(control, select.POLLIN)
@@ -160,13 +171,13 @@ def _serve(control: socket.socket, session: init.Session, modules: list[Any]) ->
             if fd == control.fileno():
                 received = wire.receive(control)
                 if received is None:
-                    os._exit(0)
+                    _end(session, tasks)
                 message, fds = received
                 if message["kind"] == "emulate":
                     session = _emulate(socket.socket(fileno=fds[0]), message["interpreters"], session)
                     continue
                 task = _Task(socket.socket(fileno=fds[0]), message["kind"])
-                pid = _fork(task, namespace)
+                pid = _fork(task, -1 if session.is_plain else namespace)
                 if pid == 0:
                     for other in (control, *(t.sock for t in tasks.values())):
                         other.close()
@@ -180,9 +191,34 @@ def _serve(control: socket.socket, session: init.Session, modules: list[Any]) ->
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake_read, 4096)
             elif event:
-                _kill(fd, tasks)
+                _kill(fd, tasks, session)
                 poll.unregister(fd)
         _reap(tasks, poll)
+        if session.is_plain:
+            _end_strays(tasks)
+
+
+def _end(session: init.Session, tasks: dict[int, _Task]) -> NoReturn:
+    """The main process is gone: the kernel ends what is in process namespaces, the rest ends itself when asked."""
+    if session.is_plain:
+        for task in tasks.values():
+            task.sock.close()
+        until = time.monotonic() + _GRACE_S
+        while plain.descendants(os.getpid()) and time.monotonic() < until:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+            time.sleep(0.005)
+        plain.end_all()
+    os._exit(0)
+
+
+def _end_strays(tasks: dict[int, _Task]) -> None:
+    """Without process namespaces: ends what was left behind by a command whose first process was killed."""
+    for pid in plain.children(os.getpid()):
+        if pid not in tasks:
+            for each in (*plain.descendants(pid), pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
 
 
 def _emulate(sock: socket.socket, interpreters: dict[str, str], session: init.Session) -> init.Session:
@@ -208,7 +244,7 @@ def _noticed(number: int, frame: object) -> None:
 def _fork(task: _Task, namespace: int) -> int:
     """Forks a child, for a command into a new process namespace; 0 in the child, -1 when it failed."""
     try:
-        if task.kind != "run":
+        if task.kind != "run" or namespace < 0:
             return os.fork()
         syscalls.unshare(syscalls.CLONE_NEWPID)
         try:
@@ -232,9 +268,10 @@ def _fork(task: _Task, namespace: int) -> int:
         return -1
 
 
-def _kill(fd: int, tasks: dict[int, _Task]) -> None:
+def _kill(fd: int, tasks: dict[int, _Task], session: init.Session) -> None:
     for pid, task in tasks.items():
-        if task.sock.fileno() == fd:
+        # without namespaces the first process of a command notices by itself, and ends what is below it
+        if task.sock.fileno() == fd and not (session.is_plain and task.kind == "run"):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -261,6 +298,8 @@ def _child(task: _Task, session: init.Session, modules: list[Any]) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _die_with(0)
     if task.kind == "run":
+        if session.is_plain:
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
         init.run(task.sock, session)
     _work(task.sock, session, modules)
     os._exit(0)
@@ -269,14 +308,15 @@ def _child(task: _Task, session: init.Session, modules: list[Any]) -> NoReturn:
 def _work(sock: socket.socket, session: init.Session, modules: list[Any]) -> None:
     """Runs one job of a preloaded module and sends its result or its error.
 
-    Every job is told in `recorded` whether owners are (`record`), for those that make or read files.
+    Every job is told in `recorded` whether owners are (`record`), and in `copied` whether roots are (`copied`).
     """
     try:
         received = wire.receive(sock)
         if received is None:
             return
         message, fds = received
-        answer = {"result": _function(message["job"], modules)({**message["args"], "recorded": session.recorded}, fds)}
+        facts = {"recorded": session.recorded, "copied": session.copies}
+        answer = {"result": _function(message["job"], modules)({**message["args"], **facts}, fds)}
     except AerogelError as error:
         answer = {"error": wire.error_to(error)}
     except OSError as error:

@@ -19,7 +19,8 @@ import sys
 from typing import Any, NamedTuple, NoReturn
 
 from aerogel.errors import EXIT_HOST, AerogelError
-from aerogel.sandbox import accounts, capabilities, command, inroot, mounts, rootfs, syscalls, wire
+from aerogel.sandbox import accounts, capabilities, command, inroot, mounts, plain, rootfs, syscalls, wire
+from aerogel.sandbox.procshim import Shim
 from aerogel.sandbox.recorder import Recorder
 
 __all__ = ["Session", "frames", "run"]
@@ -38,6 +39,12 @@ class Session(NamedTuple):
     capabilities: int
     recorded: bool = False
     """Whether only one id is mapped, so that owners are recorded."""
+    copies: bool = False
+    """Whether no overlay can be mounted, so that roots are copied together."""
+    is_plain: bool = False
+    """Whether there are no namespaces at all."""
+    own: str = ""
+    """The folder that the state directory is in: what lies in it belongs to aerogel."""
     emulation: int = -1
     """A user namespace with formats of its own, for commands of other machines; -1 when there is none."""
 
@@ -48,6 +55,8 @@ class _Prepared(NamedTuple):
     master: int
     host_pid: int
     listeners: list[socket.socket]
+    filling: plain.Filling | None = None
+    """Where there are no namespaces: the tree that will be the root of the command."""
 
 
 def run(sock: socket.socket, session: Session) -> NoReturn:
@@ -96,15 +105,11 @@ def _setup_error(error: OSError) -> AerogelError:
 
 
 def _run(sock: socket.socket, session: Session, request: dict[str, Any], fds: list[int]) -> None:
-    if session.overlay is None:
-        raise AerogelError(
-            "no overlay file system can be mounted on the state directory",
-            code="sandbox.overlay",
-            hints=["point AEROGEL_ROOT at a local disk or a volume, not at a container's own root"],
-            exit_status=EXIT_HOST,
-        )
     if request["emulated"] and session.emulation < 0:
         raise AerogelError("nothing was registered for other machines", code="sandbox.no-emulation")
+    if session.is_plain:
+        _run_plain(sock, session, request, fds)
+        return
     host_pid = int(os.readlink("/proc/self"))
     flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
     syscalls.unshare(flags | (syscalls.CLONE_NEWNET if request["network"] == "none" else 0))
@@ -113,10 +118,14 @@ def _run(sock: socket.socket, session: Session, request: dict[str, Any], fds: li
     socket.sethostname(request["hostname"])
     asked = request["mounts"]
     base = session.mount_dir
-    root_fd = rootfs.build(base, request["root"], mounts.places_of(asked), session.overlay)
+    overlay = session.overlay or "user"
+    if session.copies:
+        root_fd = rootfs.bind(base, request["root"])
+    else:
+        root_fd = rootfs.build(base, request["root"], mounts.places_of(asked), overlay)
     mounts.mount_system(root_fd, request, in_userns=session.in_userns)
     listeners = mounts.mount_asked(
-        root_fd, base, asked, overlay=session.overlay, insecure=request["insecure"], recorded=session.recorded
+        root_fd, base, asked, overlay=overlay, insecure=request["insecure"], recorded=session.recorded
     )
     passwd, group = (inroot.read_file(root_fd, name) for name in ("/etc/passwd", "/etc/group"))
     account = accounts.find_account(request["user"], passwd, group)
@@ -136,6 +145,40 @@ def _run(sock: socket.socket, session: Session, request: dict[str, Any], fds: li
     mounts.enter(f"{base}/root")
     os.close(root_fd)
     _serve(sock, session, request, prepared)
+
+
+def _run_plain(sock: socket.socket, session: Session, request: dict[str, Any], fds: list[int]) -> None:
+    """A command in a tree of its own, without namespaces; this process adopts what the command leaves behind."""
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    root = request["root"]
+    tree = root["tree"]
+    filling = plain.fill(tree, f"{root['scratch']}/aside", request, session.own)
+    try:
+        signal.signal(signal.SIGTERM, lambda _number, _frame: _abandon(filling))
+        root_fd = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        passwd, group = (inroot.read_file(root_fd, name) for name in ("/etc/passwd", "/etc/group"))
+        os.close(root_fd)
+        account = accounts.find_account(request["user"], passwd, group)
+        request["env"] = _environment(request, account)
+        master = -1
+        if request["tty"]:
+            master, slave = os.openpty()
+            mounts.set_window(slave, (request["window"][0], request["window"][1]))
+            for fd in fds:
+                os.close(fd)
+            fds = [slave, slave, slave]
+        prepared = _Prepared(account, tuple(fds), master, os.getpid(), filling.listeners, filling)
+        _serve(sock, session, request, prepared)
+    finally:
+        plain.end_all()
+        filling.give_back()
+
+
+def _abandon(filling: plain.Filling) -> NoReturn:
+    """The helper is gone: so is everything below."""
+    plain.end_all()
+    filling.give_back()
+    os._exit(1)
 
 
 def _environment(request: dict[str, Any], account: accounts.Account) -> list[list[str]]:
@@ -169,27 +212,34 @@ def _serve(sock: socket.socket, session: Session, request: dict[str, Any], prepa
     signal.set_wakeup_fd(wake_write)
     signal.signal(signal.SIGCHLD, _noticed)
     error_read, error_write = os.pipe2(os.O_CLOEXEC)
-    ours, theirs = socket.socketpair() if session.recorded else (None, None)
+    tree = "" if prepared.filling is None else prepared.filling.tree
+    ours, theirs = socket.socketpair() if session.recorded or session.is_plain else (None, None)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the command is root too: it must not trace this process
     child = os.fork()
     if child == 0:
         namespace = session.emulation if request["emulated"] else -1
-        command.execute(request, prepared.account, stdio, error_write, session.capabilities, namespace, theirs)
+        rights = session.capabilities
+        command.execute(request, prepared.account, stdio, error_write, rights, namespace, theirs, tree)
     os.close(error_write)
     for fd in set(stdio):
         os.close(fd)
-    recorder = _recorder(ours, theirs, child)
+    supervisor = _supervisor(ours, theirs, child, tree)
     given = (*((master,) if master >= 0 else ()), *(each.fileno() for each in prepared.listeners))
     _answer(sock, {"started": prepared.host_pid, "terminal": master >= 0}, given)
     if master >= 0:
         os.close(master)
     for listener in prepared.listeners:
         listener.close()
-    kept = capabilities.mask_of(["KILL", *(_RECORDING if recorder is not None else ())])
-    capabilities.drop(kept)
-    syscalls.capset(kept & session.capabilities)
-    status, failed = _wait(sock, child, wake_read, error_read, recorder)
+    if not session.is_plain:
+        kept = capabilities.mask_of(["KILL", *(_RECORDING if supervisor is not None else ())])
+        capabilities.drop(kept)
+        syscalls.capset(kept & session.capabilities)
+    status, failed = _wait(sock, child, wake_read, error_read, supervisor)
     _end_others()
+    if prepared.filling is not None:
+        prepared.filling.give_back()
+        if request["root"]["keep"]:
+            prepared.filling.restore()
     code, number = _code_of(status)
     result: dict[str, Any] = {"code": code, "signal": number, "fault": None}
     result["oom"] = code == 128 + signal.SIGKILL and _oom_kills() > oom_before
@@ -198,8 +248,10 @@ def _serve(sock: socket.socket, session: Session, request: dict[str, Any], prepa
     _answer(sock, {"exit": result})
 
 
-def _recorder(ours: socket.socket | None, theirs: socket.socket | None, child: int) -> Recorder | None:
-    """Who answers the command's calls about owners, when that is done at all."""
+def _supervisor(
+    ours: socket.socket | None, theirs: socket.socket | None, child: int, tree: str
+) -> Recorder | Shim | None:
+    """Who answers the command's calls about owners, or about /proc, when that is done at all."""
     if ours is None or theirs is None:
         return None
     theirs.close()
@@ -208,7 +260,8 @@ def _recorder(ours: socket.socket | None, theirs: socket.socket | None, child: i
     if not fds:  # it ended before; why comes another way
         return None
     os.set_inheritable(fds[0], False)
-    return Recorder(os.uname().machine, fds[0], child)
+    machine = os.uname().machine
+    return Shim(machine, fds[0], tree) if tree else Recorder(machine, fds[0], child)
 
 
 def _noticed(number: int, frame: object) -> None:
@@ -221,20 +274,22 @@ def _code_of(status: int) -> tuple[int, int]:
     return os.WEXITSTATUS(status), 0
 
 
-def _wait(sock: socket.socket, child: int, wake: int, errors: int, recorder: Recorder | None) -> tuple[int, bytes]:
+def _wait(
+    sock: socket.socket, child: int, wake: int, errors: int, supervisor: Recorder | Shim | None
+) -> tuple[int, bytes]:
     """Reaps until the command itself has ended, relaying the main process's signals to it.
 
     Gives its wait status, and what it said instead if it could not be started.
     """
     poll = select.poll()
-    for fd in (sock.fileno(), wake, errors, *(() if recorder is None else (recorder.fd,))):
+    for fd in (sock.fileno(), wake, errors, *(() if supervisor is None else (supervisor.fd,))):
         poll.register(fd, select.POLLIN)
     failed = b""
     while True:
         for fd, event in poll.poll():
-            if recorder is not None and fd == recorder.fd:
+            if supervisor is not None and fd == supervisor.fd:
                 if event & select.POLLIN:
-                    recorder.serve()
+                    supervisor.serve()
                 else:  # nobody is left whose calls it could answer
                     poll.unregister(fd)
             elif fd == wake:
@@ -253,7 +308,7 @@ def _wait(sock: socket.socket, child: int, wake: int, errors: int, recorder: Rec
             else:
                 received = wire.receive(sock)
                 if received is None:  # the main process is gone or wants no more
-                    os.kill(-1, signal.SIGKILL)
+                    _kill_all()
                     poll.unregister(sock)
                 else:
                     _relay(child, int(received[0]["signal"]))
@@ -273,18 +328,31 @@ def _relay(child: int, number: int) -> None:
     """SIGKILL ends everything; what a terminal's keys send goes to the command's group, the rest to the command."""
     with contextlib.suppress(ProcessLookupError):
         if number == signal.SIGKILL:
-            os.kill(-1, number)
+            _kill_all()
         elif number in _GROUP_SIGNALS:
             os.killpg(child, number)
         else:
             os.kill(child, number)
 
 
+def _kill_all() -> None:
+    """Kills everything of this sandbox but this process."""
+    if os.getpid() == 1:
+        os.kill(-1, signal.SIGKILL)
+        return
+    for pid in plain.descendants(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def _end_others() -> None:
     """Kills what the command left behind, and waits for it: afterwards nobody writes to the upper layer."""
+    if os.getpid() != 1:
+        plain.end_all()
+        return
     while True:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
+            _kill_all()
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:

@@ -32,16 +32,18 @@ import msgspec
 from aerogel.errors import EXIT_HOST, AerogelError
 from aerogel.sandbox import wire
 from aerogel.sandbox.ids import map_id, own_map_id, single_map_id, subordinate_ids
+from aerogel.sandbox.mounts import places_of
 from aerogel.sandbox.network import network_mounts
 from aerogel.sandbox.spec import DEFAULT_PATH, Exit, Finding, Isolation, Mount, Rung, Sandbox
 
 __all__ = ["Helper", "HelperBug", "Process", "try_rungs"]
 
-_RUNGS = ("root", "ident", "subid", "single")
+_RUNGS = ("root", "ident", "subid", "single", "chroot")
 _START_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 5.0
 """After that the socket is closed, which makes the helper kill process 1 itself."""
 _DISCARD = "aerogel.sandbox.discard"
+_COPIED = "aerogel.sandbox.copied"
 
 
 class HelperBug(RuntimeError):
@@ -56,13 +58,16 @@ class Process:
     target.
     """
 
-    def __init__(self, helper: Helper, sock: socket.socket, throw_away: str | None) -> None:
+    def __init__(
+        self, helper: Helper, sock: socket.socket, throw_away: str | None, after: tuple[str, dict[str, Any]] | None
+    ) -> None:
         self.pid = 0
         self.tty: int | None = None
         self.listeners: dict[str, socket.socket] = {}
         self._helper = helper
         self._sock = sock
         self._throw_away = throw_away
+        self._after = after
         self._exit: Exit | None = None
         self._lock = threading.RLock()  # a signal handler may come while this thread holds it
 
@@ -115,7 +120,12 @@ class Process:
             else:
                 self._end()
                 raise _failure(message)
-        self._end()
+        try:
+            if self._after is not None:
+                (job, args), self._after = self._after, None
+                self._helper.call(job, args)
+        finally:
+            self._end()
         return self._exit
 
     def close(self) -> None:
@@ -204,7 +214,9 @@ class Helper:
         helper = cls(session, keeper)
         helper.findings = findings
         name = hello["rung"]
-        helper.rung = Rung(name, _map_id(name, ids), hello["overlay"])
+        copies = hello["overlay"] is None
+        suffix = ".copied" if copies else ""
+        helper.rung = Rung(name, _map_id(name, ids) + suffix, hello["overlay"] or "user", copies)
         helper._reclaim()
         return helper
 
@@ -215,8 +227,9 @@ class Helper:
         command that is missing or cannot be executed is told by `Process.wait`.
         """
         request, throw_away = self._request(sandbox)
+        harvest = self._copy(request, throw_away) if self.rung.copies and throw_away else None
         sock = self._open("run")
-        process = Process(self, sock, throw_away)
+        process = Process(self, sock, throw_away, harvest)
         sockets = [mount["target"] for mount in request["mounts"] if mount["kind"] == "socket"]
         try:
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -313,7 +326,9 @@ class Helper:
         writable = [part for part in request["mounts"] if part["kind"] == "overlay" and not part["readonly"]]
         if not (root.upper or root.readonly):
             writable.append(request["root"])
-        if not writable:
+        if self.rung.copies:
+            writable = []
+        elif not writable:
             return request, None
         with self._lock:
             self._runs += 1
@@ -323,6 +338,32 @@ class Helper:
                 os.makedirs(f"{throw_away}/{number}/{name}", 0o755)
                 part[name] = f"{throw_away}/{number}/{name}"
         return request, throw_away
+
+    def _copy(self, request: dict[str, Any], scratch: str) -> tuple[str, dict[str, Any]] | None:
+        """Copies the layers of the root and of mounts into trees; the job that is owed after the run, if any."""
+        os.makedirs(scratch, 0o755)
+        for number, mount in enumerate(request["mounts"]):
+            if mount["kind"] == "overlay":
+                copy = f"{scratch}/{number}"
+                args = {"lowers": mount["lowers"], "source": mount["source"], "target": copy}
+                self.call(f"{_COPIED}:layer", args)
+                mount.update(kind="bind", source=copy, lowers=[])
+        root = request["root"]
+        upper = root["upper"] if not root["readonly"] else None
+        lowers = [*root["lowers"], *([root["upper"]] if upper is None and root["upper"] else [])]
+        # a root that lies in one directory, which is to be changed, is that directory
+        tree = upper if upper and not lowers else f"{scratch}/tree"
+        if not lowers and not upper:
+            os.mkdir(tree, 0o755)
+        places = [[place.target, place.is_dir] for place in places_of(request["mounts"])]
+        args = {"lowers": lowers, "tree": tree, "places": places, "baseline": f"{scratch}/baseline"}
+        done = self.call(f"{_COPIED}:build", args)
+        root.update(tree=tree, upper=None, work=None, scratch=scratch, keep=tree == upper)
+        if not upper:
+            return None
+        if tree == upper:
+            return f"{_COPIED}:clear", {"tree": tree, "made": done["made"][::-1]}
+        return f"{_COPIED}:harvest", {**args, "upper": upper, "exclude": done["real"], "made": done["made"]}
 
     def _reclaim(self) -> None:
         """Removes sessions whose main process is gone; what another mapping wrote stays for that one."""
@@ -453,7 +494,7 @@ def _launch(
         "ids": ids,
         "mount_dir": f"{session.path}/mnt",
         "scratch": session.path,
-        "preload": [*preload, _DISCARD],
+        "preload": [*preload, _DISCARD, _COPIED],
         "search": list(search),
         "probe": probe,
     }

@@ -19,7 +19,7 @@ from aerogel.sandbox import inroot, record, rootfs, syscalls
 from aerogel.sandbox.rootfs import Place
 from aerogel.sandbox.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT
 
-__all__ = ["enter", "mount_asked", "mount_system", "open_terminal", "places_of", "set_console"]
+__all__ = ["enter", "mount_asked", "mount_system", "open_terminal", "places_of", "set_console", "set_window"]
 
 _SYSTEM = ("/proc", "/sys", "/dev")
 _NODES = ("null", "zero", "full", "random", "urandom", "tty")
@@ -325,7 +325,6 @@ def open_terminal(root_fd: int, window: tuple[int, int]) -> tuple[int, int]:
     """A pseudo terminal in the root's own devpts: (master, slave), both the caller's."""
     import fcntl
     import struct
-    import termios
 
     fd = _open_dir(root_fd, "/dev/pts")
     try:
@@ -333,10 +332,19 @@ def open_terminal(root_fd: int, window: tuple[int, int]) -> tuple[int, int]:
         master = os.open("ptmx", flags, dir_fd=fd)
         fcntl.ioctl(master, 0x40045431, struct.pack("i", 0))  # TIOCSPTLCK: unlock
         slave = fcntl.ioctl(master, 0x5441, flags)  # TIOCGPTPEER
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *window, 0, 0))
+        set_window(slave, window)
     finally:
         os.close(fd)
     return master, slave
+
+
+def set_window(terminal: int, window: tuple[int, int]) -> None:
+    """Gives a terminal its number of rows and columns."""
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *window, 0, 0))
 
 
 def set_console(root_fd: int, slave: int) -> None:

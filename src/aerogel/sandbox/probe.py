@@ -34,7 +34,9 @@ def sentences(found: Probe) -> list[str]:
             lines.append(f"{finding.rung}: {finding.message}")
             lines += [f"  fix: {fix}" for fix in finding.fixes]
         elif finding.overlay is None:
-            lines.append(f"{finding.rung}: works, but no overlay can be written on the state directory")
+            lines.append(
+                f"{finding.rung}: works; no overlay can be written on the state directory, so roots are copied"
+            )
             lines.append("  fix: point AEROGEL_ROOT at a local disk or a volume")
         else:
             lines.append(f"{finding.rung}: works, overlay with {finding.overlay}.* attributes")

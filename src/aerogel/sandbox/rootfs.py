@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from aerogel.errors import EXIT_HOST, AerogelError
 from aerogel.sandbox import inroot, record, syscalls
 
-__all__ = ["Place", "build", "mount_overlay", "prepare_upper", "remove"]
+__all__ = ["Place", "bind", "build", "mount_overlay", "prepare_upper", "remove"]
 
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -65,6 +65,18 @@ def build(base: str, root: dict[str, Any], places: list[Place], overlay: str) ->
         mount_overlay(base, [*lowers, f"{base}/top"], upper, work, overlay)
         fd = os.open(f"{base}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     return fd
+
+
+def bind(base: str, root: dict[str, Any]) -> int:
+    """Mounts the tree that `copied` made at `base`/root, and opens it (O_PATH)."""
+    syscalls.mount("aerogel", base, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=700")
+    for name in ("files", "root"):
+        os.mkdir(f"{base}/{name}", 0o755)
+    syscalls.mount(root["tree"], f"{base}/root", "", syscalls.MS_BIND)
+    if root["readonly"]:
+        flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_NODEV
+        syscalls.mount("", f"{base}/root", "", flags)
+    return os.open(f"{base}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def mount_overlay(base: str, lowers: list[str], upper: str | None, work: str | None, overlay: str) -> None:

@@ -2,7 +2,8 @@
 
 A rung is chosen by trying it in a forked child, never by guessing. Standard library only: part of the helper.
 Here: `root` (real root, namespaces), `ident` (root without CAP_SYS_ADMIN, in a user namespace that maps each id to
-itself), `subid` (user namespace with subordinate ids) and `single` (user namespace with one id, owners recorded).
+itself), `subid` (user namespace with subordinate ids), `single` (user namespace with one id, owners recorded) and
+`chroot` (root of a container that may make no namespace: a copied tree, and /proc shown from outside).
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Callable
 from typing import Any
 
-from aerogel.sandbox import notify, record, recorder, rootfs, syscalls, wire
+from aerogel.sandbox import notify, procshim, record, recorder, rootfs, syscalls, wire
 
 __all__ = ["FIRST_USER_NAMESPACE", "Refused", "enter", "examine", "in_user_namespace", "write_maps"]
 
@@ -24,6 +26,12 @@ FIRST_USER_NAMESPACE = 0xEFFFFFFD
 _SYSCTL_CLONE = "/proc/sys/kernel/unprivileged_userns_clone"
 _SYSCTL_MAX = "/proc/sys/user/max_user_namespaces"
 _SYSCTL_APPARMOR = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
+_ATTEMPTS = {
+    "no-chroot": "root may not change its root directory",
+    "no-chown": "root may not give files away",
+    "no-setuid": "root may not become another user",
+    "no-notification": "no process may answer the system calls of another",
+}
 _TOOLS_HINT = "install the programs: `apt-get install uidmap` (Debian, Ubuntu), `dnf install shadow-utils` (Fedora)"
 
 
@@ -39,6 +47,10 @@ class Refused(Exception):
 
 def enter(name: str, config: dict[str, Any], link: socket.socket) -> None:
     """Moves this process onto a rung; its next child is process 1 of a new process namespace. Raises Refused."""
+    if name == "chroot":
+        if os.geteuid() != 0:
+            raise Refused("not-root", "this user is not root")
+        return
     if name == "root":
         _enter_root()
     else:
@@ -216,6 +228,9 @@ def examine(config: dict[str, Any]) -> str | None:
     Returns `trusted`, `user`, or None when an overlay cannot be written on the state directory. Raises Refused.
     """
     base, scratch = config["mount_dir"], config["scratch"]
+    if config["rung"] == "chroot":
+        _check_plain(scratch)
+        return None
     try:
         syscalls.mount("aerogel", base, "tmpfs", 0, "mode=700")
     except OSError as error:
@@ -238,6 +253,41 @@ def examine(config: dict[str, Any]) -> str | None:
         return kind if _overlay_works(base, scratch, kind) else None
     finally:
         syscalls.umount(base)
+
+
+def _check_plain(scratch: str) -> None:
+    """Raises Refused unless a command can get a root directory, files owners, and /proc be shown."""
+    machine = os.uname().machine
+    if machine not in notify.MACHINES:
+        raise Refused("machine", f"/proc cannot be shown in a changed root on {machine} yet")
+    attempts: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("no-chroot", lambda: os.chroot(scratch)),
+        ("no-chown", lambda: os.chown(scratch, 1, 1)),
+        ("no-setuid", lambda: os.setresuid(1, 1, 1)),
+        ("no-notification", lambda: _listen(machine)),
+    )
+    for problem, attempt in attempts:
+        child = os.fork()
+        if child == 0:
+            try:
+                attempt()
+            except OSError as error:
+                os._exit(error.errno or 1)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if problem == "no-chown" and not status:
+            os.chown(scratch, 0, 0)
+        if status:
+            raise Refused(
+                problem,
+                f"{_ATTEMPTS[problem]} here ({os.strerror(abs(status))})",
+                "start the outer container with its engine's default capabilities",
+            )
+
+
+def _listen(machine: str) -> None:
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    notify.listen(machine, procshim.rules(machine))
 
 
 def _check_recording(scratch: str) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from aerogel.sandbox import syscalls
 
-__all__ = ["install", "program"]
+__all__ = ["install", "no_network", "program"]
 
 _NEWEST = 466  # removexattrat, Linux 6.13
 _X32_BIT = 0x40000000
@@ -27,6 +27,10 @@ _ALLOW = 0x7FFF0000
 _EPERM = 0x00050001
 _ENOSYS = 0x00050026
 _NR, _ARCH, _ARG0 = 0, 4, 16
+
+_EAFNOSUPPORT = 0x00050061
+_FAMILIES = (2, 10, 17)
+"""Of the internet, and raw packets."""
 
 _CLONE3 = 435
 
@@ -133,6 +137,18 @@ def program(machine: str) -> bytes:
         code.append(_op(0x05, len(block)))
         code += block
     code.append(_op(_RET, _ENOSYS))  # an architecture without a table
+    return b"".join(code)
+
+
+def no_network(machine: str) -> bytes:
+    """A filter that makes no socket of the internet's families: where no network namespace can be made."""
+    code: list[bytes] = [_op(_LD_WORD, _ARCH)]
+    for table in _TABLES[machine]:
+        block = [_op(_LD_WORD, _NR), _op(_JEQ, table.socket, 0, 4), _op(_LD_WORD, _ARG0)]
+        block += [_op(_JEQ, family, len(_FAMILIES) - at, 0) for at, family in enumerate(_FAMILIES)]
+        block += [_op(_RET, _ALLOW), _op(_RET, _EAFNOSUPPORT)]
+        code += [_op(_JEQ, table.arch, 0, len(block)), *block]
+    code.append(_op(_RET, _ALLOW))
     return b"".join(code)
 
 

@@ -52,7 +52,7 @@ def test_everything_on_the_identity_map():
 
 def test_root_without_admin_takes_the_identity_map(tmp_path):
     done = without(["sys_admin"], "-c", SCRIPT, str(tmp_path))
-    assert done.stdout == "Rung(name='ident', map_id='ident', overlay='user') ['no-admin', '']\n", done
+    assert done.stdout == "Rung(name='ident', map_id='ident', overlay='user', copies=False) ['no-admin', '']\n", done
 
 
 def test_root_without_anything(tmp_path):
@@ -80,4 +80,4 @@ def test_root_of_an_outer_user_namespace(tmp_path, layer):
         capture_output=True,
         text=True,
     )
-    assert done.stdout == "0\n0 Rung(name='root', map_id='root.0-0-1', overlay='user') ['']\n", done
+    assert done.stdout == "0\n0 Rung(name='root', map_id='root.0-0-1', overlay='user', copies=False) ['']\n", done

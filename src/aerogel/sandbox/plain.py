@@ -1,0 +1,244 @@
+"""A root file system without namespaces: what would be mounted is put into the copied tree, and taken out again.
+
+For the rung `chroot`, in a container that may neither mount nor unshare. The tree belongs to one step alone, so what an
+image has in the place of a mount is moved aside and never missed: `copied.harvest` looks at no such place. This is no
+boundary against a hostile step, which the container around it has to be.
+
+Standard library only: part of the helper.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import stat
+import time
+from typing import Any, NamedTuple
+
+from aerogel.errors import EXIT_HOST, AerogelError
+from aerogel.sandbox import copied, inroot, rootfs
+
+__all__ = ["Filling", "children", "descendants", "end_all", "fill"]
+
+_NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+_LINKS = (
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+)
+_WAIT_S = 0.05
+
+
+class _Borrowed(NamedTuple):
+    """A directory that was moved to `place` from where it belongs; `fd` holds its lock."""
+
+    place: str
+    home: str
+    fd: int
+
+
+class _Replaced(NamedTuple):
+    """What was at `place` is at `aside`, or nowhere; `times` are those of the directory around it, before and after."""
+
+    place: str
+    aside: str
+    times: tuple[os.stat_result, os.stat_result]
+
+
+class Filling:
+    """What was put into a tree, to be taken out again."""
+
+    def __init__(self, tree: str, aside: str) -> None:
+        self.tree = tree
+        self.aside = aside
+        self.listeners: list[socket.socket] = []
+        self._borrowed: list[_Borrowed] = []
+        self._replaced: list[_Replaced] = []
+
+    def place(self, root: int, target: str) -> str:
+        """The real path of a target, with nothing there."""
+        found = inroot.find(root, target)
+        os.close(found.fd)
+        place = self.tree + found.full
+        if len(found.missing) > 1:
+            os.makedirs(os.path.dirname(place), 0o755, exist_ok=True)
+        before = os.stat(os.path.dirname(place))
+        aside = ""
+        if not found.missing:
+            aside = f"{self.aside}/{len(self._replaced)}"
+            os.rename(place, aside)
+        self._replaced.append(_Replaced(place, aside, (before, before)))
+        return place
+
+    def placed(self) -> None:
+        """Something is at the last place now."""
+        one = self._replaced.pop()
+        self._replaced.append(one._replace(times=(one.times[0], os.stat(os.path.dirname(one.place)))))
+
+    def borrow(self, one: _Borrowed) -> None:
+        os.rename(one.home, one.place)
+        self._borrowed.append(one)
+
+    def give_back(self) -> None:
+        """Moves what was lent to where it belongs."""
+        while self._borrowed:
+            one = self._borrowed.pop()
+            os.rename(one.place, one.home)
+            os.close(one.fd)
+
+    def restore(self) -> None:
+        """Puts back what was in the tree; a directory that the step did not write to keeps its time."""
+        while self._replaced:
+            one = self._replaced.pop()
+            parent = os.path.dirname(one.place)
+            now = os.stat(parent)
+            if os.path.lexists(one.place):
+                rootfs.remove(one.place)
+            if one.aside:
+                os.rename(one.aside, one.place)
+            before, after = one.times
+            time_ns = before.st_mtime_ns if now.st_mtime_ns == after.st_mtime_ns else now.st_mtime_ns
+            os.utime(parent, ns=(before.st_atime_ns, time_ns))
+
+
+def fill(tree: str, aside: str, request: dict[str, Any], own: str) -> Filling:
+    """Puts /dev and the mounts of the request into the tree.
+
+    `aside` is a new directory for what is in the way; a directory that may be written to is lent only if it lies in
+    `own`. Raises AerogelError `sandbox.mount*`.
+    """
+    os.mkdir(aside, 0o700)
+    filling = Filling(tree, aside)
+    root = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _make_devices(filling.place(root, "/dev"))
+        filling.placed()
+        for mount in request["mounts"]:
+            _put(mount, filling.place(root, mount["target"]), own, filling)
+            filling.placed()
+    except BaseException:
+        filling.give_back()
+        raise
+    finally:
+        os.close(root)
+    return filling
+
+
+def _make_devices(place: str) -> None:
+    os.mkdir(place, 0o755)
+    for name, major, minor in _NODES:
+        try:
+            os.mknod(f"{place}/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor))
+        except PermissionError:  # without CAP_MKNOD: what is written to the null device must go somewhere
+            os.close(os.open(f"{place}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+        os.chmod(f"{place}/{name}", 0o666)  # noqa: S103 - devices that all may use
+    for link, name in _LINKS:
+        os.symlink(link, f"{place}/{name}")
+    for name, mode in (("shm", 0o1777), ("mqueue", 0o1777), ("pts", 0o755)):
+        os.mkdir(f"{place}/{name}")
+        os.chmod(f"{place}/{name}", mode)
+
+
+def _put(mount: dict[str, Any], place: str, own: str, filling: Filling) -> None:
+    kind, mode = mount["kind"], mount["mode"]
+    if kind == "tmpfs":
+        os.mkdir(place)
+        os.chown(place, mount["uid"], mount["gid"])
+        os.chmod(place, 0o1777 if mode < 0 else mode)
+    elif kind == "file":
+        fd = os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:
+            file.write(base64.b64decode(mount["data"]))
+            os.fchown(file.fileno(), mount["uid"], mount["gid"])
+            os.fchmod(file.fileno(), 0o644 if mode < 0 else mode)
+    elif kind == "socket":
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        filling.listeners.append(listener)
+        parent = os.open(os.path.dirname(place), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            listener.bind(f"/proc/self/fd/{parent}/{os.path.basename(place)}")
+        finally:
+            os.close(parent)
+        os.chown(place, mount["uid"], mount["gid"])
+        os.chmod(place, 0o600 if mode < 0 else mode)
+        listener.listen(16)
+    elif mount["readonly"]:
+        if os.path.isdir(mount["source"]):
+            copied.merge([mount["source"]], place)
+        else:
+            shutil.copy2(mount["source"], place)
+    else:
+        _borrow(mount, place, own, filling)
+
+
+def _borrow(mount: dict[str, Any], place: str, own: str, filling: Filling) -> None:
+    source = mount["source"]
+    if not source.startswith(own + "/"):
+        raise AerogelError(
+            f"`{source}` cannot be shown at `{mount['target']}` where nothing can be mounted",
+            code="sandbox.mount",
+            hints=["a folder of the host may be shown read-only here: `:ro`", "`aerogel doctor` tells what is missing"],
+            exit_status=EXIT_HOST,
+        )
+    while True:
+        try:
+            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.path.exists(source) and os.path.samestat(os.stat(source), os.fstat(fd)):
+                break
+            os.close(fd)
+        except FileNotFoundError:  # another step has it
+            time.sleep(_WAIT_S)
+    filling.borrow(_Borrowed(place, source, fd))
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below one, by the host's /proc."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+            children.setdefault(parent, []).append(int(name))
+    found: list[int] = []
+    pending = [pid]
+    while pending:
+        below = children.get(pending.pop(), [])
+        found += below
+        pending += below
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """The processes directly below one."""
+    found: list[int] = []
+    for name in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{name}/children", encoding="ascii") as file:
+            found += map(int, file.read().split())
+    return found
+
+
+def end_all() -> None:
+    """Kills everything below this process, which adopts what loses its parent, until nothing is left."""
+    while True:
+        for pid in descendants(os.getpid()):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError as error:
+                if error.errno != errno.ESRCH:
+                    raise
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.002)

@@ -1,0 +1,227 @@
+"""Shows /proc to programs in a root file system where it cannot be mounted: opens and looks are answered from outside.
+
+Part of the first process of a step on the rung `chroot`. What a program opens below /proc, /dev/fd, /dev/std* and
+/etc/mtab it gets as a descriptor of the host's; from a directory among these it goes on by itself. Processes have the
+host's numbers. Nothing but a process's own part can be written to.
+
+Standard library only: part of the helper.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Callable, Iterator
+
+from aerogel.sandbox import syscalls
+from aerogel.sandbox.notify import Call, Listener, Rule
+
+__all__ = ["Shim", "rules"]
+
+_NUMBERS = """
+access 21 -
+faccessat 269 48
+faccessat2 439 439
+lstat 6 -
+newfstatat 262 79
+open 2 -
+openat 257 56
+openat2 437 437
+readlink 89 -
+readlinkat 267 78
+stat 4 -
+statx 332 291
+"""
+_COLUMNS = {"x86_64": 1, "aarch64": 2}
+_NOFOLLOW = 0x100
+_MASKED = (b"kcore", b"keys", b"kmsg", b"sysrq-trigger", b"timer_list", b"acpi", b"scsi", b"mem")
+_STANDARD = {b"/dev/stdin": b"0", b"/dev/stdout": b"1", b"/dev/stderr": b"2"}
+
+
+def _numbers(machine: str) -> dict[str, int]:
+    rows = [line.split() for line in _NUMBERS.strip().split("\n")]
+    column = _COLUMNS[machine]
+    return {row[0]: int(row[column]) for row in rows if row[column] != "-"}
+
+
+def rules(machine: str) -> list[Rule]:
+    """The calls that are looked at; KeyError for a machine without numbers."""
+    return [Rule(number) for number in _numbers(machine).values()]
+
+
+class Shim:
+    """Serves the calls of the processes whose root is `tree`, a path of this process."""
+
+    def __init__(self, machine: str, listener: int, tree: str) -> None:
+        self.fd = listener
+        self._listener = Listener(listener)
+        self._tree = os.fsencode(tree)
+        self._names = {number: name for name, number in _numbers(machine).items()}
+        self._handlers: dict[str, Callable[[Call, bytes, int], None]] = {
+            "access": self._access,
+            "faccessat": self._access,
+            "faccessat2": self._access,
+            "lstat": self._stat,
+            "newfstatat": self._stat,
+            "open": self._open,
+            "openat": self._open,
+            "openat2": self._open,
+            "readlink": self._readlink,
+            "readlinkat": self._readlink,
+            "stat": self._stat,
+            "statx": self._statx,
+        }
+
+    def serve(self) -> None:
+        """Answers the call that waits."""
+        call = self._listener.receive()
+        if call is None:
+            return
+        name = self._names[call.number]
+        at = 1 if name.endswith(("at", "at2", "statx")) and name not in ("stat", "lstat") else 0
+        path = self._listener.string(call.pid, call.args[at])
+        if path is not None:
+            self._answer(call, name, path, at)
+            return
+        # without CAP_SYS_PTRACE only a process of the same user may look into another one
+        with _as_user_of(call.pid):
+            path = self._listener.string(call.pid, call.args[at])
+            if path is None:
+                self._listener.go_on(call)
+            else:
+                self._answer(call, name, path, at)
+
+    def _answer(self, call: Call, name: str, path: bytes, at: int) -> None:
+        place = self._place(call.pid, path) if path else None
+        if place is None:
+            self._listener.go_on(call)
+            return
+        try:
+            self._handlers[name](call, place, at)
+        except OSError as error:
+            self._listener.fail(call, error.errno or errno.EIO)
+
+    def _place(self, pid: int, path: bytes) -> bytes | None:
+        """The host's path for one that is answered from outside."""
+        if path in _STANDARD:
+            return b"/proc/%d/fd/%b" % (pid, _STANDARD[path])
+        if path == b"/dev/fd" or path.startswith(b"/dev/fd/"):
+            return b"/proc/%d/fd%b" % (pid, path[7:])
+        if path == b"/etc/mtab":
+            return b"/proc/%d/mounts" % pid
+        if path != b"/proc" and not path.startswith(b"/proc/"):
+            return None
+        parts = [part for part in path.split(b"/")[2:] if part not in (b"", b".")]
+        if b".." in parts:
+            return None
+        if parts and parts[0] in _MASKED:
+            return b"/proc/aerogel-masks-this"
+        if len(parts) > 1 or path.endswith(b"/"):
+            group = _group_of(pid)
+            if parts and parts[0] == b"self":
+                parts[0] = b"%d" % group
+            elif parts and parts[0] == b"thread-self":
+                parts[0] = b"%d/task/%d" % (group, pid)
+        if parts in ([b"mounts"], [b"net"]):
+            parts.insert(0, b"%d" % _group_of(pid))
+        return b"/".join((b"/proc", *parts))
+
+    def _open(self, call: Call, place: bytes, at: int) -> None:
+        if self._names[call.number] == "openat2":
+            data = self._listener.read(call.pid, call.args[2], 8)
+            (flags,) = struct.unpack("=Q", data) if data else (0,)
+        else:
+            flags = call.args[at + 1] & 0xFFFFFFFF
+        if place.endswith((b"/self", b"/thread-self")):
+            place = b"/proc/%d" % _group_of(call.pid)
+        parts = place.split(b"/")
+        if flags & (os.O_WRONLY | os.O_RDWR) and not (len(parts) > 2 and parts[2].isdigit()):
+            raise PermissionError(errno.EACCES, "read-only")
+        wanted = flags & ~(os.O_CREAT | os.O_EXCL)
+        # a pipe's other end may not be open yet, and nobody else could answer meanwhile
+        fd = os.open(place, wanted | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            if not flags & (os.O_NONBLOCK | os.O_PATH):
+                fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_NONBLOCK)
+            self._listener.give(call, fd, close_on_exec=bool(flags & os.O_CLOEXEC))
+        finally:
+            os.close(fd)
+
+    def _stat(self, call: Call, place: bytes, at: int) -> None:
+        name = self._names[call.number]
+        flags = _NOFOLLOW if name == "lstat" else (call.args[3] & _NOFOLLOW if name == "newfstatat" else 0)
+        self._put(call, call.args[at + 1], syscalls.stat_bytes(self._followed(call, place, flags), flags))
+
+    def _statx(self, call: Call, place: bytes, at: int) -> None:
+        del at
+        flags, mask = call.args[2] & _NOFOLLOW, call.args[3] & 0xFFFFFFFF
+        self._put(call, call.args[4], syscalls.statx_bytes(self._followed(call, place, flags), flags, mask))
+
+    def _followed(self, call: Call, place: bytes, flags: int) -> bytes:
+        """The links to a process's own part point at the caller's, not at this process's."""
+        if not flags & _NOFOLLOW and place in (b"/proc/self", b"/proc/thread-self"):
+            return b"/proc/%d" % _group_of(call.pid)
+        return place
+
+    def _access(self, call: Call, place: bytes, at: int) -> None:
+        mode = call.args[at + 1] & 7
+        if not os.path.exists(self._followed(call, place, 0)):
+            raise FileNotFoundError(errno.ENOENT, "no such file")
+        if not os.access(self._followed(call, place, 0), mode):
+            raise PermissionError(errno.EACCES, "permission denied")
+        self._listener.answer(call)
+
+    def _readlink(self, call: Call, place: bytes, at: int) -> None:
+        if place == b"/proc/self":
+            target = b"%d" % _group_of(call.pid)
+        elif place == b"/proc/thread-self":
+            target = b"%d/task/%d" % (_group_of(call.pid), call.pid)
+        else:
+            target = os.readlink(place)
+            if target == self._tree:
+                target = b"/"
+            elif target.startswith(self._tree + b"/"):
+                target = target[len(self._tree) :]
+        data = target[: call.args[at + 2]]
+        if not self._listener.write(call.pid, call.args[at + 1], data):
+            raise OSError(errno.EFAULT, "bad address")
+        self._listener.answer(call, len(data))
+
+    def _put(self, call: Call, address: int, data: bytes) -> None:
+        if not self._listener.write(call.pid, address, data):
+            raise OSError(errno.EFAULT, "bad address")
+        self._listener.answer(call)
+
+
+@contextlib.contextmanager
+def _as_user_of(pid: int) -> Iterator[None]:
+    """Takes the ids of a process for a while; the saved ones lead back."""
+    uid = gid = 0
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"Uid:"):
+                uid = int(line.split()[2])
+            elif line.startswith(b"Gid:"):
+                gid = int(line.split()[2])
+    os.setresgid(gid, gid, 0)
+    os.setresuid(uid, uid, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
+
+
+def _group_of(pid: int) -> int:
+    """The process that a thread belongs to."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"Tgid:"):
+                    return int(line[5:])
+    except OSError:
+        pass
+    return pid

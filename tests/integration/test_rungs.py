@@ -1,0 +1,162 @@
+"""The same Dockerfile gives the same image on every rung of the ladder.
+
+Root takes `root` by itself; `ident` and `single` are forced; `chroot` is what is left with the capabilities and the
+refused system calls of a default container of Docker; an ordinary account takes `subid`, and `single` when forced.
+Debian packages: busybox-static, uidmap, util-linux, passwd.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from process import Aerogel
+
+pytestmark = [
+    pytest.mark.host("busybox", "setpriv", "newuidmap"),
+    pytest.mark.skipif(os.getuid() != 0, reason="the accounts are made, and rights taken away, by root"),
+]
+
+HEAD = """FROM scratch AS base
+COPY busybox /bin/busybox
+SHELL ["/bin/busybox", "sh", "-ec"]
+ENV PATH=/bin
+RUN /bin/busybox --install -s /bin && mkdir -p /etc /tmp /home/app && chmod 1777 /tmp && echo 'root:x:0:0:root:/:/bin/sh' >/etc/passwd && \\
+    echo 'app:x:1000:1001::/home/app:/bin/sh' >>/etc/passwd && printf 'root:x:0:\\nmail:x:8:app\\napp:x:1001:\\n' >/etc/group \\
+    && chown app:app /home/app
+"""
+FILES = {
+    "modes": """
+RUN echo a >/a; chmod 4755 /a; mkdir -p /d/e/f; chmod 1777 /d/e; ln /a /d/a; ln -s ../a /d/l; mkfifo /d/p; umask 077; >/u
+RUN rm /a; chmod 700 /d/e/f; chmod 644 /d/a; mv /d/e /e; rm -r /d; mkdir /d; echo new >/d/n; touch -d @1000 /d/old
+RUN ln /d/n /d/m; cp -p /d/old /d/copy; echo more >>/d/n; rm -r /e/f; echo f >/e/f; chmod 1777 /e; exec 3<>/d/copy
+RUN mkdir -p /x/y/z; touch /x/y/z/1; mv /x/y /w; rmdir /x; ln -s w /x; true >/d/old; echo 12345 >/12345
+""",
+    "owners": """
+RUN mkdir -p /srv/in && chown -R app:mail /srv && chmod 2775 /srv/in && touch /srv/in/f && mkdir /srv/in/d && \\
+    ln -s f /srv/in/l && chown -h 7:8 /srv/in/l && mkfifo /srv/in/p && chown 9:10 /srv/in/p && cp -a /srv /copy
+RUN chown 60000:50000 /srv/in/f; chown -R 0:0 /copy; chmod 4755 /srv/in/f; chown app /srv/in/f; stat -c '%n %u:%g %a' /srv/* /srv/in/* >/seen
+RUN cd /srv && tar cf /t.tar in && mkdir /untar && tar xf /t.tar -C /untar && rm /t.tar; find /srv -user app >/found
+""",
+    "users": """
+USER app
+RUN cd; id >id; mkdir d; echo x >d/f; ln -s f d/l; ln d/f d/h; mkfifo p; >/tmp/t; umask 002; >g; stat -c '%u:%g %a' . * >seen
+RUN echo no >/etc/passwd || echo refused >~/refused; rm /bin/sh || echo kept >>~/refused; >/root-file || echo none >>~/refused
+USER 1234:77
+RUN id -u >/tmp/u; id -g >>/tmp/u; id -G >>/tmp/u; mkdir /tmp/d; rm /tmp/t || echo sticky >/tmp/sticky
+USER root
+RUN su app -c 'id -u; id -g; >/tmp/by-app; chown 0:0 /tmp/by-app || echo refused' >/tmp/said
+""",
+    "mounts": """
+FROM base
+RUN --mount=type=cache,target=/var/cache/x,uid=5,gid=6 echo z >/var/cache/x/z; stat -c '%u %g' /var/cache/x >/owner; wc -l /var/cache/x/z >>/owner
+RUN --mount=type=bind,target=/ctx --mount=type=tmpfs,target=/t cp -a /ctx/f /f; echo x >/t/x; ls /t >/ls
+RUN --mount=type=bind,from=base,target=/image --mount=type=bind,target=/rw,rw ls /image/bin | wc -l >/count; echo y >/rw/y; cat /rw/y /rw/f >>/count
+RUN --mount=type=secret,id=s,uid=9,gid=8,mode=0440 stat -c '%u %g %a' /run/secrets/s >/secret; cat /run/secrets/s | wc -c >>/secret
+RUN --mount=type=cache,target=/var/cache/x,uid=5,gid=6 cat /var/cache/x/z >/again
+""",
+    "stages": """
+RUN mkdir /out && echo x >/out/x && chown 12:34 /out /out/x && chmod 6755 /out/x && ln /out/x /out/y && ln -s x /out/l && chown -h 5:6 /out/l
+FROM base AS other
+COPY --from=0 /out /out
+COPY --from=base --chown=app:mail /bin/busybox /opt/tool
+RUN stat -c '%n %u:%g %a %h' /out/* /opt/tool >/seen; rm -r /out; ls -l /opt | wc -l >/n
+FROM base
+COPY --from=other /seen /n /
+WORKDIR /made/by/workdir
+RUN pwd >here; stat -c '%u:%g %a' /made /made/by >>here
+""",
+    "environment": """
+ARG WHO=world
+ENV GREETING="hello $WHO" HOME=/home/app
+WORKDIR /work
+RUN echo "$GREETING $HOME $PWD $0" >env; umask >>env; ulimit -c >>env
+RUN --network=none ip addr add 10.0.0.1/8 dev lo 2>/dev/null || echo no >net
+RUN <<EOF
+set -e
+readlink /proc/self/exe >exe
+ls -d /proc/self/fd/0 /dev/fd/1 /dev/null /dev/shm >names
+echo text | cat /dev/stdin >stdin
+test -c /dev/null; echo gone >/dev/null; sh -c 'echo $$ >/dev/null'
+EOF
+RUN (sleep 100 >/dev/null 2>&1 &) ; (setsid nohup sleep 100 >/dev/null 2>&1 &); echo left >left
+""",
+    "hosts": """
+RUN cat /etc/hosts /etc/resolv.conf /etc/hostname >/dev/null; ls /etc >/etc-names; ls / >/names; ls /dev/null /proc/version /sys -d >/kernel
+RUN chmod 755 /etc; touch /etc/new; mkdir -p /run/x; echo r >/run/x/r; mkdir /proc2; rm -f /etc/none
+RUN true
+""",
+}
+APT = """FROM debian
+RUN apt-get update && apt-get install -y --no-install-recommends sudo iputils-ping openssh-client libcap2-bin && \\
+    apt-get clean && rm -rf /var/lib/apt/lists/* /var/log/* && \\
+    useradd -m -G sudo ci && install -o ci -g mail -m 2750 -d /srv/data && cp -a /srv/data /srv/copy && \\
+    touch /usr/local/share/x && setcap cap_net_raw+ep /usr/bin/env && getcap /usr/bin/ping /usr/bin/env >/caps && \\
+    stat -c '%n %U:%G %a' /usr/bin/ssh-agent /usr/bin/sudo /usr/bin/passwd /usr/bin/chage /srv/copy >/modes
+USER ci
+RUN id; umask; mkdir ~/d; echo hi >~/d/f; ln -s f ~/d/l; tar c -C ~ d | (mkdir ~/e; tar x -C ~/e); cat /proc/self/comm >~/comm
+"""
+
+
+class Denied(Aerogel):
+    """As root of a default container of Docker."""
+
+    def argv(self, *words: str) -> list[str]:
+        return [sys.executable, str(Path(__file__).parents[1] / "support" / "denied.py"), *super().argv(*words)]
+
+
+def images(aerogel: Aerogel, ordinary: Aerogel, context: Path, *words: str, every: bool) -> dict[str, str]:
+    """Builds on each rung, or on each kind of them, and gives the digests."""
+    found = {}
+    rungs = [
+        ("root", aerogel, "root"),
+        ("container", Denied(aerogel.state), "auto"),
+        ("user", ordinary, "subid"),
+        ("user, single", ordinary, "single"),
+    ]
+    if every:
+        rungs += [("root, ident", aerogel, "ident"), ("root, single", aerogel, "single")]
+    for name, program, rung in rungs:
+        env = {"AEROGEL_ISOLATION": rung}
+        done = program("build", "--no-cache", "--progress=plain", *words, str(context), env=env, check=False)
+        assert done.returncode == 0, (name, done.stderr[-3000:].split("\n"))
+        found[name] = done.stdout.strip()
+    return found
+
+
+@pytest.fixture
+def context(ordinary: Aerogel) -> Path:
+    """A folder that every account may read."""
+    folder = Path(ordinary.env["HOME"]) / "context"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    shutil.copy(shutil.which("busybox") or "", folder / "busybox")
+    (folder / "f").write_text("from the context\n")
+    (folder / "s").write_text("correct horse battery\n")
+    subprocess.run(["chmod", "-R", "a+rX", str(folder)], check=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_same_image_on_every_rung(aerogel: Aerogel, ordinary: Aerogel, context: Path, name: str) -> None:
+    (context / "Dockerfile").write_text(HEAD + FILES[name])
+    found = images(aerogel, ordinary, context, "--secret", f"id=s,src={context / 's'}", every=name == "owners")
+    assert len(set(found.values())) == 1, found
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_packages_with_users_capabilities_and_set_id_bits(aerogel: Aerogel, ordinary: Aerogel, context: Path) -> None:
+    (context / "Dockerfile").write_text(APT)
+    found = images(aerogel, ordinary, context, every=False)
+    assert len(set(found.values())) == 1, found
+
+
+def test_the_container_takes_chroot(aerogel: Aerogel) -> None:
+    done = Denied(aerogel.state)("doctor", "--offline", check=False)
+    assert "isolation chroot" in done.stdout
+    assert done.returncode == 0, done.stdout
