@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -98,15 +99,24 @@ def test_a_later_start_runs_one_small_program_and_then_python(checkout, tmp_path
     (tmp_path / "path/sha256sum").symlink_to(shutil.which("sha256sum"))
     process = start(checkout, tmp_path, "images", "-q", PATH=str(tmp_path / "path"))
     out, err = process.communicate(timeout=60)
-    assert (out, err) == (f"{os.getpid()} -I {checkout}/tools/start.py images -q\n", ""), "python takes its place"
+    assert (out, err) == (f"{os.getpid()} -I -S {checkout}/tools/start.py images -q\n", ""), "python takes its place"
 
 
 def test_what_the_launcher_runs_imports_no_more_than_the_entry_point():
-    words = ["-I", "-X", "importtime", str(ROOT / "tools/start.py"), "--version"]
+    words = ["-I", "-S", "-X", "importtime", str(ROOT / "tools/start.py"), "--version"]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
     assert done.stdout == SAID
     names = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
+    assert "site" not in names, "an interrupt in it would be a traceback"
     assert names[names.index("aerogel") :] == ["aerogel", "aerogel.cli", "__future__", "aerogel.cli.main"]
+
+
+def test_the_packages_of_the_environment_are_found_without_site():
+    """As the launcher starts it; `version` lists all packages."""
+    words = ["-I", "-S", str(ROOT / "tools/start.py"), "version", "--json"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd="/")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["parts"]["msgspec"] is not None
 
 
 def test_through_a_link_and_with_a_missing_interpreter(checkout, tmp_path):
