@@ -20,6 +20,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -274,6 +275,9 @@ def main() -> int:
             parser.error(f"there is no peer `{name}`; there are {', '.join(PEERS)}")
     if shutil.which("docker-registry") is None:
         parser.error("there is no `docker-registry`; on Debian: apt-get install docker-registry")
+    # Daemons and mounts do not outlive the harness, whoever ends it.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda got, _: sys.exit(128 + got))
     with state(options.folder, options.disk) as folder, ExitStack() as stack:
         facts = machine(folder)
         bench = Bench(options, folder, stack)
