@@ -160,12 +160,13 @@ def write(folder: Path, rows: list[Row], facts: dict[str, Any]) -> None:
     (folder / "results.json").write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
     versions = "; ".join(sorted(facts.get("versions", {}).values()))
     rounds = max(row["round"] for row in rows) + 1
+    load = statistics.median(row.get("load", 0) for row in rows)
     text = [
         "# Results",
         "",
         f"Made by `./bench/run --write`: {facts['processors']} processors ({facts['model']}), kernel {facts['kernel']}, "
         f"sha256 {facts['sha256_mb_s']} MB/s, a new file {facts['create_us']} us; scale {facts['scale']}, "
-        f"{rounds} rounds. Versions: {versions}.",
+        f"up to {rounds} rounds, load average {load:.0f} beside. Versions: {versions}.",
         "",
         "Each cell: wall seconds / CPU seconds of everything that the build caused (daemons included), peak of anonymous",
         "memory, bytes of the image. Medians; the ratio is to the best peer of the same round (spread: of the rounds).",
