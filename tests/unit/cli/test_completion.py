@@ -25,7 +25,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 pytestmark = pytest.mark.slow
 
 LINES = (
-    ("cach", {"cache"}),
+    ("cac", {"cache"}),
     ("cache ", {"ls", "rm"}),
     ("cache l", {"ls"}),
     ("build --no-c", {"--no-cache", "--no-cache-filter"}),

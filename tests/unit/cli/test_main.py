@@ -75,8 +75,8 @@ def test_help(words, capsys):
         ),
         (["cache"], "error: aerogel has no command `cache`\nhint: there is `aerogel cache ls`, `aerogel cache list`"),
         (
-            ["buildx", "biuld", "."],
-            "error: aerogel has no command `buildx biuld`\nhint: did you mean `buildx build`?\n",
+            ["buildx", "bulld", "."],
+            "error: aerogel has no command `buildx bulld`\nhint: did you mean `buildx build`?\n",
         ),
     ],
 )
