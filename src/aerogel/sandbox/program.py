@@ -16,6 +16,8 @@ HEAD_BYTES = 1 << 14
 
 _MACHINES = {3: "i386", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 _LOADER = 3  # PT_INTERP
+_MACHINE_END = 20  # e_machine is the last field that is always there, cut off or not
+_HEADER = (52, 64)  # bytes of an ELF header of 32 and 64 bits
 
 
 class Program(NamedTuple):
@@ -37,7 +39,7 @@ def read_program(head: bytes) -> Program:
         words = head[2:].split(b"\n", 1)[0].strip(b" \t").replace(b"\t", b" ").split(b" ", 1)
         decoded = [word.decode("utf-8", "surrogateescape") for word in words]
         return Program("script", decoded[0], decoded[1].strip(" ") if len(decoded) > 1 else "")
-    if head[:4] != b"\x7fELF" or len(head) < 52 or head[4] not in (1, 2) or head[5] not in (1, 2):
+    if head[:4] != b"\x7fELF" or len(head) < _MACHINE_END or head[4] not in (1, 2) or head[5] not in (1, 2):
         return Program("")
     order = "<" if head[5] == 1 else ">"
     (number,) = struct.unpack_from(f"{order}H", head, 18)
@@ -46,6 +48,8 @@ def read_program(head: bytes) -> Program:
 
 def _loader(head: bytes, order: str) -> str:
     is_wide = head[4] == 2
+    if len(head) < _HEADER[is_wide]:
+        return ""
     at_table, at_sizes = (32, 54) if is_wide else (28, 42)
     at_offset, at_length, word = (8, 32, "Q") if is_wide else (4, 16, "I")
     (table,) = struct.unpack_from(order + word, head, at_table)
