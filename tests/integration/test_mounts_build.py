@@ -314,6 +314,49 @@ def test_a_leak_fails_the_build(project: Project, form: str) -> None:
     assert holds(project.folder / "state", SECRET.encode(), SECRET.encode().hex().encode()[:24]) == []
 
 
+def test_a_secret_that_goes_another_way_is_found_too(project: Project) -> None:
+    (project.folder / "s").write_text(SECRET)
+    words = ("--secret", f"id=s,src={project.folder / 's'}")
+    text = (
+        f"{TOOLS}RUN --mount=type=secret,id=s --mount=type=cache,target=/c cp /run/secrets/s /c/\n"
+        "RUN --mount=type=cache,target=/c cp /c/s /leak\n"
+    )
+    done = project.build(text, *words, check=False)
+    assert "error: the step wrote the secret `s` into its layer: `/leak`" in done.stderr
+    assert "Dockerfile:7:" in done.stderr
+    (project.context / "dir").mkdir()
+    (project.context / "dir/npmrc").write_text(f"//registry/:_authToken={SECRET}\n")
+    (project.context / "dir/later").write_text("x" * 100)
+    done = project.build("COPY dir /dir\n", *words, check=False)
+    assert done.returncode == 1
+    assert "error: the step copied the secret `s` into its layer: `/dir/npmrc`" in done.stderr
+    assert "Dockerfile:5:" in done.stderr
+    assert project.build("COPY dir/later /dir\n", *words).returncode == 0
+
+
+PRINTED = """
+cat /run/secrets/s; for i in 1 2 3; do head -c 9 /run/secrets/s; sleep 0.2; tail -c +10 /run/secrets/s; done
+echo; base64 /run/secrets/s; (echo -n x; cat /run/secrets/s) | base64 -w 0; echo; xxd -p /run/secrets/s; hexdump -ve '1/1 "%02X"' /run/secrets/s
+(head -c 65530 /dev/zero | tr '\\0' z; cat /run/secrets/s; echo); cat /run/secrets/odd; exit 3
+"""
+
+
+@pytest.mark.parametrize("progress", ["plain", "json"])
+def test_what_steps_print_shows_no_secret(project: Project, progress: str) -> None:
+    (project.folder / "s").write_text(SECRET)
+    (project.folder / "odd").write_text('quo"ted \\ and \x1b[31mred\x1b[0m')
+    words = [f"--secret=id={name},src={project.folder / name}" for name in ("s", "odd")]
+    text = f"{TOOLS}RUN --mount=type=secret,id=s --mount=type=secret,id=odd <<EOF{PRINTED}EOF\n"
+    done = project.build(text, *words, f"--progress={progress}", check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("***") >= 10
+    plain = [SECRET, 'quo"ted', 'quo\\"ted', "battery", SECRET.encode().hex(), SECRET.encode().hex().upper()]
+    shifted = base64.b64encode(b"x" + SECRET.encode())[2:30].decode()
+    for form in [*plain, base64.b64encode(SECRET.encode()).decode()[:30], shifted]:
+        assert form not in done.stderr, form
+        assert holds(project.folder / "state", form.encode()) == []
+
+
 def test_an_agent_is_lent(project: Project, agent: Path) -> None:
     text = f"{TOOLS}RUN --mount=type=ssh --mount=type=ssh,id=b,target=/b,uid=5,gid=6,mode=0660 echo $SSH_AUTH_SOCK; stat -c '%a %u %g %F' $SSH_AUTH_SOCK /b\n"
     done = project.build(text, "--ssh", f"default={agent}", "--ssh", f"b={agent}")

@@ -33,6 +33,9 @@ __all__ = [
 
 _LONGEST_SECRET = 500 << 10
 """As BuildKit's."""
+_SHORTEST_LINE = 8
+_LONGEST_SPELT = 16 << 10
+"""A secret that is no longer is also hidden where a program breaks the lines of its encoding."""
 _ENTITLEMENTS = ("network.host", "security.insecure")
 _NETWORKS = ("default", "host", "none")
 _SECRET_KEYS = ("id", "src", "source", "env", "type")
@@ -54,6 +57,7 @@ def lent_of(options: Build, world: World) -> Lent:
         shm_size_bytes=parse_size(options.shm_size, "--shm-size"),
         timeout_s=parse_timeout(options.timeout),
         logs=Logs(str(settings.cache), world.redactor.text, world.clock),
+        redactor=world.redactor,
     )
 
 
@@ -76,8 +80,7 @@ def parse_secrets(
         if not variable and not file:
             variable, file = (name, "") if name in environment else ("", name)
         content = _variable(name, variable, environment) if variable else _file(name, directory / file)
-        for one in _spellings(content):
-            redactor.add(one)
+        redactor.add(*_spellings(content))
         found[name] = content
     return found
 
@@ -129,11 +132,24 @@ def _file(name: str, path: Path) -> bytes:
 
 
 def _spellings(content: bytes) -> list[str]:
-    """How the secret may be printed: as it is, and in base64."""
+    """How the secret may be printed: as it is, in base64 and hexadecimal with their line breaks, in a URL."""
     from base64 import b64encode
+    from urllib.parse import quote, quote_plus
 
-    forms = [content, content.strip()]
-    return [form.decode("utf-8", "replace") for form in (*forms, *(b64encode(each) for each in forms))]
+    found: list[str] = []
+    for form in dict.fromkeys((content, content.strip())):
+        found.append(form.decode("utf-8", "surrogateescape"))
+        for shift in range(3):
+            # Characters that also depend on what stands before or after the secret are left out.
+            inner = b64encode(bytes(shift) + form).decode()[(0, 2, 3)[shift] : (shift + len(form)) * 8 // 6]
+            found += [inner, inner.translate(str.maketrans("+/", "-_"))]
+        if len(form) > _LONGEST_SPELT:
+            continue
+        for text, widths in ((b64encode(form).decode(), (64, 76)), (form.hex(), (60,)), (form.hex().upper(), (60,))):
+            lines = [text[at : at + width] for width in widths for at in range(0, len(text), width)]
+            found += [text, *(line for line in lines if len(line) >= _SHORTEST_LINE)]
+        found += [quote(form, safe=""), quote(form), quote_plus(form)]
+    return found
 
 
 def parse_agents(given: Sequence[str], directory: Path, environment: Mapping[str, str]) -> dict[str, str]:

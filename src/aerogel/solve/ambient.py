@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from aerogel.redact import Redactor
 from aerogel.sandbox.emulator import Emulator
 from aerogel.sandbox.spec import Limit, Mount
 from aerogel.solve.logs import Logs
@@ -17,7 +18,7 @@ class Lent(NamedTuple):
     """What the user lends to the steps of one build, and how far they may go.
 
     `secrets` are contents by id, `agents` paths of ssh agents' sockets by id. `timeout_s` is for each step, None for
-    no limit; `logs` keeps what steps print.
+    no limit; `logs` keeps what steps print; `redactor` knows the secrets.
     """
 
     secrets: Mapping[str, bytes] = MappingProxyType({})
@@ -26,6 +27,7 @@ class Lent(NamedTuple):
     shm_size_bytes: int = 64 << 20
     timeout_s: float | None = None
     logs: Logs | None = None
+    redactor: Redactor | None = None
 
 
 class Ambient:

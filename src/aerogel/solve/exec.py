@@ -29,6 +29,7 @@ from aerogel.sandbox.spec import Exit, Mount, Rootfs, Sandbox
 from aerogel.solve.ambient import Ambient
 from aerogel.solve.failure import step_failed, step_timed_out
 from aerogel.solve.keys import content_of_node
+from aerogel.solve.leaks import LeakError, LeakScanner, looked_for, path_at
 from aerogel.solve.materials import FS, Materials, make_layer_root, take_tar
 from aerogel.solve.mounts import Prepared, prepare
 from aerogel.solve.stamp import take_run
@@ -72,8 +73,8 @@ def run(
         # By the clock that files get: the kernel's runs behind the one that a program asks.
         since_ns = os.stat(upper).st_mtime_ns
         os.mkdir(work, 0o700)
+        lent = ambient.lent
         with ExitStack() as stack:
-            lent = ambient.lent
             mounts = prepare(
                 node, op, inputs, contexts, materials, lent, stack, step=step, sink=sink, canceled=canceled
             )
@@ -81,7 +82,8 @@ def run(
             emulated = ambient.emulator.prepare(materials.helper, node.platform)
             sandbox = _sandbox(op, root, materials.tree(layers), ambient, mounts, emulated=emulated)
             _must_succeed(op, sandbox, mounts, materials, ambient, materials.tree(layers), sink, step, canceled)
-        layer, index = _take_layer(node, layers, materials, upper, lowers, codec, mounts.secrets, since_ns)
+        secrets = {**looked_for(lent.secrets), **mounts.secrets}
+        layer, index = _take_layer(node, layers, materials, upper, lowers, codec, secrets, since_ns)
         if not index.entries:
             snapshots.discard(made, materials.remove)
             return None
@@ -109,17 +111,27 @@ def _must_succeed(
     tail = _Tail(_TAIL_LINES)
     log = lent.logs.open(step) if lent.logs is not None else None
 
+    hide = lent.redactor.stream() if lent.redactor is not None else None
+
     def output(data: bytes) -> None:
-        tail.add(data)
-        if log is not None:
-            log.add(data)
-        sink.emit(StepLog(step, data))
+        if hide is not None:
+            data = hide.feed(data)
+        show(data)
+
+    def show(data: bytes) -> None:
+        if data:
+            tail.add(data)
+            if log is not None:
+                log.add(data)
+            sink.emit(StepLog(step, data))
 
     command = _Command(sandbox, prepared.agents, output, canceled, lent.timeout_s)
     try:
         with _about_mounts(op):
             ended = command.run(materials)
     finally:
+        if hide is not None:
+            show(hide.rest())
         if log is not None:
             log.close()
     where = log.path if log is not None else ""
@@ -177,8 +189,6 @@ def _take_layer(
 
     if not secrets:
         return materials.read_diff(upper, lowers, take, settle=settle)
-    from aerogel.solve.leaks import LeakError, LeakScanner, path_at
-
     scanner = LeakScanner(secrets)
     try:
         return materials.read_diff(upper, lowers, lambda stream: take(scanner.watch(stream)), settle=settle)

@@ -6,7 +6,8 @@ reference, COPY, ADD and WORKDIR.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from aerogel.errors import AerogelError
 from aerogel.files.codec import Codec, LayerBlob, LayerWriter
 from aerogel.files.copy import CopyItem, plan_directory, plan_inline
-from aerogel.files.entry import REG, Entry
+from aerogel.files.entry import REG, Entry, shown
 from aerogel.files.host import HostTree
 from aerogel.files.index import SMALL_FILES, LayerIndex
 from aerogel.files.owner import parse_owner
@@ -23,6 +24,7 @@ from aerogel.files.tree import LayerTree
 from aerogel.graph.ops import Base, Copy, Git, Http, Local, Mkdir, Node
 from aerogel.oci.digest import Digest
 from aerogel.solve.content import ContextContent, InlineContent, LayerContent, Source, write_items
+from aerogel.solve.leaks import LeakError, LeakScanner, looked_for
 from aerogel.solve.materials import Materials, save_layer
 from aerogel.solve.remotes import Remotes
 from aerogel.solve.selection import options_of, select
@@ -87,8 +89,11 @@ class Copying:
             found.append((entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.link, content))
         return found
 
-    def write(self, codec: Codec) -> Digest | None:
-        """Writes and stores the layer with its index; None for one without items. Raises `copy.*`, `store.*`."""
+    def write(self, codec: Codec, secrets: Mapping[str, bytes]) -> Digest | None:
+        """Writes and stores the layer with its index; None for one without items.
+
+        Raises `copy.*`, `store.*`, and `solve.secret-leak` if one of the secrets is in it.
+        """
         if not self._items:
             return None
         for opened in {id(source): source for _, source in self._items}.values():
@@ -97,8 +102,11 @@ class Copying:
         store = self._materials.store
         unknown = {path for path, identity in self._identities.items() if not identity}
         with store.blobs.write() as blob, LayerWriter(blob.fd, codec) as writer:
-            tar = _IndexingTar(writer.write, unknown)
+            scanner = LeakScanner(looked_for(secrets))
+            tar = _IndexingTar(scanner.watched(writer.write), unknown)
             write_items(self._items, tar)
+            if scanner.found is not None:
+                raise LeakError(*scanner.found, tar.path_at(scanner.found[0]), is_copied=True)
             layer: LayerBlob = writer.finish()
             if layer.digest is None or layer.size is None:
                 raise AerogelError("a layer was written without a blob", code="store.io")
@@ -199,6 +207,11 @@ class _IndexingTar(TarWriter):
             self._sum.update(data)
         if self._keep:
             self.small[self._keep] += bytes(data)
+
+    def path_at(self, offset: int) -> str:
+        """The path of the entry that byte `offset` of the tar belongs to."""
+        number = bisect_right([at + entry.size for entry, at in zip(self.entries, self.offsets, strict=True)], offset)
+        return f"/{shown(self.entries[min(number, len(self.entries) - 1)].path)}"
 
 
 def _order(path: bytes) -> list[bytes]:

@@ -1,5 +1,7 @@
 """Looks for secrets in what a step wrote, while its layer is read for its digest; and in its plain text forms.
 
+Every layer that is written while a build has secrets is looked at, those of COPY and ADD as well: a step that sees no
+secret may find one in a cache, or copy the very file.
 Looked for: the bytes, base64 (both alphabets, whatever stands before: three alignments), hexadecimal, percent encoding.
 Of a long secret a part from its middle stands for all, short enough that the line breaks of base64(1) and xxd(1) do not
 cut it. White space at the ends of a secret does not count. Secrets of fewer than 6 bytes are not looked for: they occur
@@ -9,20 +11,25 @@ by chance. Not found: what is compressed or encrypted.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from urllib.parse import quote, quote_plus
+from collections.abc import Callable, Mapping
 
 from aerogel.errors import AerogelError
 from aerogel.files.entry import shown
 from aerogel.files.tar import Readable, scan
 
-__all__ = ["LeakError", "LeakScanner", "forms", "path_at"]
+__all__ = ["LeakError", "LeakScanner", "forms", "looked_for", "path_at"]
 
 _SHORTEST = 6
 _LONGEST = 1024
 _BASE64_BYTES = 24
 _HEX_BYTES = 12
 _CHUNK = 1 << 18
+_SHORTEST_ELSEWHERE = 12
+
+
+def looked_for(secrets: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The secrets that are looked for in the layers of steps that do not mount them: those that are no mere words."""
+    return {name: secret for name, secret in secrets.items() if len(secret.strip()) >= _SHORTEST_ELSEWHERE}
 
 
 def forms(secret: bytes) -> list[bytes]:
@@ -40,6 +47,8 @@ def forms(secret: bytes) -> list[bytes]:
     for part in _parts(plain, _HEX_BYTES):
         found |= dict.fromkeys([part.hex().encode(), part.hex().upper().encode()])
     if len(plain) <= _LONGEST:
+        from urllib.parse import quote, quote_plus
+
         for escaped in (quote(plain, safe=""), quote(plain), quote_plus(plain, safe="")):
             found |= dict.fromkeys([escaped.encode(), _lower_escapes(escaped).encode()])
     return list(found)
@@ -66,14 +75,21 @@ def _parts(data: bytes, size: int) -> list[bytes]:
 class LeakError(AerogelError):
     """A secret was seen at `offset` of a layer's tar. `name` is its id."""
 
-    def __init__(self, offset: int, name: str, path: str = "") -> None:
-        super().__init__(
-            f"the step wrote the secret `{name}` into its layer" + (f": `{path}`" if path else ""),
-            code="solve.secret-leak",
-            hints=[
+    def __init__(self, offset: int, name: str, path: str = "", *, is_copied: bool = False) -> None:
+        hints = (
+            "anyone who gets the image could read it: name the file in .dockerignore, or copy less",
+            f"a value that may be in the image needs no `--secret`: give `{name}` as a build argument or a context",
+        )
+        if not is_copied:
+            hints = (
                 "anyone who gets the image could read it: let the program read the secret from its mount instead",
                 "a file that must hold it while the step runs belongs on `--mount=type=tmpfs,target=...`",
-            ],
+            )
+        what = "copied" if is_copied else "wrote"
+        super().__init__(
+            f"the step {what} the secret `{name}` into its layer" + (f": `{path}`" if path else ""),
+            code="solve.secret-leak",
+            hints=hints,
         )
         self.offset = offset
         self.name = name
@@ -95,6 +111,17 @@ class LeakScanner:
 
     def watch(self, stream: Readable) -> Readable:
         return _Watched(self, stream) if self._needles else stream
+
+    def watched(self, write: Callable[[bytes | memoryview], object]) -> Callable[[bytes | memoryview], object]:
+        """The function, which then shows what it is given to the scanner as well."""
+        if not self._needles:
+            return write
+
+        def both(data: bytes | memoryview) -> None:
+            self.feed(bytes(data))
+            write(data)
+
+        return both
 
     def feed(self, data: bytes) -> None:
         if self.found is None:

@@ -424,9 +424,9 @@ class Solver:
             key = work.key = plan.key()
             with self._materials.store.once(key, self._waiting(work.number)) as waited:
                 if not self._found(work, key, waited=waited):
-                    work.layer = plan.write(self._options.codec)
+                    work.layer = plan.write(self._options.codec, self._ambient.lent.secrets)
         else:
-            work.layer = plan.write(self._options.codec)
+            work.layer = plan.write(self._options.codec, self._ambient.lent.secrets)
         key = work.key = plan.key()
         work.facts["copied"] = key
         self._materials.store.builds.selections.keep(key, plan.rows)
