@@ -34,7 +34,7 @@ import time
 from typing import Any, NamedTuple, NoReturn
 
 from aerogel.errors import EXIT_HOST, AerogelError
-from aerogel.sandbox import capabilities, emulation, init, plain, rungs, seccomp, syscalls, wire
+from aerogel.sandbox import capabilities, emulation, init, join, plain, rungs, seccomp, syscalls, wire
 
 __all__ = ["main"]
 
@@ -270,8 +270,9 @@ def _fork(task: _Task, namespace: int) -> int:
 
 def _kill(fd: int, tasks: dict[int, _Task], session: init.Session) -> None:
     for pid, task in tasks.items():
-        # without namespaces the first process of a command notices by itself, and ends what is below it
-        if task.sock.fileno() == fd and not (session.is_plain and task.kind == "run"):
+        # who joined, or has no namespaces, notices by itself and ends what is below it
+        alone = task.kind == "join" or (session.is_plain and task.kind == "run")
+        if task.sock.fileno() == fd and not alone:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -297,10 +298,12 @@ def _child(task: _Task, session: init.Session, modules: list[Any]) -> NoReturn:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _die_with(0)
+    if task.kind != "job" and session.is_plain:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
     if task.kind == "run":
-        if session.is_plain:
-            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM)
         init.run(task.sock, session)
+    if task.kind == "join":
+        init.run(task.sock, session, join.join)
     _work(task.sock, session, modules)
     os._exit(0)
 

@@ -16,6 +16,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from aerogel.errors import EXIT_HOST, AerogelError
@@ -23,11 +24,16 @@ from aerogel.sandbox import accounts, capabilities, command, inroot, mounts, pla
 from aerogel.sandbox.procshim import Shim
 from aerogel.sandbox.recorder import Recorder
 
-__all__ = ["Session", "frames", "run"]
+__all__ = ["NAMESPACES", "Prepared", "Session", "environment", "frames", "run", "serve"]
 
 _RECORDING = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "SYS_PTRACE")
 """What process 1 needs to do what it answers for."""
+NAMESPACES = (("pid", syscalls.CLONE_NEWPID), ("mnt", syscalls.CLONE_NEWNS), ("ipc", syscalls.CLONE_NEWIPC))
+"""What a command that joins another one enters, in this order; then `uts`, and `net` when it is the sandbox's own."""
 _GROUP_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT)
+
+
+_Work = Callable[[socket.socket, "Session", dict[str, Any], list[int]], None]
 
 
 class Session(NamedTuple):
@@ -49,22 +55,30 @@ class Session(NamedTuple):
     """A user namespace with formats of its own, for commands of other machines; -1 when there is none."""
 
 
-class _Prepared(NamedTuple):
+class Prepared(NamedTuple):
+    """What is ready when a command can be started."""
+
     account: accounts.Account
     stdio: tuple[int, ...]
     master: int
     host_pid: int
     listeners: list[socket.socket]
+    namespaces: tuple[int, ...] = ()
+    tree: str = ""
+    """The root of the command where there are no namespaces."""
     filling: plain.Filling | None = None
-    """Where there are no namespaces: the tree that will be the root of the command."""
+    """What was put into the tree, to be taken out again."""
 
 
-def run(sock: socket.socket, session: Session) -> NoReturn:
-    """Serves one run: a request comes in, `started`, then `exit` go out. Never returns."""
+def run(sock: socket.socket, session: Session, work: _Work | None = None) -> NoReturn:
+    """Serves one run: a request comes in, `started`, then `exit` go out. Never returns.
+
+    `work` does something else with the request than to start a command in a root of its own.
+    """
     try:
         received = wire.receive(sock)
         if received is not None:
-            _run(sock, session, received[0], received[1])
+            (work or _run)(sock, session, received[0], received[1])
     except AerogelError as error:
         _answer(sock, {"error": wire.error_to(error)})
     except OSError as error:
@@ -115,6 +129,7 @@ def _run(sock: socket.socket, session: Session, request: dict[str, Any], fds: li
     syscalls.unshare(flags | (syscalls.CLONE_NEWNET if request["network"] == "none" else 0))
     if request["network"] == "none":
         _loopback_up()
+    spaces = _namespaces(own_network=request["network"] == "none") if request["joinable"] else ()
     socket.sethostname(request["hostname"])
     asked = request["mounts"]
     base = session.mount_dir
@@ -129,7 +144,7 @@ def _run(sock: socket.socket, session: Session, request: dict[str, Any], fds: li
     )
     passwd, group = (inroot.read_file(root_fd, name) for name in ("/etc/passwd", "/etc/group"))
     account = accounts.find_account(request["user"], passwd, group)
-    request["env"] = _environment(request, account)
+    request["env"] = environment(request, account)
     master = -1
     if request["tty"]:
         master, slave = mounts.open_terminal(root_fd, (request["window"][0], request["window"][1]))
@@ -137,14 +152,14 @@ def _run(sock: socket.socket, session: Session, request: dict[str, Any], fds: li
         for fd in fds:
             os.close(fd)
         fds = [slave, slave, slave]
-    prepared = _Prepared(account, tuple(fds), master, host_pid, listeners)
+    prepared = Prepared(account, tuple(fds), master, host_pid, listeners, spaces)
     # from here on the image can be seen: nothing may be imported any more
     sys.path[:] = []
     sys.meta_path[:] = []
     sys.path_hooks[:] = []
     mounts.enter(f"{base}/root")
     os.close(root_fd)
-    _serve(sock, session, request, prepared)
+    serve(sock, session, request, prepared)
 
 
 def _run_plain(sock: socket.socket, session: Session, request: dict[str, Any], fds: list[int]) -> None:
@@ -159,7 +174,7 @@ def _run_plain(sock: socket.socket, session: Session, request: dict[str, Any], f
         passwd, group = (inroot.read_file(root_fd, name) for name in ("/etc/passwd", "/etc/group"))
         os.close(root_fd)
         account = accounts.find_account(request["user"], passwd, group)
-        request["env"] = _environment(request, account)
+        request["env"] = environment(request, account)
         master = -1
         if request["tty"]:
             master, slave = os.openpty()
@@ -167,8 +182,8 @@ def _run_plain(sock: socket.socket, session: Session, request: dict[str, Any], f
             for fd in fds:
                 os.close(fd)
             fds = [slave, slave, slave]
-        prepared = _Prepared(account, tuple(fds), master, os.getpid(), filling.listeners, filling)
-        _serve(sock, session, request, prepared)
+        prepared = Prepared(account, tuple(fds), master, os.getpid(), filling.listeners, (), tree, filling)
+        serve(sock, session, request, prepared)
     finally:
         plain.end_all()
         filling.give_back()
@@ -181,11 +196,16 @@ def _abandon(filling: plain.Filling) -> NoReturn:
     os._exit(1)
 
 
-def _environment(request: dict[str, Any], account: accounts.Account) -> list[list[str]]:
-    environment: list[list[str]] = request["env"]
-    if any(name == "HOME" for name, _ in environment):
-        return environment
-    return [*environment, ["HOME", account.home]]
+def environment(request: dict[str, Any], account: accounts.Account) -> list[list[str]]:
+    """The variables of the request, with the HOME of its user unless they have one."""
+    given: list[list[str]] = request["env"]
+    return given if any(name == "HOME" for name, _ in given) else [*given, ["HOME", account.home]]
+
+
+def _namespaces(*, own_network: bool) -> tuple[int, ...]:
+    """Descriptors of this process's namespaces, for those that join."""
+    names = [*(name for name, _ in NAMESPACES), "uts", *(["net"] if own_network else [])]
+    return tuple(os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in names)
 
 
 def _loopback_up() -> None:
@@ -205,27 +225,33 @@ def _oom_kills() -> int:
     return 0
 
 
-def _serve(sock: socket.socket, session: Session, request: dict[str, Any], prepared: _Prepared) -> None:
-    stdio, master = prepared.stdio, prepared.master
+def serve(sock: socket.socket, session: Session, request: dict[str, Any], prepared: Prepared) -> None:
+    """Starts the command, tells so, and follows it to its end, which it tells too; nothing of it is left then."""
+    stdio, master, tree = prepared.stdio, prepared.master, prepared.tree
     oom_before = _oom_kills()
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write)
     signal.signal(signal.SIGCHLD, _noticed)
     error_read, error_write = os.pipe2(os.O_CLOEXEC)
-    tree = "" if prepared.filling is None else prepared.filling.tree
     ours, theirs = socket.socketpair() if session.recorded or session.is_plain else (None, None)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the command is root too: it must not trace this process
+    # The helper ignores some signals: one that comes before the command has set that right must wait, not be lost.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     child = os.fork()
     if child == 0:
         namespace = session.emulation if request["emulated"] else -1
         rights = session.capabilities
         command.execute(request, prepared.account, stdio, error_write, rights, namespace, theirs, tree)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     os.close(error_write)
     for fd in set(stdio):
         os.close(fd)
     supervisor = _supervisor(ours, theirs, child, tree)
-    given = (*((master,) if master >= 0 else ()), *(each.fileno() for each in prepared.listeners))
-    _answer(sock, {"started": prepared.host_pid, "terminal": master >= 0}, given)
+    spaces = prepared.namespaces
+    given = (*((master,) if master >= 0 else ()), *(each.fileno() for each in prepared.listeners), *spaces)
+    _answer(sock, {"started": prepared.host_pid, "terminal": master >= 0, "namespaces": len(spaces)}, given)
+    for fd in spaces:
+        os.close(fd)
     if master >= 0:
         os.close(master)
     for listener in prepared.listeners:

@@ -92,22 +92,27 @@ class Helper:
         """
         request, throw_away = self._request(sandbox)
         harvest = self._copy(request, throw_away) if self.rung.copies and throw_away else None
-        sock = self._open("run")
-        process = Process(self, sock, throw_away, harvest)
         sockets = [mount["target"] for mount in request["mounts"] if mount["kind"] == "socket"]
-        try:
-            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                wire.send(sock, request, (null if stdin is None else stdin, stdout, stderr))
-            finally:
-                os.close(null)
-            process.start(sockets)
-        except BrokenPipeError:
-            process.start(sockets)  # raises what the helper said before it ended
-        except BaseException:
-            process.close()
-            raise
-        return process
+        process = Process(self, self._open("run"), throw_away, harvest)
+        process.tree = request["root"].get("tree", "")
+        return _started(process, request, sockets, (stdin, stdout, stderr))
+
+    def join(
+        self, process: Process, sandbox: Sandbox, *, stdin: int | None = None, stdout: int, stderr: int
+    ) -> Process:
+        """Starts one more command in the namespaces and the root of a running one that is `joinable`.
+
+        Root, mounts, network and names of `sandbox` do not count: they are the other's. The first one's end ends it;
+        what it leaves behind lives on in the sandbox, except on `single` and `chroot`. Raises as `run`.
+        """
+        request: dict[str, Any] = msgspec.to_builtins(
+            msgspec.structs.replace(sandbox, mounts=(), joinable=False), builtin_types=(bytes,)
+        )
+        request["tree"] = process.tree
+        joined = Process(self, self._open("join"), None, None)
+        started = _started(joined, request, (), (stdin, stdout, stderr), process.namespaces)
+        process.joined = [*(each for each in process.joined if each.is_running), started]
+        return started
 
     def call(self, job: str, args: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         """Runs a function of a preloaded module in a worker inside the namespaces; `fds` stay the caller's.
@@ -164,7 +169,7 @@ class Helper:
             exit_status=EXIT_HOST,
         )
 
-    def _open(self, kind: Literal["run", "job", "emulate"], **more: object) -> socket.socket:
+    def _open(self, kind: Literal["run", "join", "job", "emulate"], **more: object) -> socket.socket:
         """A socket to a new child of the helper, or to the helper itself for `emulate`."""
         ours, theirs = socket.socketpair()
         try:
@@ -234,6 +239,30 @@ class Helper:
         for path in self._session.abandoned():
             with contextlib.suppress(AerogelError):
                 self.call(f"{DISCARD}:discard", {"path": path})
+
+
+def _started(
+    process: Process,
+    request: dict[str, Any],
+    sockets: Sequence[str],
+    stdio: tuple[int | None, int, int],
+    more: Sequence[int] = (),
+) -> Process:
+    """Sends the request, and waits until its command is started."""
+    stdin, stdout, stderr = stdio
+    try:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            process.send(request, (null if stdin is None else stdin, stdout, stderr, *more))
+        finally:
+            os.close(null)
+        process.start(sockets)
+    except BrokenPipeError:
+        process.start(sockets)  # raises what the helper said before it ended
+    except BaseException:
+        process.close()
+        raise
+    return process
 
 
 def try_rungs(state_dir: str) -> tuple[Finding, ...]:

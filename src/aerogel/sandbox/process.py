@@ -45,7 +45,8 @@ class Process:
 
     `pid` is process 1 of the sandbox as the host numbers it. `tty` is the master of the terminal when one was asked
     for; it belongs to the process and is closed with it, as do `listeners`, the sockets of mounts of that kind by
-    target.
+    target, and `namespaces`, the descriptors by which others join; without namespaces `tree` is its root. `joined` are
+    those others.
     """
 
     def __init__(
@@ -54,12 +55,19 @@ class Process:
         self.pid = 0
         self.tty: int | None = None
         self.listeners: dict[str, socket.socket] = {}
+        self.namespaces: tuple[int, ...] = ()
+        self.tree = ""
+        self.joined: list[Process] = []
         self._helper = helper
         self._sock = sock
         self._throw_away = throw_away
         self._after = after
         self._exit: Exit | None = None
         self._lock = threading.RLock()  # a signal handler may come while this thread holds it
+
+    def send(self, request: dict[str, Any], fds: Sequence[int]) -> None:
+        """Says what is to be done, with the descriptors that belong to it."""
+        wire.send(self._sock, request, fds)
 
     def start(self, sockets: Sequence[str] = ()) -> None:
         """Waits until the command is started. Raises AerogelError when the sandbox could not be set up.
@@ -73,6 +81,9 @@ class Process:
             raise failure(message)
         self.pid = message["started"]
         self.tty = fds.pop(0) if message["terminal"] else None
+        if message["namespaces"]:
+            self.namespaces = tuple(fds[-message["namespaces"] :])
+            del fds[-message["namespaces"] :]
         self.listeners = {target: socket.socket(fileno=fd) for target, fd in zip(sockets, fds, strict=True)}
 
     def signal(self, number: int) -> None:
@@ -80,9 +91,16 @@ class Process:
         with self._lock, contextlib.suppress(OSError):
             wire.send(self._sock, {"signal": int(number)})
 
+    @property
+    def is_running(self) -> bool:
+        """False when its end was waited for."""
+        return self._sock.fileno() >= 0
+
     def kill(self) -> None:
         """Ends everything at once; `wait` still tells how."""
         self.signal(SIGKILL)
+        for other in self.joined:
+            other.kill()
 
     def stop(self, grace_s: float = 10.0, number: int = SIGTERM) -> Exit:
         """Signals, waits for the grace time, then kills."""
@@ -116,6 +134,8 @@ class Process:
                 self._helper.call(job, args)
         finally:
             self._end()
+            for other in self.joined:  # without namespaces nothing else ends them
+                other.kill()
         return self._exit
 
     def close(self) -> None:
@@ -162,6 +182,9 @@ class Process:
             self.tty = None
         for listener in self.listeners.values():
             listener.close()
+        for fd in self.namespaces:
+            os.close(fd)
+        self.namespaces = ()
         if self._throw_away is not None:
             path, self._throw_away = self._throw_away, None
             with contextlib.suppress(AerogelError):  # the next helper removes it with the session

@@ -118,6 +118,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     there unless `env` has it. `cwd` is made when it is missing and `create_cwd` is set. `hosts` are (name, address)
     pairs for /etc/hosts. `window` is (rows, columns) of the terminal. `insecure` gives all capabilities of the rung,
     no system call filter and no masked paths. `emulated` is for a command of another machine (`emulator` says when).
+    `joinable` keeps what `Helper.join` needs to start more commands beside this one.
     """
 
     argv: tuple[str, ...]
@@ -138,6 +139,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     shm_size_bytes: int = 64 << 20
     create_cwd: bool = False
     emulated: bool = False
+    joinable: bool = False
 
 
 class Exit(NamedTuple):

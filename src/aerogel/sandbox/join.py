@@ -1,0 +1,77 @@
+"""One more command beside a running one: in its namespaces and its root, with a terminal and rights of its own.
+
+    the helper's child      stays outside and waits
+      process of the joined namespaces   serves the request as process 1 serves the first command's
+        the command
+
+The child outside cannot be seen from the sandbox; the process inside is not dumpable, so the sandbox's root can end it
+but not read or steer it. What the command leaves behind lives on in the sandbox, but ends with it on the rungs `single`
+and `chroot`, where a process of its own has to watch it. Standard library only: part of the helper.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from aerogel.sandbox import accounts, init, inroot, mounts, syscalls
+
+__all__ = ["join"]
+
+
+def join(sock: socket.socket, session: init.Session, request: dict[str, Any], fds: list[int]) -> None:
+    """Serves a request with standard streams and the descriptors of `Process.namespaces`, in their order."""
+    stdio, spaces = fds[:3], fds[3:]
+    if session.is_plain:
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        _serve(sock, session, request, stdio, os.getpid())
+        return
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    syscalls.setns(spaces[0], syscalls.CLONE_NEWPID)
+    child = os.fork()
+    if child:
+        sock.close()
+        for fd in fds:
+            os.close(fd)
+        os.waitpid(child, 0)
+        return
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    host_pid = int(os.readlink("/proc/self"))
+    if session.recorded:  # what it leaves behind would have nobody who answers its calls
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    # from here on the image can be seen: nothing may be imported any more
+    sys.path[:] = []
+    sys.meta_path[:] = []
+    sys.path_hooks[:] = []
+    kinds = [kind for _, kind in init.NAMESPACES[1:]] + [syscalls.CLONE_NEWUTS, syscalls.CLONE_NEWNET]
+    for fd, kind in zip(spaces[1:], kinds, strict=False):
+        syscalls.setns(fd, kind)
+    for fd in spaces:
+        os.close(fd)
+    _serve(sock, session, request, stdio, host_pid)
+
+
+def _serve(
+    sock: socket.socket, session: init.Session, request: dict[str, Any], stdio: list[int], host_pid: int
+) -> None:
+    tree = request["tree"] if session.is_plain else ""
+    root = os.open(tree or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    passwd, group = (inroot.read_file(root, name) for name in ("/etc/passwd", "/etc/group"))
+    account = accounts.find_account(request["user"], passwd, group)
+    request["env"] = init.environment(request, account)
+    master = -1
+    if request["tty"]:
+        window = request["window"][0], request["window"][1]
+        if tree:
+            master, slave = os.openpty()
+            mounts.set_window(slave, window)
+        else:
+            master, slave = mounts.open_terminal(root, window)
+        for fd in stdio:
+            os.close(fd)
+        stdio = [slave, slave, slave]
+    os.close(root)
+    init.serve(sock, session, request, init.Prepared(account, tuple(stdio), master, host_pid, [], (), tree))
