@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from process import Aerogel
 
 from aerogel.oci.image import Image, create_index, load
 from aerogel.oci.platform import Platform
@@ -214,6 +215,25 @@ def test_docker_loads_and_saves(written: Written, other: Store, tmp_path: Path, 
     assert found.references == (NAME,)
     check(other, found.descriptor, written.image)
     assert load(found.descriptor, other.blobs).id == written.image.id
+
+
+@pytest.mark.parametrize("keys", ["", ",oci-mediatypes=false", ",compression=zstd", ",compression=uncompressed"])
+def test_docker_loads_what_a_build_writes(aerogel: Aerogel, tmp_path: Path, docker: dict[str, str], keys: str) -> None:
+    (tmp_path / "Dockerfile").write_text('FROM scratch\nCOPY Dockerfile /a/b\nLABEL k=v\nCMD ["/a/b"]\n')
+    name, archive = "loaded/app:1", tmp_path / "a.tar"
+    built = aerogel.json("build", "-t", name, "-o", f"type=docker,dest={archive}{keys}", str(tmp_path))
+    assert name in run("docker", "load", "-i", archive, env=docker)
+    told = json.loads(run("docker", "image", "inspect", name, env=docker))[0]
+    assert told["Id"] == built["image_id"]
+    assert (told["Config"]["Labels"], told["Config"]["Cmd"]) == ({"k": "v"}, ["/a/b"])
+    back, files = tmp_path / "back.tar", tmp_path / "files"
+    container = run("docker", "create", name, env=docker).strip()
+    run("docker", "export", "-o", back, container, env=docker)
+    files.mkdir()
+    run("tar", "-xf", back, "-C", files, "a")
+    assert (files / "a/b").read_text() == (tmp_path / "Dockerfile").read_text()
+    run("docker", "rm", container, env=docker)
+    run("docker", "rmi", name, env=docker)
 
 
 def test_an_index_is_read_by_skopeo(store: Store, tmp_path: Path) -> None:

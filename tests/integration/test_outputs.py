@@ -165,6 +165,17 @@ def test_standard_output(aerogel: Aerogel, context: Path, tmp_path: Path) -> Non
     )
 
 
+def test_unpacked_at_once(aerogel: Aerogel, context: Path) -> None:
+    def unpacked() -> set[str]:
+        return {path.name for path in aerogel.state.glob("cache/snapshots-*/*/*/")}
+
+    aerogel("build", "-q", "-t", "app:1", str(context))
+    assert unpacked() == set()
+    aerogel("build", "-q", "-t", "app:1", "-o", "type=image,unpack=true", str(context))
+    [layers] = [one["RootFS"]["Layers"] for one in aerogel.json("inspect", "app:1")["images"]]
+    assert unpacked() == {layer.replace(":", "-") for layer in layers}
+
+
 def test_squash_is_read_by_others(aerogel: Aerogel, context: Path, tmp_path: Path) -> None:
     layers = {}
     for word in ("--label=a=b", "--squash", "--squash=one", "--squash=two", "--squash=base"):

@@ -233,3 +233,23 @@ def test_a_missing_tag_is_told_with_the_nearest(aerogel: Aerogel, plain: Server,
     assert missing.returncode == 1
     assert "MANIFEST_UNKNOWN" in missing.stderr
     assert f"did you mean `{plain.host}/tags:stable`?" in missing.stderr
+
+
+def test_referrers_without_the_api(aerogel: Aerogel, plain: Server, context: Path, tmp_path: Path) -> None:
+    """Debian's registry has no list of referrers: they go under the tag that the specification has for that."""
+    name = f"{plain.host}/told:1"
+    built = aerogel.json("build", "--sbom", "--provenance", "-o", f"type=registry,name={name}", str(context))
+    digest = built["descriptor"]["digest"]
+    tag = f"{plain.host}/told:{digest.replace(':', '-')}"
+    listed = json.loads(skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{tag}"))
+    assert {one["artifactType"] for one in listed["manifests"]} == {"application/vnd.in-toto+json"}
+    other = Aerogel(tmp_path / "other")
+    found = other.json("pull", "--referrers", name)
+    assert found["digest"] == digest
+    assert {one["digest"] for one in found["referrers"]} == {one["digest"] for one in listed["manifests"]}
+    # From there they go on with the image.
+    other("tag", name, f"{plain.host}/again:1")
+    other("push", f"{plain.host}/again:1")
+    again = Aerogel(tmp_path / "third").json("pull", "--referrers", f"{plain.host}/again:1")
+    assert again["referrers"] == found["referrers"]
+    assert len(found["referrers"]) == 2

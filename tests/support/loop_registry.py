@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from aerogel.oci.types import OCI_INDEX
+
 LAYER = bytes(range(256)) * 2000
 """A blob of some size."""
 
@@ -59,6 +61,8 @@ class LoopRegistry:
         self.host = ""
         self.auth = ""
         self.referrers = False
+        self.listed: dict[str, list[dict[str, object]]] = {}
+        """What it says besides to refer to a manifest."""
         self.users = {"amy": "open-sesame"}
         self.public: set[str] = set()
         self.blobs: dict[str, dict[str, bytes]] = {}
@@ -170,6 +174,8 @@ class LoopRegistry:
         if found := re.fullmatch(r"/v2/(.+)/tags/list", request.path):
             tags = sorted(key for key in self.manifests.get(found[1], {}) if ":" not in key)
             return Answer(200, json.dumps({"name": found[1], "tags": tags}).encode())
+        if self.referrers and (found := re.fullmatch(r"/v2/(.+)/referrers/([^/]+)", request.path)):
+            return self._referrers(request, found[1], found[2])
         if found := re.fullmatch(r"/v2/(.+)/manifests/([^/]+)", request.path):
             return self._manifest(request, found[1], found[2])
         if found := re.fullmatch(r"/v2/(.+)/blobs/uploads/(.*)", request.path):
@@ -198,6 +204,20 @@ class LoopRegistry:
         kind, data = self.manifests[name][key]
         extra = {"Docker-Content-Digest": sha(data)} if self.digest_header else {}
         return Answer(200, data, {"Content-Type": kind, **extra})
+
+    def _referrers(self, request: Request, name: str, subject: str) -> Answer:
+        """One on each page."""
+        found = []
+        for key, (kind, data) in sorted(self.manifests.get(name, {}).items()):
+            manifest = json.loads(data)
+            if ":" in key and (manifest.get("subject") or {}).get("digest") == subject:
+                entry = {"mediaType": kind, "digest": key, "size": len(data), "artifactType": manifest["artifactType"]}
+                found.append({**entry, "annotations": manifest.get("annotations", {})})
+        found += self.listed.get(subject, [])
+        page = int(request.query.get("page", "0"))
+        body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found[page : page + 1]}
+        link = {"Link": f'<{request.path}?page={page + 1}>; rel="next"'} if page + 1 < len(found) else {}
+        return Answer(200, json.dumps(body).encode(), {"Content-Type": OCI_INDEX, **link})
 
     def _blob(self, request: Request, name: str, digest: str) -> Answer:
         data = self.blobs.get(name, {}).get(digest)

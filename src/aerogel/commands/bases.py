@@ -164,16 +164,17 @@ class Bases:
         store = self._world.store
         for path in store.images.paths(reference):
             self._world.witness.keep(path)
-        descriptor = store.images.resolve(reference)
+        wanted = Platform.parse(platform)
+        record = store.images.find(reference, wanted)
+        descriptor = None if record is None else record.descriptor
         if descriptor is None and reference.digest is not None:
             self._world.witness.doubt(name)
             from aerogel.commands.registries import stored_by_digest
 
-            descriptor = stored_by_digest(store, reference, Platform.parse(platform))
+            descriptor = stored_by_digest(store, reference, wanted)
         if descriptor is None:
             return None
         found = self._loaded(descriptor, name, platform)
-        wanted = Platform.parse(platform)
         if not any_platform and not wanted.matches(found.config.platform):
             self._tell(name, f"local store has it for {found.config.platform}, not for {wanted}")
             return None

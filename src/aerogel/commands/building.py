@@ -140,12 +140,12 @@ class Builder:
             platform=self.platform,
             places=places,
             links=links,
-            materials=lambda epoch_s: Materials(self.world.store, self.world.helper, self._times(epoch_s)),
+            materials=lambda *date: Materials(self.world.store, self.world.helper, self._times(*date)),
         )
 
-    def _times(self, epoch_s: int) -> Times:
+    def _times(self, epoch_s: int, is_given: bool) -> Times:
         if self.options.timestamps == "keep":
-            return Times(int(time.time()), keep=True, keep_volatile=True)
+            return Times(epoch_s if is_given else int(time.time()), keep=True, keep_volatile=True)
         return Times(epoch_s, keep_volatile=self.options.keep_volatile)
 
     def sharing(self, ready: Ready) -> tuple[object, ...]:
@@ -216,7 +216,7 @@ class Builder:
         return BuildResult(
             image_id=image.image_id,
             descriptor=image.descriptor,
-            references=tuple(reference.familiar() for reference in self.exporter.references),
+            references=tuple(reference.familiar() for reference in self.exporter.tags),
             platform=",".join(str(each.platform) for each in prepared),
             size=image.size,
             layers=image.layers,
@@ -276,7 +276,7 @@ def _testify(job: _Job, solver: Solver, result: BuildResult, image: Exported) ->
     if all(step.status in ("CACHED", "SKIPPED") for step in result.steps):
         options, world = job.builder.options, job.builder.world
         graph = job.prepared[0].graph
-        testify(options, world, job.ready.contexts, graph, solver, image, job.builder.exporter.references)
+        testify(options, world, job.ready.contexts, graph, solver, image, job.builder.exporter.tags)
 
 
 def _groups(jobs: Sequence[_Job]) -> Iterator[list[_Job]]:

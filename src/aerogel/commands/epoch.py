@@ -37,8 +37,9 @@ DEFAULT_EPOCH_S = COPIED_S
 
 def resolve_epoch(
     dockerfile: ast.Dockerfile, request: Request, setting: int | None, contexts: Contexts, remotes: Remotes
-) -> tuple[int, Mapping[str, str]]:
-    """The seconds since 1970, and the build arguments with the argument as a number, or empty when it stays unset.
+) -> tuple[int, bool, Mapping[str, str]]:
+    """The seconds since 1970, whether the argument says so, and the build arguments with it as a number, or empty when
+    it stays unset.
 
     Without the argument the date is that of the newest commit of the context's repository, or else a fixed one; steps
     are told neither, so they need not run again for a new commit.
@@ -53,7 +54,7 @@ def resolve_epoch(
     if text is None:
         text, span = _default(dockerfile, msgspec.structs.replace(request, build_args=given))
     if not text:
-        return _default_date(contexts), given
+        return _default_date(contexts), False, given
     if text.isascii() and text.isdecimal():
         if int(text) > _MAX_EPOCH_S:
             raise AerogelError(
@@ -63,10 +64,10 @@ def resolve_epoch(
                 exit_status=EXIT_USAGE,
                 hints=["give seconds, not milliseconds, since 1970"],
             )
-        return int(text), given
+        return int(text), True, given
     found = _time_s(text, span, dockerfile, request, contexts, remotes)
     given[ARG] = "" if found is None else str(found)
-    return _default_date(contexts) if found is None else found, given
+    return _default_date(contexts) if found is None else found, found is not None, given
 
 
 def _default_date(contexts: Contexts) -> int:

@@ -60,6 +60,21 @@ class Exporter:
         """Whether standard output is an archive, so nothing else may be written there."""
         return any(output.dest == "-" for output in self.outputs)
 
+    @property
+    def _stored(self) -> list[Output]:
+        """As what the local store lists the image: as nothing when only a push or only the cache is wanted."""
+        asked = [output for output in self.outputs if output.is_image]
+        if asked:
+            return [output for output in asked if output.store]
+        if self.outputs and all(output.type == "cacheonly" for output in self.outputs):
+            return []
+        return [Output(type="image")]
+
+    @property
+    def tags(self) -> list[Reference]:
+        """The names of `--tag` that the image has in the store afterwards."""
+        return self.references if self._stored else []
+
     def take(
         self,
         finished: Sequence[Finished],
@@ -76,11 +91,14 @@ class Exporter:
             images.squash(self._kept(finished, stage_layers))
         self._images, self._materials = images, materials
         kept = [output for output in self.outputs if output.is_image] or [Output(type="image")]
-        for output in kept:
+        for output in self._stored:
             names = [Reference.parse(name) for name in output.names] or self.references
             self._keep(images.form(output.variant), [] if output.by_digest else names)
-        if not any(not output.names for output in kept):
-            self._keep(images.form(kept[0].variant), self.references)
+        if self._stored and all(output.names for output in self._stored):
+            self._keep(images.form(self._stored[0].variant), self.references)
+        for output in kept:
+            for image in images.form(output.variant).images if output.unpack else ():
+                materials.directories(image.config.rootfs.diff_ids)
         for output in self.outputs:
             if output.type in ("oci", "docker"):
                 self._keep(images.form(output.variant), ())
@@ -148,12 +166,15 @@ class Exporter:
     def _names_to_push(self) -> list[tuple[Reference, Variant]]:
         """Where images go besides the local store."""
         found: list[tuple[Reference, Variant]] = []
+        self._insecure: set[str] = set()
         pushed = [output for output in self.outputs if output.push]
         if self._options.push:
             kept = [output for output in self.outputs if output.is_image and not output.push]
             pushed.append(Output(type="registry", variant=kept[0].variant if kept else Variant()))
         for output in pushed:
             names = [Reference.parse(name) for name in output.names] or self.references
+            if not names and output.anonymous:
+                names = [_untagged(Reference.parse(output.anonymous))]
             if not names:
                 raise AerogelError(
                     "there is no name to push the image to",
@@ -161,6 +182,7 @@ class Exporter:
                     hints=["name it with `-t HOST/NAME:TAG`"],
                     exit_status=EXIT_USAGE,
                 )
+            self._insecure.update(name.registry for name in names if output.is_insecure)
             found += [(_untagged(name) if output.by_digest else name, output.variant) for name in names]
         return list(dict.fromkeys(found))
 
@@ -172,7 +194,7 @@ class Exporter:
         from aerogel.commands.pushing import push_image
         from aerogel.commands.registries import open_registries
 
-        with closing(open_registries(self._world)) as registries:
+        with closing(open_registries(self._world, self._insecure)) as registries:
             for name, variant in self._pushed:
                 descriptor = images.form(variant).descriptor
                 push_image(self._world, registries, descriptor, name, number=self._world.take_numbers())

@@ -84,7 +84,7 @@ class Ready:
         platform: Platform,
         places: Places,
         links: Mapping[str, Ready],
-        materials: Callable[[int], Materials],
+        materials: Callable[[int, bool], Materials],
     ) -> None:
         self._world = world
         self._dockerfile = dockerfile
@@ -106,9 +106,9 @@ class Ready:
             places=names,
         )
         setting = world.settings.source_date_epoch
-        self.epoch_s, arguments = resolve_epoch(dockerfile, request, setting, contexts, remotes)
+        self.epoch_s, is_given, arguments = resolve_epoch(dockerfile, request, setting, contexts, remotes)
         self.request = msgspec.structs.replace(request, build_args=arguments)
-        self.materials = materials(self.epoch_s)
+        self.materials = materials(self.epoch_s, is_given)
         stages = tuple(stage.name for stage in dockerfile.stages if stage.name)
         self.bases = Bases(world, self.materials, contexts.images, pull=options.pull, stages=stages)
         self._prepared: dict[Platform, Prepared] = {}

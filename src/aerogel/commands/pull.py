@@ -7,19 +7,21 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from aerogel.commands.registries import open_registries, pull_image
+from aerogel.commands.registries import open_registries, pull_image, pull_referrers
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.flag import Flag
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
+from aerogel.oci.types import Descriptor
 
-__all__ = ["EXAMPLES", "Pull", "PullResult", "run"]
+__all__ = ["EXAMPLES", "Pull", "PullResult", "Referrer", "run"]
 
 EXAMPLES = (
     ("the image of this machine's platform", "aerogel pull alpine:3.20"),
     ("of another platform", "aerogel pull --platform linux/arm64 alpine"),
+    ("with its SBOM, provenance and signatures", "aerogel pull --referrers registry.example/team/app"),
 )
 
 
@@ -31,10 +33,19 @@ class Pull(Struct, frozen=True, kw_only=True):
         str | None, Flag("Platform to take from a multi-platform image", metavar="OS/ARCH", setting="platform")
     ] = None
     quiet: Annotated[bool, Flag("Show no progress", short="q")] = False
+    referrers: Annotated[bool, Flag("Also bring what refers to the image: SBOM, provenance, signatures")] = False
     insecure_registry: Annotated[
         str | None,
         Flag("Registries that may be spoken to without TLS", metavar="HOST[:PORT],...", setting="insecure_registry"),
     ] = None
+
+
+class Referrer(Struct, frozen=True, kw_only=True):
+    """An artifact that refers to the image."""
+
+    digest: str
+    artifact_type: str
+    annotations: dict[str, str]
 
 
 class PullResult(Result, frozen=True, kw_only=True):
@@ -44,7 +55,9 @@ class PullResult(Result, frozen=True, kw_only=True):
     image_id: str
     platform: str
     transferred: int
-    """Bytes that came from the registry."""
+    """Bytes of the image that came from the registry."""
+    referrers: tuple[Referrer, ...] = ()
+    """With `--referrers`."""
 
     def text(self) -> str:
         return self.reference
@@ -59,7 +72,10 @@ def run(options: Pull, world: World) -> PullResult:
         error.exit_status = EXIT_USAGE
         raise
     with closing(open_registries(world)) as registries:
-        pulled = pull_image(world, registries, reference, platform)
+        pulled = pull_image(world, registries, reference, platform, number=world.take_numbers())
+        found: tuple[Descriptor, ...] = ()
+        if options.referrers:
+            found = pull_referrers(world, registries, pulled, number=world.take_numbers())
     world.store.sync()
     return PullResult(
         reference=str(reference),
@@ -67,4 +83,8 @@ def run(options: Pull, world: World) -> PullResult:
         image_id=pulled.image.id,
         platform=str(pulled.image.config.platform.normal()),
         transferred=pulled.size,
+        referrers=tuple(
+            Referrer(digest=one.digest, artifact_type=one.artifact_type, annotations=dict(one.annotations))
+            for one in found
+        ),
     )

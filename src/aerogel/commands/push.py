@@ -64,7 +64,8 @@ def run(options: Push, world: World) -> PushResult:
         )
     if options.all_tags:
         records = world.store.images.list()
-        wanted = [(one, record) for record in records for one in record.references if one.name == reference.name]
+        names = {one for record in records for one in record.references if one.name == reference.name}
+        wanted = [(one, find_image(world.store, one.familiar())) for one in sorted(names)]
         if not wanted:
             find_image(world.store, options.name)
     else:

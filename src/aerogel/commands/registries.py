@@ -18,14 +18,16 @@ import msgspec
 
 from aerogel.commands.remotes import http_client
 from aerogel.commands.world import World
-from aerogel.errors import EXIT_INTERRUPTED, AerogelError
+from aerogel.errors import EXIT_INTERRUPTED, EXIT_NETWORK, AerogelError
 from aerogel.events import Progress, Sink, step
-from aerogel.oci.image import Image, Layer, load
+from aerogel.oci.digest import Digest
+from aerogel.oci.image import Image, Layer, MemoryBlobs, document, load, walk
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
-from aerogel.oci.types import Descriptor
-from aerogel.registry.client import Registries, Repository
+from aerogel.oci.types import Descriptor, Index, Manifest, decode
+from aerogel.registry.client import Registries, Repository, RepositoryBlobs
 from aerogel.registry.credentials import Credentials
+from aerogel.registry.referrers import list_referrers
 from aerogel.store.images import describe
 from aerogel.store.load import record_layer
 from aerogel.store.store import Store
@@ -38,6 +40,7 @@ __all__ = [
     "in_parallel",
     "open_registries",
     "pull_image",
+    "pull_referrers",
     "stored_by_digest",
 ]
 
@@ -45,9 +48,12 @@ PARALLEL = 4
 """Blobs that move at the same time."""
 
 
-def open_registries(world: World) -> Registries:
-    """The client with the settings' proxies, certificates, credentials and insecure registries; the caller closes."""
-    insecure = {name.strip() for name in world.settings.insecure_registry.split(",")} - {""}
+def open_registries(world: World, insecure: Iterable[str] = ()) -> Registries:
+    """The client with the settings' proxies, certificates, credentials and insecure registries; the caller closes.
+
+    `insecure` are more registries that may be spoken to without TLS.
+    """
+    insecure = {*insecure, *(name.strip() for name in world.settings.insecure_registry.split(","))} - {""}
     return Registries(
         http_client(world), credentials(world), insecure=insecure, on_secret=world.redactor.add, clock=_clock
     )
@@ -139,12 +145,49 @@ def pull_image(
         image = msgspec.structs.replace(remote, blobs=store.blobs)
         meta = describe(image.descriptor, store.blobs)
         if reference.digest is None:
-            store.images.tag(reference, image.descriptor, meta)
+            store.images.tag(reference, image.descriptor, meta, beside=_listed(served, source))
         else:
             store.images.add(image.descriptor, meta)
         if not wanted:
             running.note = "all layers are here"
     return Pulled(reference=reference, image=image, served=served, size=size)
+
+
+def pull_referrers(world: World, registries: Registries, pulled: Pulled, *, number: int = 1) -> tuple[Descriptor, ...]:
+    """Brings what the registry lists as referring to an image that is in the store now; they belong to it then.
+
+    Those of an index stay where they are. Raises `registry.*` (`registry.bad-referrer`), `net.*`, `oci.*`, `store.*`.
+    """
+    store, subject = world.store, pulled.image.digest
+    repository = registries.repository(pulled.reference)
+    with step(world.sink, number, f"pull what refers to {pulled.reference.familiar()}") as running:
+        found = list_referrers(repository, subject)
+        for artifact in found:
+            name = Reference(repository.endpoint.registry, repository.name, None, artifact.digest)
+            data = repository.document(name).data
+            told = decode(data, Manifest, what=f"artifact `{artifact.digest}`").subject
+            if told is None or told.digest != subject:
+                raise AerogelError(
+                    f"the registry lists `{artifact.digest}` for `{subject}`, which it does not refer to",
+                    code="registry.bad-referrer",
+                    exit_status=EXIT_NETWORK,
+                    hints=["pull the image without `--referrers`, and tell who runs the registry"],
+                )
+            blobs = MemoryBlobs()
+            blobs.put(data)
+            parts = [part for part in walk(artifact, blobs)[:-1] if _is_wanted(part, store)]
+            meter = Meter(world.sink, number, repository.name, sum(part.size for part in parts))
+            in_parallel((partial(_fetch, part, repository, store, meter) for part in parts), meter)
+            store.blobs.put(data)
+            store.referrers.add(subject, artifact)
+        running.note = f"{len(found)} artifacts" if len(found) != 1 else "1 artifact"
+    return found
+
+
+def _listed(served: Descriptor, source: RepositoryBlobs) -> frozenset[Digest]:
+    """The images of the index that a name means; none when it means one image."""
+    found, _ = document(served, source)
+    return frozenset(each.digest for each in found.manifests) if isinstance(found, Index) else frozenset()
 
 
 def in_parallel(jobs: Iterable[Callable[[], object]], meter: Meter) -> None:
@@ -171,15 +214,19 @@ def _take(place: int, layer: Layer, repository: Repository, store: Store, meter:
     """One layer, the `place`th of the image: its blob, and then its index, while other blobs come."""
     blob = layer.descriptor
     if _is_wanted(blob, store):
-        with store.once(f"blob-{blob.digest}"):
-            if not _is_wanted(blob, store):
-                meter.add(blob.size)  # another process has brought it meanwhile
-            else:
-                with store.blobs.write() as writer:
-                    with os.fdopen(os.dup(writer.fd), "r+b", buffering=0) as file:
-                        repository.fetch(blob.digest, blob.size, cast("BinaryIO", file), on_bytes=meter.add)
-                    writer.commit(blob.digest, blob.size)
+        _fetch(blob, repository, store, meter)
     record_layer(layer, place, store)
+
+
+def _fetch(blob: Descriptor, repository: Repository, store: Store, meter: Meter) -> None:
+    with store.once(f"blob-{blob.digest}"):
+        if not _is_wanted(blob, store):
+            meter.add(blob.size)  # another process has brought it meanwhile
+            return
+        with store.blobs.write() as writer:
+            with os.fdopen(os.dup(writer.fd), "r+b", buffering=0) as file:
+                repository.fetch(blob.digest, blob.size, cast("BinaryIO", file), on_bytes=meter.add)
+            writer.commit(blob.digest, blob.size)
 
 
 def _check_platform(image: Image, reference: Reference, platform: Platform) -> None:

@@ -58,11 +58,16 @@ def _remove(
         (one.references for one in store.list() if one.descriptor.digest == record.descriptor.digest), record.references
     )
     if asked:
+        digests = store.digests(asked[0])
         store.untag(asked[0])
         untagged.append(asked[0].familiar())
-        if len(names) > 1:
-            return
-    elif len(names) > 1 and not options.force:
+        left = {one.descriptor.digest: one for one in store.list()}
+        for each in (left.get(digest) for digest in digests):
+            if each is not None and not each.references:
+                store.remove(each.descriptor.digest)
+                deleted.append(each.id)
+        return
+    if len(names) > 1 and not options.force:
         raise AerogelError(
             f"image `{name}` has {len(names)} names: {', '.join(f'`{one.familiar()}`' for one in names)}",
             code="rmi.several-names",

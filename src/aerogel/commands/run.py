@@ -33,6 +33,7 @@ from aerogel.sandbox.spec import DEFAULT_HOSTNAME, Network
 
 if TYPE_CHECKING:
     from aerogel.solve.materials import Materials
+    from aerogel.store.images import ImageRecord
 
 __all__ = ["ABSENT", "EXAMPLES", "Run", "RunResult", "run"]
 
@@ -136,8 +137,10 @@ def _image(name: str, world: World, materials: Materials, pull: str) -> tuple[tu
     from aerogel.oci.platform import Platform
 
     platform = Platform.parse(world.settings.platform or str(Platform.host()))
-    record = find_image(world.store, name) if pull == "never" else world.store.images.find(name)
-    if record is not None and (pull != "always" or not record.references):
+    record = world.store.images.find(name, platform)
+    if record is None and pull == "never":
+        record = find_image(world.store, name)
+    if record is not None and (pull == "never" or not record.references or (pull != "always" and _fits(record, world))):
         image = load(record.descriptor, world.store.blobs, platform)
         for layer in image.layers():
             materials.adopt(layer.diff_id, layer.descriptor)
@@ -160,6 +163,14 @@ def _image(name: str, world: World, materials: Materials, pull: str) -> tuple[tu
             error.hints = (f"did you mean `{guess}`?", *others) if guess else error.hints
         raise
     return tuple(Digest(one) for one in found.diff_ids), found.config.config, str(found.config.platform.normal())
+
+
+def _fits(record: ImageRecord, world: World) -> bool:
+    """Whether it is for the platform that was asked for; when none was, any will do."""
+    from aerogel.oci.platform import Platform
+
+    asked = world.settings.platform
+    return not asked or any(Platform.parse(asked).matches(Platform.parse(each)) for each in record.meta.platforms)
 
 
 def _container_options(options: Run, world: World) -> ContainerOptions:

@@ -19,19 +19,30 @@ __all__ = ["TYPES", "Output", "Variant", "parse_output"]
 
 TYPES = ("image", "registry", "oci", "docker", "tar", "local", "cacheonly")
 
-_IMAGE_KEYS = frozenset(
-    {"name", "push", "push-by-digest", "compression", "compression-level", "force-compression", "oci-mediatypes"}
-    | {"rewrite-timestamp", "oci-artifact", "store", "unpack"}
+_FORM_KEYS = frozenset(
+    {"name", "compression", "compression-level", "force-compression", "oci-mediatypes", "rewrite-timestamp"}
+    | {"oci-artifact"}
+)
+_STORED_KEYS = frozenset(
+    {"push", "push-by-digest", "registry.insecure", "store", "unpack", "name-canonical", "dangling-name-prefix"}
 )
 _KEYS: Mapping[str, frozenset[str]] = {
-    "image": _IMAGE_KEYS,
-    "registry": _IMAGE_KEYS - {"push"},
-    "oci": _IMAGE_KEYS - {"push", "push-by-digest", "store", "unpack"} | {"dest", "tar"},
-    "docker": _IMAGE_KEYS - {"push", "push-by-digest", "store", "unpack"} | {"dest", "tar"},
+    "image": _FORM_KEYS | _STORED_KEYS,
+    "registry": _FORM_KEYS | _STORED_KEYS - {"push"},
+    "oci": _FORM_KEYS | {"dest", "tar"},
+    "docker": _FORM_KEYS | {"dest", "tar"},
     "tar": frozenset({"dest", "platform-split", "rewrite-timestamp"}),
     "local": frozenset({"dest", "platform-split", "rewrite-timestamp"}),
     "cacheonly": frozenset(),
 }
+_ABSENT: Mapping[str, tuple[str, str]] = {
+    "mode": ("nothing in the folder is ever removed", "empty the folder before the build"),
+    "attestation-prefix": ("SBOM and provenance belong to images", "write the image with `type=oci,dest=FILE`"),
+    "context": ("there is no daemon to load it into", "name a file with `dest=FILE` and give it to `docker load`"),
+    "prefer-nondist-layers": ("every layer is one that may be pushed", "leave it out"),
+    "buildinfo": ("it is gone since BuildKit 0.12", "`--provenance` tells what the image was made from"),
+}
+"""Keys of BuildKit that are not there: why, and what to do instead."""
 _ANNOTATION = "annotation"
 
 
@@ -52,7 +63,8 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
 class Output(msgspec.Struct, frozen=True, kw_only=True):
     """One `-o`. `dest` is a file or folder, `-` for standard output, empty for the local store.
 
-    `push` sends the image to the registry of `names`, or of the build's names without them; `by_digest` without tag.
+    `push` sends the image to the registry of `names`, or of the build's names without them, or to the repository
+    `anonymous`; `by_digest` without tag. `is_insecure`: the registry may be spoken to without TLS.
     """
 
     type: str
@@ -60,6 +72,12 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
     push: bool = False
     by_digest: bool = False
+    anonymous: str = ""
+    is_insecure: bool = False
+    store: bool = True
+    """The local store lists the image."""
+    unpack: bool = False
+    """The layers become directories at once, not when the first command runs on them."""
     tar: bool = True
     split: bool = True
     """Of several platforms each gets a folder of its own."""
@@ -67,7 +85,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_image(self) -> bool:
-        """Whether it is an image that the store keeps under its names."""
+        """Whether it is an image for the store or for registries."""
         return self.type in ("image", "registry")
 
     @property
@@ -119,6 +137,9 @@ def _check_keys(kind: str, fields: Iterable[str]) -> None:
     known = sorted(_KEYS[kind])
     for key in fields:
         if key not in known:
+            if key in _ABSENT:
+                why, instead = _ABSENT[key]
+                raise _bad(f"output `{kind}` has no key `{key}`: {why}", instead)
             guess = nearest(key, known)
             listed = ", ".join(f"`{one}`" for one in ("type", *known))
             raise _bad(
@@ -138,6 +159,12 @@ def _made(kind: str, fields: Mapping[str, str], annotations: tuple[Annotation, .
         raise _bad("output `oci` as a folder needs its name", "write `type=oci,tar=false,dest=FOLDER`")
     if kind in ("oci", "tar") and not dest:
         dest = "-"
+    if not _switch(fields, "oci-artifact", default=True):
+        raise _bad(
+            "`oci-artifact=false`: SBOM and provenance are always artifacts that refer to the image",
+            "leave it out: an index entry for them would make an index of each image",
+        )
+    _switch(fields, "name-canonical")  # the store and registries find every image by `NAME@DIGEST` anyway
     names = tuple(name.strip() for name in fields.get("name", "").split(",") if name.strip())
     return Output(
         type=kind,
@@ -145,6 +172,10 @@ def _made(kind: str, fields: Mapping[str, str], annotations: tuple[Annotation, .
         names=names,
         push=kind == "registry" or _switch(fields, "push") or _switch(fields, "push-by-digest"),
         by_digest=_switch(fields, "push-by-digest"),
+        anonymous=fields.get("dangling-name-prefix", ""),
+        is_insecure=_switch(fields, "registry.insecure"),
+        store=_switch(fields, "store", default=True),
+        unpack=_switch(fields, "unpack"),
         tar=tar,
         split=_switch(fields, "platform-split", default=True),
         variant=Variant(

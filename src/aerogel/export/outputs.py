@@ -16,6 +16,7 @@ from aerogel.events import Message, Sink
 from aerogel.export.image import Images
 from aerogel.export.output import Output
 from aerogel.export.tree import Layers, write_folder, write_tar
+from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
 from aerogel.solve.materials import Materials
 from aerogel.store.disk import disk_errors
@@ -175,6 +176,9 @@ def _writer(
 def _docker_roots(output: Output, images: Images, references: Sequence[Reference], sink: Sink) -> list[Root]:
     """Docker's archive has room for one platform and for nothing about an image."""
     [root] = _roots(output, images, references)
+    if len(images.finished) > 1:
+        here = Platform.host()
+        sink.emit(Message(f"{output.dest}: docker's archives have room for one platform, and get `{here}`"))
     if root.referrers:
         sink.emit(Message(f"{output.dest}: docker's archives have no room for SBOM and provenance"))
     return [Root(root.descriptor, root.references, annotations=root.annotations)]
@@ -190,7 +194,8 @@ def _parts(output: Output, images: Images, materials: Materials) -> list[Layers]
             if record is None or not record.blobs:
                 materials.blob(each.layers, number, images.codec)
         prefix = str(each.platform).replace("/", "_").encode() if several else b""
-        found.append(Layers(materials.tree(each.layers), each.layers, materials.open_tar, prefix))
+        name = str(each.platform)
+        found.append(Layers(materials.tree(each.layers), each.layers, materials.open_tar, prefix, name))
     return found
 
 

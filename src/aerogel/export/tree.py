@@ -26,12 +26,16 @@ __all__ = ["Layers", "write_folder", "write_tar"]
 
 
 class Layers(NamedTuple):
-    """An image's files: the merged tree, the layers by number, how to read one. `prefix` is a folder to be put in."""
+    """An image's files: the merged tree, the layers by number, how to read one.
+
+    `prefix` is a folder to be put in; `name` says in errors which image it is.
+    """
 
     tree: LayerTree
     layers: Sequence[Digest]
     open_tar: OpenTar
     prefix: bytes = b""
+    name: str = ""
 
 
 def write_tar(
@@ -39,11 +43,12 @@ def write_tar(
 ) -> None:
     """Writes one tar of everything; with several parts, each below its prefix. `epoch_s`: the latest time of a file.
 
-    Raises `store.*`, `tar.*`.
+    Parts without prefix are merged. Raises `build.platforms-differ`, `store.*`, `tar.*`.
     """
     entries: list[tuple[Entry, Origin | None]] = []
     layers: list[Digest] = []
     opens: dict[Digest, OpenTar] = {}
+    merged = _Merged() if len(parts) > 1 and not all(part.prefix for part in parts) else None
     for part in parts:
         if part.prefix:
             entries.append((directory(part.prefix, mtime=epoch_s or 0), None))
@@ -51,10 +56,36 @@ def write_tar(
         layers += part.layers
         opens.update((layer, part.open_tar) for layer in part.layers)
         for entry, origin in linked(part.tree, _below_root(part.tree)):
+            if merged is not None and not merged.is_new(entry, origin, part):
+                continue
             if origin is not None:
                 origin = origin._replace(layer=base + origin.layer)  # noqa: PLW2901 - its place among all parts
             entries.append((_moved(entry, part.prefix, epoch_s), origin))
+    if merged is not None:
+        entries.sort(key=lambda each: each[0].path.split(b"/"))
     write_entries(write, entries, layers, lambda layer: opens[layer](layer), store)
+
+
+class _Merged:
+    """The files of several images in one place: what two have alike is taken once, what differs is refused."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[Entry, object, str]] = {}
+
+    def is_new(self, entry: Entry, origin: Origin | None, part: Layers) -> bool:
+        """Raises `build.platforms-differ`."""
+        content = None if origin is None else (part.layers[origin.layer], origin.offset)
+        known, other, name = self._known.setdefault(entry.path, (entry, content, part.name))
+        if name == part.name:
+            return True
+        if (known, other) != (entry, content) and not known.kind == entry.kind == DIR:
+            raise AerogelError(
+                f"`/{entry.path.decode('utf-8', 'backslashreplace')}` of `{part.name}` is not the one of `{name}`, "
+                "and both have the same place",
+                code="build.platforms-differ",
+                hints=["leave `platform-split=false` out: each platform gets a folder"],
+            )
+        return False
 
 
 def _below_root(tree: LayerTree) -> Iterator[Entry]:

@@ -3,7 +3,8 @@
 ::
 
     <data>/images-v1/
-        refs/<40 hex>.json      {"name": canonical reference, "digest": ...}; the hex is of the name's sha256
+        refs/<40 hex>.json      {"name": canonical reference, "digest": ...}; the hex is of the name's sha256;
+                                "others": digests of the same name for more platforms, pulled one by one
         by-digest/<hex>.json    {"descriptor": ..., "created": ..., "size": ...}: one image, tagged or not
 
 One file for each reference, so that concurrent tags of different names never meet and of one name the last wins.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ import msgspec
 from aerogel.errors import AerogelError
 from aerogel.oci.digest import Digest, is_digest
 from aerogel.oci.image import images, walk
+from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import Descriptor, from_dict, to_dict
 from aerogel.store.blobs import Blobs
@@ -84,15 +86,30 @@ class Images:
         self._blobs.sync()
         self._scratch.write_file(path, data)
 
-    def tag(self, reference: Reference, descriptor: Descriptor, meta: ImageMeta) -> None:
-        """Lets a name mean this image; before it may have meant another one. Raises as `add`, and `store.name` for a
+    def tag(
+        self, reference: Reference, descriptor: Descriptor, meta: ImageMeta, beside: Container[Digest] = ()
+    ) -> None:
+        """Lets a name mean this image; before it may have meant another one, which loses it unless it is in `beside`.
+
+        Those are the images of one index: each platform that was pulled stays. Raises as `add`, and `store.name` for a
         reference without tag.
         """
         if reference.tag is None:
             raise AerogelError(f"`{reference.familiar()}` has no tag to give", code="store.name")
         self.add(descriptor, meta)
         name = f"{reference.name}:{reference.tag}"
-        data = json.dumps({"digest": descriptor.digest, "name": name}, sort_keys=True, separators=(",", ":")).encode()
+        others = [digest for digest in self.digests(reference) if digest in beside and digest != descriptor.digest]
+        self._write_ref(name, [descriptor.digest, *others])
+
+    def digests(self, reference: Reference) -> tuple[Digest, ...]:
+        """What a name with a tag means, for one platform after the other; the last that was tagged is first."""
+        name = f"{reference.name}:{reference.tag}"
+        record = _parse(read_file(self._ref_path(name)))
+        return _digests(record) if record is not None and record.get("name") == name else ()
+
+    def _write_ref(self, name: str, digests: Sequence[Digest]) -> None:
+        record = {"digest": digests[0], "name": name, **({"others": digests[1:]} if digests[1:] else {})}
+        data = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
         path = self._ref_path(name)
         if read_file(path) != data:
             self._scratch.write_file(path, data)
@@ -102,12 +119,22 @@ class Images:
         return unlink(self._ref_path(f"{reference.name}:{reference.tag}"))
 
     def remove(self, digest: Digest) -> tuple[Reference, ...]:
-        """Forgets an image and all its names, which are returned; `store.gc` removes the blobs."""
-        names = tuple(reference for reference, found in self._all_refs() if found == digest)
-        for reference in names:
-            self.untag(reference)
+        """Forgets an image and all its names; `store.gc` removes the blobs.
+
+        Returns the names that mean nothing any more; one that means images of other platforms too keeps those.
+        """
+        names = []
+        for reference, found in self._all_refs():
+            if digest not in found:
+                continue
+            left = [each for each in found if each != digest]
+            if left:
+                self._write_ref(f"{reference.name}:{reference.tag}", left)
+            else:
+                self.untag(reference)
+                names.append(reference)
         unlink(self._image_path(digest))
-        return names
+        return tuple(names)
 
     def resolve(self, name: Reference | str) -> Descriptor | None:
         """The image of a reference, a digest, an image id or the beginning of one (3 hex digits or more).
@@ -117,29 +144,33 @@ class Images:
         record = self.find(name)
         return record.descriptor if record else None
 
-    def find(self, name: Reference | str) -> ImageRecord | None:
-        """The same with what lists show; `references` holds the one that was asked for, if any."""
+    def find(self, name: Reference | str, platform: Platform | None = None) -> ImageRecord | None:
+        """The same with what lists show; `references` holds the one that was asked for, if any.
+
+        Of the images that a name means for several platforms the one for `platform`, else the last that was tagged.
+        """
         if isinstance(name, Reference):
-            return self._by_reference(name)
+            return self._by_reference(name, platform)
         if is_digest(name):
             return self._by_id(name)
         bare = name.removeprefix("sha256:")
         looks_like_id = len(bare) >= 3 and _HEX.issuperset(bare)
         if bare == name and not (looks_like_id and len(bare) == 64):
-            found = self._by_reference(Reference.parse(name))
+            found = self._by_reference(Reference.parse(name), platform)
             if found is not None:
                 return found
         return self._by_id(bare) if looks_like_id else None
 
-    def _by_reference(self, reference: Reference) -> ImageRecord | None:
+    def _by_reference(self, reference: Reference, platform: Platform | None) -> ImageRecord | None:
         if reference.digest is not None:
             return self._load(reference.digest, (reference,))
-        name = f"{reference.name}:{reference.tag}"
-        data = read_file(self._ref_path(name))
-        record = _parse(data)
-        if record is None or record.get("name") != name:
-            return None
-        return self._load(Digest(record["digest"]), (reference,))
+        found = [self._load(digest, (reference,)) for digest in self.digests(reference)]
+        records = [record for record in found if record is not None]
+        if platform is not None:
+            for record in records:
+                if any(platform.matches(Platform.parse(each)) for each in record.meta.platforms):
+                    return record
+        return records[0] if records else None
 
     def _by_id(self, text: str) -> ImageRecord | None:
         encoded = text.rpartition(":")[2]
@@ -163,8 +194,9 @@ class Images:
     def list(self) -> list[ImageRecord]:
         """Every image with its names, newest first, then by name; untagged ones too."""
         names: dict[Digest, list[Reference]] = {}
-        for reference, digest in self._all_refs():
-            names.setdefault(digest, []).append(reference)
+        for reference, digests in self._all_refs():
+            for digest in digests:
+                names.setdefault(digest, []).append(reference)
         records = [
             msgspec.structs.replace(record, references=tuple(sorted(names.get(record.descriptor.digest, ()))))
             for record in self._all_images()
@@ -192,20 +224,18 @@ class Images:
             if record is not None:
                 yield record
 
-    def _all_refs(self) -> Iterator[tuple[Reference, Digest]]:
+    def _all_refs(self) -> Iterator[tuple[Reference, tuple[Digest, ...]]]:
         for file in _names(self._refs):
             record = _parse(read_file(f"{self._refs}/{file}"))
-            if record is not None and isinstance(record.get("name"), str) and is_digest(record.get("digest", "")):
-                yield Reference.parse(record["name"]), Digest(record["digest"])
+            digests = () if record is None else _digests(record)
+            if record is not None and isinstance(record.get("name"), str) and digests:
+                yield Reference.parse(record["name"]), digests
 
     def paths(self, reference: Reference) -> tuple[str, ...]:
         """The files of the store that say what a name means here, whether they are there or not."""
         found = [] if reference.digest is not None else [self._ref_path(f"{reference.name}:{reference.tag}")]
-        digest = reference.digest
-        if digest is None:
-            record = _parse(read_file(found[0]))
-            digest = Digest(record["digest"]) if record is not None and is_digest(record.get("digest", "")) else None
-        return (*found, *(self.paths_of(digest) if digest is not None else ()))
+        digests = self.digests(reference) if reference.digest is None else (reference.digest,)
+        return (*found, *(path for digest in digests for path in self.paths_of(digest)))
 
     def paths_of(self, digest: Digest) -> tuple[str, ...]:
         """The files of the store that make an image known by its digest."""
@@ -217,6 +247,13 @@ class Images:
 
     def _image_path(self, digest: Digest) -> str:
         return f"{self._images}/{digest.partition(':')[2]}.json"
+
+
+def _digests(record: dict[str, Any]) -> tuple[Digest, ...]:
+    """Those of a file of `refs`; what is none is left out."""
+    others = record.get("others")
+    listed = [record.get("digest"), *(others if isinstance(others, list) else ())]
+    return tuple(Digest(each) for each in listed if isinstance(each, str) and is_digest(each))
 
 
 def describe(descriptor: Descriptor, blobs: Blobs) -> ImageMeta:

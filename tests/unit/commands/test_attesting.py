@@ -190,6 +190,56 @@ def test_registries_get_them(run: Run, store: Store, tmp_path: Path, has_api: bo
         assert server.count("PUT") == puts
 
 
+@pytest.mark.parametrize("has_api", [False, True])
+def test_they_are_pulled_when_asked_for(
+    run: Run, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_api: bool
+) -> None:
+    with serve_registry() as server:
+        server.referrers = has_api
+        name = f"{server.host}/team/app:1"
+        run("build", "-t", name, "--sbom", "--provenance", "--push", "context")
+        told = statements(store, name)
+        monkeypatch.setenv("AEROGEL_ROOT", str(tmp_path / "other"))
+        run("pull", name)
+        with Store.open(tmp_path / "other/data", tmp_path / "other/cache") as other:
+            assert statements(other, name) == {}
+        found = json.loads(run("pull", "--referrers", "--json", name))
+        assert found["transferred"] == 0
+        kinds = {one["annotations"]["in-toto.io/predicate-type"] for one in found["referrers"]}
+        assert kinds == set(told) == {SPDX, SLSA}
+        with Store.open(tmp_path / "other/data", tmp_path / "other/cache") as other:
+            assert statements(other, name) == told
+        # They go with the image, and a list without any is no fault.
+        run("tag", name, copied := f"{server.host}/team/copy:1")
+        run("push", copied)
+        tag = fallback_tag(Digest(found["digest"]))
+        assert {key for key in server.manifests["team/copy"] if key.startswith("sha256-")} == (
+            set() if has_api else {tag}
+        )
+        plain = f"{server.host}/team/plain:1"
+        run("build", "-t", plain, "--push", "--label=a=b", "context")
+        assert json.loads(run("pull", "--referrers", "--json", plain))["referrers"] == []
+
+
+def test_a_registry_that_lists_what_does_not_refer(run: Run, store: Store) -> None:
+    with serve_registry() as server:
+        server.referrers = True
+        name, other = f"{server.host}/app:1", f"{server.host}/app:2"
+        run("build", "-t", name, "--push", "context")
+        run("build", "-t", other, "--label=a=b", "--sbom", "--push", "context")
+        subjects = [store.images.resolve(each) for each in (name, other)]
+        assert subjects[0] is not None
+        assert subjects[1] is not None
+        [artifact] = store.referrers.of(subjects[1].digest)
+        server.listed[subjects[0].digest] = [json.loads(encode(artifact))]
+        error = run("pull", "--referrers", name, status=4)
+        expected = (
+            f"error: the registry lists `{artifact.digest}` for `{subjects[0].digest}`, which it does not refer to\n"
+        )
+        assert expected in error
+        assert store.referrers.of(subjects[0].digest) == ()
+
+
 def check_pushed(server: LoopRegistry, store: Store, name: str, expected: set[str], *, has_api: bool) -> None:
     assert set(statements(store, name)) == expected
     image = store.images.resolve(name)

@@ -95,6 +95,50 @@ def test_pull_takes_the_platform(shell: Shell, server: LoopRegistry) -> None:
     assert f"hint: it has `{here}`, `linux/s390x`" in error
 
 
+def test_one_name_for_several_platforms(shell: Shell, server: LoopRegistry) -> None:
+    here = str(Platform.host())
+    files = {"linux/s390x": {"other": b"cpu"}, "linux/riscv64": {"third": b"cpu"}}
+    digests = {here: serve_image(server, "app")}
+    digests |= {where: serve_image(server, "app", platform=where, files=held) for where, held in files.items()}
+    serve_index(server, "app", "many", digests)
+    name = f"{server.host}/app:many"
+    dockerfile(shell, f"FROM {name}\nCOPY Dockerfile /x\n")
+    build = ("build", "-t", "mine", "--platform", f"{here},linux/s390x", "context")
+    shell(*build)
+    assert shell.err.count("-> registry") == 2
+    asked = len(server.seen)
+    shell("prune")
+    shell(*build, "--label=a=b")
+    assert len(server.seen) == asked, "both are here"
+    lines = {row["Platform"]: row for row in map(json.loads, shell("images", name, "--format=json").splitlines())}
+    assert set(lines) == {here, "linux/s390x"}
+    # A third one joins them; what another index has under the name takes their place.
+    shell("pull", "--platform", "linux/riscv64", name)
+    assert len(shell("images", "-q", name).split()) == 3
+    digests["linux/s390x"] = serve_image(server, "app", platform="linux/s390x", files={"other": b"new"})
+    serve_index(server, "app", "many", digests)
+    shell("pull", name)
+    lines = {row["Platform"]: row for row in map(json.loads, shell("images", name, "--format=json").splitlines())}
+    assert set(lines) == {here, "linux/riscv64"}
+    # Removed by id, one goes; by name, all.
+    shell("rmi", lines["linux/riscv64"]["ID"])
+    assert len(shell("images", "-q", name).split()) == 1
+    shell("pull", "--platform", "linux/s390x", name)
+    assert shell("rmi", name).startswith(f"Untagged: {name}\nDeleted: sha256:")
+    assert shell("images", "-q", name) == ""
+
+
+def test_push_of_a_name_with_several_platforms(shell: Shell, server: LoopRegistry) -> None:
+    here = str(Platform.host())
+    digests = {here: serve_image(server, "app"), "linux/s390x": serve_image(server, "app", platform="linux/s390x")}
+    serve_index(server, "app", "many", digests)
+    name = f"{server.host}/app:many"
+    shell("pull", "--platform", "linux/s390x", name)
+    shell("pull", name)
+    [pushed] = json.loads(shell("push", "--all-tags", "--json", f"{server.host}/app"))["images"]
+    assert pushed["digest"] == digests[here], "the one that was pulled last"
+
+
 def test_a_failed_pull_leaves_no_image(shell: Shell, server: LoopRegistry) -> None:
     serve_image(server, "app", "one")
     server.fail("GET", "/blobs/", Answer(500, b'{"errors":[{"code":"UNKNOWN"}]}'), times=50)

@@ -29,6 +29,13 @@ from aerogel.oci.platform import Platform
         ("type=image,push=true", Output(type="image", push=True)),
         ("type=image,name=a,push-by-digest=true", Output(type="image", names=("a",), push=True, by_digest=True)),
         ('type=image,"name=a:1,b:2"', Output(type="image", names=("a:1", "b:2"))),
+        ("type=image,store=false,unpack=1", Output(type="image", store=False, unpack=True)),
+        ("type=image,name-canonical=true", Output(type="image")),
+        ("type=image,oci-artifact=true", Output(type="image")),
+        (
+            "type=registry,dangling-name-prefix=h/a,registry.insecure=true",
+            Output(type="registry", push=True, anonymous="h/a", is_insecure=True),
+        ),
         ("type=local,dest=x,platform-split=false", Output(type="local", dest="x", split=False)),
         (
             "type=image,compression=zstd,compression-level=9,force-compression=true",
@@ -66,6 +73,46 @@ def test_outputs(text: str, expected: Output) -> None:
             "type=local,dest=x,name=y",
             "output `local` has no key `name`",
             "known keys are `type`, `dest`, `platform-split`, `rewrite-timestamp`",
+        ),
+        (
+            "type=local,dest=x,mode=delete",
+            "output `local` has no key `mode`: nothing in the folder is ever removed",
+            "empty the folder before the build",
+        ),
+        (
+            "type=tar,attestation-prefix=a",
+            "output `tar` has no key `attestation-prefix`: SBOM and provenance belong to images",
+            "write the image with `type=oci,dest=FILE`",
+        ),
+        (
+            "type=docker,context=default",
+            "output `docker` has no key `context`: there is no daemon to load it into",
+            "name a file with `dest=FILE` and give it to `docker load`",
+        ),
+        (
+            "type=image,prefer-nondist-layers=true",
+            "output `image` has no key `prefer-nondist-layers`: every layer is one that may be pushed",
+            "leave it out",
+        ),
+        (
+            "type=image,buildinfo=true",
+            "output `image` has no key `buildinfo`: it is gone since BuildKit 0.12",
+            "`--provenance` tells what the image was made from",
+        ),
+        (
+            "type=image,oci-artifact=false",
+            "`oci-artifact=false`: SBOM and provenance are always artifacts that refer to the image",
+            "leave it out: an index entry for them would make an index of each image",
+        ),
+        (
+            "type=image,name-canonical=yes",
+            "`name-canonical=yes` is neither `true` nor `false`",
+            "write `name-canonical=true` or leave it out",
+        ),
+        (
+            "type=cacheonly,dest=x",
+            "output `cacheonly` has no key `dest`",
+            "known keys are `type`",
         ),
         (
             "type=image,push=maybe",

@@ -1,0 +1,82 @@
+"""What a registry knows to refer to an image: SBOM, provenance, signatures.
+
+A registry without the referrers API has the list under the fall-back tag, if a client that pushed such an artifact
+put it there. The list itself is checked by nothing; each artifact is, by its digest and by the subject in it.
+Spec: OCI distribution-spec v1.1 "Listing Referrers" (end-12a), "Backwards Compatibility".
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urljoin, urlsplit
+
+from aerogel.errors import AerogelError
+from aerogel.oci.artifact import fallback_tag
+from aerogel.oci.digest import Digest
+from aerogel.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index, decode
+from aerogel.registry.client import ACCEPT, Repository
+
+__all__ = ["list_referrers"]
+
+_MAX_PAGES = 64
+_NEXT = re.compile(r'<([^>]+)>\s*;[^,]*\brel="?next"?')
+
+
+def list_referrers(repository: Repository, subject: Digest) -> tuple[Descriptor, ...]:
+    """The artifacts that refer to a manifest of the repository, as the registry lists them, each once.
+
+    Empty where the registry has no list. Raises `registry.*`, `net.*`, `oci.malformed`.
+    """
+    listed = _of_api(repository, subject)
+    if listed is None:
+        listed = _of_tag(repository, subject)
+    return tuple({each.digest: each for each in listed if each.media_type in MANIFEST_TYPES}.values())
+
+
+def _of_api(repository: Repository, subject: Digest) -> list[Descriptor] | None:
+    """None when the registry has no API for it, which a 404 says."""
+    url = repository.url("referrers", subject)
+    found: list[Descriptor] = []
+    for _ in range(_MAX_PAGES):
+        try:
+            answer = repository.endpoint.request(
+                repository.name,
+                repository.scopes,
+                "GET",
+                url,
+                what=f"referrers of `{subject}`",
+                headers={"Accept": ACCEPT},
+            )
+        except AerogelError as error:
+            if error.code == "registry.not-found":
+                return None
+            raise
+        found += decode(answer.body, Index, what=f"the referrers of `{subject}`").manifests
+        following = _NEXT.search(answer.headers.get("link", ""))
+        if following is None:
+            break
+        after = urljoin(url, following[1])
+        if urlsplit(after)[:2] != urlsplit(url)[:2]:
+            break  # another host has no say
+        url = after
+    return found
+
+
+def _of_tag(repository: Repository, subject: Digest) -> list[Descriptor]:
+    tag = fallback_tag(subject)
+    try:
+        answer = repository.endpoint.request(
+            repository.name,
+            repository.scopes,
+            "GET",
+            repository.url("manifests", tag),
+            what=f"manifest `{tag}`",
+            headers={"Accept": ACCEPT},
+        )
+    except AerogelError as error:
+        if error.code == "registry.not-found":
+            return []
+        raise
+    index = decode(answer.body, Index, what=f"manifest `{tag}`")
+    # Some registries take the tag for the digest and give the subject itself.
+    return list(index.manifests) if not index.media_type or index.media_type in INDEX_TYPES else []
