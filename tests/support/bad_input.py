@@ -68,7 +68,7 @@ def check_form(text: str) -> None:
     assert lines[1].startswith(("error: ", "warning: ")), text
     assert "\nerror: " in text, text
     assert "Traceback" not in text
-    assert "bug" not in text
+    assert "this is a bug" not in text
     assert any(line.startswith("hint: ") for line in lines) or "RUN failed: " in text, "no hint:\n" + text
     assert not lines[1].endswith("."), text
     assert int(lines[-1].split()[-1]) in STATUSES, text

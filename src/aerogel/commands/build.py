@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aerogel.commands.build_model import Build, BuildResult, CallResult, StepResult, VerifyResult
 from aerogel.commands.world import World
+from aerogel.errors import AerogelError
 
 __all__ = ["ABSENT", "EXAMPLES", "Build", "BuildResult", "CallResult", "StepResult", "VerifyResult", "run", "text"]
 
@@ -13,6 +14,7 @@ EXAMPLES = (
     ("write an OCI archive", "aerogel build -o type=oci,dest=app.tar ."),
     ("take the files out of the last stage", "aerogel build -o out ."),
     ("see whether it is the same when it is built again", "aerogel build --verify ."),
+    ("look around where a step fails, then go on", "aerogel build --on-error=debug . || aerogel build --retry ."),
     ("send it to a registry", "aerogel build --push -t registry.example/team/app ."),
 )
 
@@ -47,7 +49,14 @@ def run(options: Build, world: World) -> BuildResult | CallResult | VerifyResult
         result, image = builder.build()
         builder.exporter.write(result)
         return verify(options, world, result, image)
-    result, _ = builder.build()
+    try:
+        result, _ = builder.build()
+    except AerogelError as error:
+        if options.on_error == "debug":
+            from aerogel.commands.debug_last import debug_failed
+
+            debug_failed(error, world)
+        raise
     builder.exporter.write(result)
     return result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Struct
 
@@ -133,6 +133,13 @@ class Build(Struct, frozen=True, kw_only=True):
     ulimit: Annotated[
         list[str], Flag("Limit such as `nofile=1024:2048`", metavar="NAME=SOFT[:HARD]", group="Steps")
     ] = []
+    retry: Annotated[
+        bool, Flag("Let the step that failed go on from what it had written; see `aerogel debug last`", group="Steps")
+    ] = False
+    on_error: Annotated[
+        Literal["fail", "debug"],
+        Flag("When a step fails: `fail`, or `debug`, open a shell there if this is a terminal", group="Steps"),
+    ] = "fail"
     timeout: Annotated[str, Flag("Longest time of one step: `90s`, `10m`, `2h`", metavar="TIME", group="Steps")] = ""
     bases: Annotated[str | None, Flag("`auto`, `builtin` or `registry`", setting="bases", group="Host")] = None
     mirror: Annotated[str | None, Flag("Debian mirror", setting="mirror", metavar="URL", group="Host")] = None

@@ -26,8 +26,8 @@ from aerogel.commands.starting import missing_programs
 from aerogel.commands.testimony import testify
 from aerogel.commands.world import World
 from aerogel.dockerfile.parse import parse
-from aerogel.errors import EXIT_USAGE, AerogelError, Source
-from aerogel.events import Warned
+from aerogel.errors import EXIT_USAGE, AerogelError, Diagnostic, Source
+from aerogel.events import Message, Warned
 from aerogel.export.image import Exported, finish
 from aerogel.graph.ops import Base, Node, Run
 from aerogel.graph.scope import PROXY_ARGS
@@ -329,6 +329,7 @@ def _solve(
         jobs=world.settings.jobs or len(os.sched_getaffinity(0)),
         no_cache=lambda step: step.node.digest in forced,
         numbers=world.take_numbers,
+        retry=any(job.builder.options.retry for job in jobs),
     )
     materials, remotes = first.ready.materials, first.ready.remotes
     keys = Keys(trees, remotes, materials.times.kind, world.store.builds.selections)
@@ -339,7 +340,21 @@ def _solve(
     recordings = {id(job.builder): _recordings(job, world) for job in jobs}
     with recorded([each for found in recordings.values() for each in found], solver):
         outcomes = dict(zip(targets, solver.solve_all(nodes), strict=True))
+    if options.retry:
+        _tell_of_retry(solver, world)
     return solver, outcomes, recordings
+
+
+def _tell_of_retry(solver: Solver, world: World) -> None:
+    if not solver.resumed:
+        text = "nothing failed here that could go on: `--retry` changed nothing"
+        world.sink.emit(Message(text))
+        return
+    hints = ["build once more without `--retry` for an image that the Dockerfile alone makes"]
+    remark = Diagnostic(
+        "a step went on from a failed state, so this result is not kept", code="build.retried", hints=hints
+    )
+    world.sink.emit(Warned(remark))
 
 
 def _recordings(job: _Job, world: World) -> list[Recording]:

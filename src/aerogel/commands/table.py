@@ -36,6 +36,7 @@ COMMANDS = (
         aliases=("buildx bake", "buildx f"),
     ),
     Command("run", "run", "Run a command in an image", group=BUILD, aliases=("container run",)),
+    Command("debug last", "debug_last", "Open a shell where a step of a build failed", group=BUILD),
     Command("why", "why", "Tell why steps of a build ran again", group=BUILD),
     Command(
         "history",

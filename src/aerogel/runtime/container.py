@@ -31,7 +31,7 @@ from aerogel.sandbox.spec import (
     Sandbox,
 )
 
-__all__ = ["ContainerOptions", "parse_env", "parse_volume", "run", "sandbox_for", "signal_number"]
+__all__ = ["ContainerOptions", "attend", "parse_env", "parse_volume", "run", "sandbox_for", "signal_number"]
 
 _RELAYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -123,23 +123,36 @@ def run(
     Signals that this process gets are relayed while it runs; called outside the main thread, none are. The exit's
     `fault` says why a command could not be started. Raises AerogelError for everything that is wrong before that.
     """
-    stdin, stdout, stderr = stdio
     stop = signal_number(options.stop_signal or config.stop_signal or "SIGTERM")
     sandbox = sandbox_for(layers, config, options)
-    if options.tty:
+    return attend(helper, sandbox, stop, options.grace_s, interactive=options.interactive, stdio=stdio)
+
+
+def attend(
+    helper: Helper,
+    sandbox: Sandbox,
+    stop: int,
+    grace_s: float,
+    *,
+    interactive: bool,
+    stdio: tuple[int, int, int] = (0, 1, 2),
+) -> Exit:
+    """Runs a command to its end, joined with `stdio` as `run` does; its terminal gets the size of the caller's."""
+    stdin, stdout, stderr = stdio
+    if sandbox.tty:
         sandbox = msgspec.structs.replace(sandbox, window=terminal.window_of(stdout))
-    given = stdin if options.interactive else None
+    given = stdin if interactive else None
     with helper.run(sandbox, stdin=given, stdout=stdout, stderr=stderr) as process:
         if process.tty is None:
-            with _relaying(process, stop, options.grace_s):
+            with _relaying(process, stop, grace_s):
                 return process.wait()
         master = process.tty
 
         def resized() -> None:
             terminal.copy_size(stdout, master)
 
-        raw = terminal.raw(stdin) if options.interactive else contextlib.nullcontext()
-        with _relaying(process, stop, options.grace_s, resized), raw:
+        raw = terminal.raw(stdin) if interactive else contextlib.nullcontext()
+        with _relaying(process, stop, grace_s, resized), raw:
             terminal.join(given, stdout, master)
             return process.wait()
 

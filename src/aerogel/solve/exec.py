@@ -27,13 +27,15 @@ from aerogel.sandbox.agent import AgentProxy
 from aerogel.sandbox.launch import Process
 from aerogel.sandbox.spec import Exit, Mount, Rootfs, Sandbox
 from aerogel.solve.ambient import Ambient
-from aerogel.solve.failure import step_failed, step_timed_out
+from aerogel.solve.failed import About, keep_failed
+from aerogel.solve.failure import StepError, step_failed, step_timed_out
 from aerogel.solve.keys import content_of_node
 from aerogel.solve.leaks import LeakError, LeakScanner, looked_for, path_at
 from aerogel.solve.materials import FS, Materials, make_layer_root, take_tar
 from aerogel.solve.mounts import Prepared, prepare
 from aerogel.solve.stamp import take_run
 from aerogel.solve.subtree import MountError
+from aerogel.store.failed import FailedState
 
 __all__ = ["run"]
 
@@ -55,9 +57,12 @@ def run(
     sink: Sink,
     step: int,
     canceled: threading.Event,
+    about: About,
+    resumed: FailedState | None = None,
 ) -> Digest | None:
     """Runs the command and stores the layer; None when it changed nothing.
 
+    What a command that fails had written is kept; `resumed` is such a state, in which the command runs again.
     Raises `solve.step-failed` with the last lines of output, `solve.timeout`, `solve.secret-leak`, what
     `mounts.prepare` raises, `sandbox.*`, `store.*`.
     """
@@ -66,23 +71,28 @@ def run(
     layers = inputs[0]
     lowers = materials.directories(layers)
     mapping = helper.rung.map_id
-    made = snapshots.new(mapping)
+    made = (materials.store.failed.claim(resumed) if resumed is not None else None) or snapshots.new(mapping)
     try:
         upper, work = f"{made}/{FS}", f"{made}/work"
-        make_layer_root(upper)
-        # By the clock that files get: the kernel's runs behind the one that a program asks.
-        since_ns = os.stat(upper).st_mtime_ns
-        os.mkdir(work, 0o700)
+        since_ns = _prepare_upper(upper, work, resumed)
         lent = ambient.lent
+        secrets = looked_for(lent.secrets)
         with ExitStack() as stack:
             mounts = prepare(
                 node, op, inputs, contexts, materials, lent, stack, step=step, sink=sink, canceled=canceled
             )
+            secrets |= mounts.secrets
             root = Rootfs(lowers=tuple(lowers), upper=upper, work=work)
             emulated = ambient.emulator.prepare(materials.helper, node.platform)
             sandbox = _sandbox(op, root, materials.tree(layers), ambient, mounts, emulated=emulated)
-            _must_succeed(op, sandbox, mounts, materials, ambient, materials.tree(layers), sink, step, canceled)
-        secrets = {**looked_for(lent.secrets), **mounts.secrets}
+            try:
+                _must_succeed(op, sandbox, mounts, materials, ambient, materials.tree(layers), sink, step, canceled)
+            except StepError as error:
+                if not canceled.is_set():
+                    keep_failed(
+                        made, error, about, node, op, layers, lowers, sandbox, mounts, secrets, materials, since_ns
+                    )
+                raise
         layer, index = _take_layer(node, layers, materials, upper, lowers, codec, secrets, since_ns)
         if not index.entries:
             snapshots.discard(made, materials.remove)
@@ -93,6 +103,16 @@ def run(
     except BaseException:
         snapshots.discard(made, materials.remove)
         raise
+
+
+def _prepare_upper(upper: str, work: str, resumed: FailedState | None) -> int:
+    """Makes the directories that the step writes to, unless they are those of a kept state; since when it writes."""
+    if resumed is not None and os.path.isdir(upper):
+        return resumed.since_ns
+    make_layer_root(upper)
+    os.mkdir(work, 0o700)
+    # By the clock that files get: the kernel's runs behind the one that a program asks.
+    return os.stat(upper).st_mtime_ns
 
 
 def _must_succeed(

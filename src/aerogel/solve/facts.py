@@ -14,9 +14,14 @@ import msgspec
 from aerogel.graph.ops import Op
 from aerogel.redact import redact
 
-__all__ = ["facts_of"]
+__all__ = ["facts_of", "is_secret_name"]
 
 _SECRET = re.compile(r"(?i)(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|pwd|secret|token)(?:_|$)")
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable of this name is taken to hold a secret."""
+    return _SECRET.search(name) is not None
 
 
 def facts_of(op: Op) -> dict[str, Any]:

@@ -11,16 +11,33 @@ from aerogel.files.tree import Tree
 from aerogel.graph.ops import Run
 from aerogel.sandbox.spec import Exit
 
-__all__ = ["exit_in_words", "step_failed", "step_timed_out"]
+__all__ = ["StepError", "exit_in_words", "step_failed", "step_timed_out"]
 
+
+class StepError(AerogelError):
+    """A step ended badly. `log` is the file with its whole output, empty when there is none."""
+
+    log = ""
+
+
+_DNS = "names cannot be resolved: check the host's /etc/resolv.conf and network"
+_TRUST = "the server's certificate is not trusted: give your CA bundle with `--ca FILE`"
+_FULL = "a file system of the step has no space left: `/dev/shm` grows with `--shm-size`, a tmpfs mount with `size=`"
 _FREQUENT = (
-    ("Temporary failure resolving", "names cannot be resolved: check the host's /etc/resolv.conf and network"),
-    ("Could not resolve host", "names cannot be resolved: check the host's /etc/resolv.conf and network"),
-    ("404  Not Found", "the package index is older than the mirror: run `apt-get update` in the same RUN step"),
-    ("Unable to locate package", "run `apt-get update` in the same RUN step, and check the package's name"),
-    ("CERTIFICATE_VERIFY_FAILED", "the server's certificate is not trusted: give your CA bundle with `--ca FILE`"),
+    ("temporary failure resolving", _DNS),
+    ("temporary failure in name resolution", _DNS),
+    ("could not resolve host", _DNS),
+    ("eai_again", _DNS),
+    ("bad address '", _DNS),
+    ("404  not found", "the package index is older than the mirror: run `apt-get update` in the same RUN step"),
+    ("unable to locate package", "run `apt-get update` in the same RUN step, and check the package's name"),
+    ("certificate_verify_failed", _TRUST),
+    ("server certificate verification failed", _TRUST),
+    ("unable to get local issuer certificate", _TRUST),
     ("exec format error", "the program is made for another kind of processor"),
+    ("no space left on device", _FULL),
 )
+"""What output says in lower case, and what to do about it."""
 
 
 def exit_in_words(ended: Exit) -> str:
@@ -52,14 +69,16 @@ def _not_found(output: str, tree: Tree | None) -> str:
     return f"install {what} in an earlier RUN of this stage, or correct its name"
 
 
-def step_timed_out(timeout_s: float, output: str, *, log: str = "") -> AerogelError:
+def step_timed_out(timeout_s: float, output: str, *, log: str = "") -> StepError:
     """The error of a step that took longer than `--timeout` allows."""
-    return AerogelError(
+    error = StepError(
         f"RUN took longer than the {timeout_s:g} seconds that `--timeout` allows",
         code="solve.timeout",
         detail=output,
         hints=_log_hint(log),
     )
+    error.log = log
+    return error
 
 
 def _log_hint(path: str) -> list[str]:
@@ -68,7 +87,7 @@ def _log_hint(path: str) -> list[str]:
 
 def step_failed(
     op: Run, ended: Exit, output: str, *, disk_full: bool = False, log: str = "", tree: Tree | None = None
-) -> AerogelError:
+) -> StepError:
     """The error of a step that ended with a status other than 0; its span is added by the solver.
 
     `disk_full` says that the disk of the store has no space: then the host failed, not the step. `log` is the file
@@ -88,7 +107,8 @@ def step_failed(
                     'or use the exec form `RUN ["/path/to/program"]`'
                 )
             ]
-    hints += [hint for sign, hint in _FREQUENT if sign in output]
+    said = output.lower()
+    hints += dict.fromkeys(hint for sign, hint in _FREQUENT if sign in said and not (disk_full and hint == _FULL))
     if ended.oom:
         hints.append("give the machine more memory, or make the step use less (fewer parallel jobs)")
     elif ended.signal == signal.SIGKILL:
@@ -98,10 +118,12 @@ def step_failed(
     if disk_full:
         hints.append("the disk that holds the store is full: `aerogel prune`, or `AEROGEL_ROOT` on another disk")
     hints += _log_hint(log if output else "")
-    return AerogelError(
+    error = StepError(
         message,
         code="solve.step-failed",
         detail=output,
         hints=hints,
         exit_status=EXIT_HOST if disk_full else EXIT_FAILED,
     )
+    error.log = log
+    return error

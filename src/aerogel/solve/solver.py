@@ -32,6 +32,7 @@ from aerogel.solve.remotes import Remotes
 
 if TYPE_CHECKING:
     from aerogel.solve.file import Copying
+    from aerogel.store.failed import FailedState
 
 __all__ = ["Canceled", "Options", "Outcome", "Solver", "StepRun"]
 
@@ -70,6 +71,8 @@ class Options(NamedTuple):
     jobs: int
     no_cache: Callable[[Step], bool]
     numbers: Callable[[int], int] = lambda _: 1
+    retry: bool = False
+    """Steps that failed before go on from what they had written; their results are not kept."""
 
 
 class StepRun(NamedTuple):
@@ -130,6 +133,8 @@ class Solver:
         self.statuses: dict[str, str] = {}
         self.runs: dict[str, StepRun] = {}
         """By node digest, of the steps that were looked at."""
+        self.resumed: set[str] = set()
+        """Steps that went on from a state that is not of the Dockerfile alone, and those that work on their results."""
         self._zero = time.monotonic()
         self._gone: set[str] = set()
         materials.on_wait = self._give_up
@@ -379,6 +384,7 @@ class Solver:
     def _run(self, work: _Work, op: Run) -> None:
         """Runs the command, or finds what it gave in a root and with mounts that are byte for byte the same."""
         from aerogel.solve import exec as execution
+        from aerogel.solve.failed import About
 
         node, inputs = work.node, work.inputs
         narrowed = inputs
@@ -391,6 +397,10 @@ class Solver:
         with self._materials.store.once(key, self._waiting(work.number)) as waited:
             if self._found(work, key, waited=waited):
                 return
+            number, step = self._steps[node.digest]
+            place = f"{step.span.source.name}:{step.span.line}"
+            about = About(key=key, stage=step.stage, title=step.title, place=place)
+            resumed = self._failed_before(work, key) if self._options.retry else None
             work.layer = execution.run(
                 node,
                 op,
@@ -400,10 +410,24 @@ class Solver:
                 self._ambient,
                 codec=self._options.codec if node.digest in self._options.exported else None,
                 sink=self._sink,
-                step=work.number,
+                step=number,
                 canceled=self._canceled,
+                about=about,
+                resumed=resumed,
             )
-            self._keep(work, key)
+            if resumed is None:
+                self._keep(work, key)
+
+    def _failed_before(self, work: _Work, key: Digest) -> FailedState | None:
+        """What the step had written when it failed the last time, if that is still there."""
+        rung = self._materials.helper().rung
+        stage = self._steps[work.node.digest][1].stage
+        found = self._materials.store.failed.find(rung.map_id, key, work.inputs[0], stage)
+        if found is None or rung.copies:
+            return None
+        self._sink.emit(StepLog(work.number, b"going on from where it failed\n", 2))
+        self.resumed.add(work.node.digest)
+        return found
 
     def _copy(self, work: _Work) -> None:
         """Writes the layer, or finds one with the same entries and contents, wherever these came from."""
@@ -485,6 +509,9 @@ class Solver:
         }
 
     def _record(self, work: _Work, outcome: Outcome) -> None:
+        if work.node.digest in self.resumed or any(side.digest in self.resumed for side in work.node.inputs):
+            self.resumed.add(work.node.digest)
+            return
         facts = {**self._facts(work), "content": work.key}
         result = {"layers": list(outcome.layers), "chain": list(outcome.chain)}
         self._materials.store.actions.put(self._keys.definition(work.node), facts, result)

@@ -36,6 +36,7 @@ _LOOSE = {
     "builds-v1": 1,
     "selections-v1": 2,
     "logs-v1": 1,
+    "failed-v1": 2,
     "replays-v1": 1,
     "http-v1": 2,
     "git-v1": 1,
@@ -84,7 +85,7 @@ class Pruned(msgspec.Struct, frozen=True, kw_only=True):
     mounts: int = 0
     """Directories of cache mounts."""
     files: int = 0
-    """Records of builds, logs, downloads."""
+    """Records of builds, logs, states of failed steps, downloads."""
     freed_bytes: int = 0
     """As du(1) counts them."""
 
@@ -178,7 +179,7 @@ class _Survey:
         for name, depth in _LOOSE.items():
             for path, state in _things(f"{self.store.cache}/{name}", depth):
                 self.loose[path] = state.st_mtime
-                self.sizes["file", path] = tree_size(path)
+                self.sizes["file", path] = tree_size(path, self.measure)
 
     def last_use(self, thing: tuple[str, ...]) -> float:
         if thing[0] == "action":

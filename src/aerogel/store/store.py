@@ -7,7 +7,7 @@
         blobs/  layers-v1/  images-v1/  scratch/
     <cache>/                what can be made again; may be removed whole when nothing runs
         CACHEDIR.TAG
-        actions-v1/  snapshots-v1/  builds-v1/  selections-v1/  locks/  scratch/
+        actions-v1/  snapshots-v1/  builds-v1/  selections-v1/  failed-v1/  locks/  scratch/
 
 Order of writes: blob, layer record, image record, reference; snapshot and layer record, action. So a process that
 is killed anywhere leaves nothing that names what is not there, and scratch space that the next one reclaims.
@@ -31,6 +31,7 @@ from aerogel.store.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from aerogel.store.builds import Builds
+    from aerogel.store.failed import FailedStates
     from aerogel.store.images import Images
     from aerogel.store.layers import Layers
     from aerogel.store.referrers import Referrers
@@ -100,6 +101,13 @@ class Store:
 
             self._builds = Builds(self.cache, self.scratch)
         return self._builds
+
+    @property
+    def failed(self) -> FailedStates:
+        """What steps that failed had written."""
+        from aerogel.store.failed import FailedStates
+
+        return FailedStates(self.cache, self.scratch)
 
     @property
     def images(self) -> Images:

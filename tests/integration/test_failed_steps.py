@@ -1,0 +1,174 @@
+"""A step that fails: its state is kept, looked at with `aerogel debug last`, gone on from with `--retry`.
+
+Debian packages: busybox-static, libc-bin.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from process import Aerogel
+
+pytestmark = pytest.mark.host("busybox")
+
+HEAD = """FROM scratch
+COPY busybox /bin/busybox
+SHELL ["/bin/busybox", "sh", "-ec"]
+ENV PATH=/bin
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+"""
+FAILING = """WORKDIR /work
+ENV COLOR=blue
+RUN --mount=type=cache,target=/c --mount=type=bind,source=f,target=/f echo one >a; test -f fixed || exit 3; cp fixed done
+RUN cat done a
+"""
+SECRET = "correct horse? battery+staple"
+
+
+class Project:
+    def __init__(self, folder: Path, program: Aerogel | None = None) -> None:
+        self.folder = folder
+        self.context = folder / "context"
+        self.context.mkdir()
+        shutil.copy(shutil.which("busybox") or "", self.context / "busybox")
+        (self.context / "f").write_text("from the context\n")
+        self.aerogel = program or Aerogel(folder / "state")
+        self.aerogel.env |= {"AEROGEL_PROGRESS": "plain", "XDG_CONFIG_HOME": str(folder)}
+
+    def build(self, text: str, *words: str, status: int = 0) -> str:
+        (self.context / "Dockerfile").write_text(text)
+        done = self.aerogel("build", str(self.context), *words, check=False)
+        assert done.returncode == status, done.stderr
+        return done.stderr
+
+    def debug(self, *words: str, status: int = 0) -> tuple[str, str]:
+        done = self.aerogel("debug", "last", *words, check=False)
+        assert done.returncode == status, done.stderr
+        return done.stdout, done.stderr
+
+    def kept(self) -> list[Path]:
+        return sorted((self.folder / "state/cache/failed-v1").glob("*/*"))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def test_debug_and_retry(project: Project) -> None:
+    said = project.build(HEAD + FAILING, status=1)
+    assert "error: RUN failed: exit status 3\n" in said
+    assert "hint: `aerogel debug last` opens a shell where it failed; `aerogel build --retry`" in said
+    shown = "pwd; cat a /f; echo $COLOR; test -d /c; echo by hand >fixed"
+    out, said = project.debug("--", "sh", "-c", shown)
+    assert out == "/work\none\nfrom the context\nblue\n"
+    assert "Dockerfile:8, " in said
+    assert "ago): RUN failed: exit status 3" in said
+    said = project.build(HEAD + FAILING, "--retry")
+    assert "going on from where it failed" in said
+    assert "#5 by hand\n#5 one\n" in said
+    assert "warning: a step went on from a failed state, so this result is not kept\n" in said
+    assert project.kept() == []
+    assert "RUN failed: exit status 3" in project.build(HEAD + FAILING, status=1), "the result was kept"
+
+
+def test_a_corrected_instruction_goes_on_too(project: Project) -> None:
+    project.build(HEAD + "RUN echo slow >part; cat missing\nRUN cat part\n", status=1)
+    said = project.build(HEAD + "RUN test -f part\nRUN cat part\n", "--retry")
+    assert "#4 slow\n" in said
+    said = project.build(HEAD + "RUN true\n", "--retry")
+    assert "`--retry` changed nothing" in said
+
+
+def test_the_newest_few_are_kept_and_prune_removes_them(project: Project) -> None:
+    for number in range(5):
+        project.build(f"{HEAD}RUN mkdir /{number}; chmod 0 /{number}; exit 1\n", status=1)
+    assert len(project.kept()) == 3
+    assert project.debug("--", "ls", "/")[0].startswith("4\n")
+    project.aerogel("prune", "--all", "--force")
+    assert project.kept() == []
+    _, said = project.debug(status=1)
+    assert said.startswith("error: no failed step is kept\nhint: ")
+
+
+def test_a_state_with_a_secret_is_not_kept(project: Project) -> None:
+    (project.folder / "s").write_text(SECRET)
+    words = ["--secret", f"id=s,src={project.folder / 's'}"]
+    text = f'{HEAD}RUN --mount=type=secret,id=s,env=S echo "$S" >/leak; exit 1\n'
+    said = project.build(text, *words, status=1)
+    assert "hint: its state is not kept, since the secret `s` is in what it wrote\n" in said
+    assert project.kept() == []
+    text = f"{HEAD}RUN --mount=type=secret,id=s,env=S --mount=type=secret,id=s exit 1\n"
+    project.build(text, *words, status=1)
+    out, said = project.debug("--", "sh", "-c", "echo .$S.; ls /run/secrets || echo none")
+    assert (out, "not here: secret `s`, secret `s`\n" in said) == ("..\nnone\n", True)
+    files = [path for path in (project.folder / "state").rglob("*") if path.is_file() and not path.is_symlink()]
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def test_an_image_without_a_shell_gets_one(project: Project) -> None:
+    shutil.copy("/sbin/ldconfig", project.context / "tool")
+    project.build('FROM scratch\nCOPY tool /tool\nRUN ["/tool", "--no-such-option"]\n', status=1)
+    done = project.aerogel("debug", "last", input="ls /; ls -d /.aerogel; echo changed >/new; exit 9\n", check=False)
+    assert done.returncode == 9, done.stderr
+    assert "the image has no shell: one from outside is at `/.aerogel`, in no layer\n" in done.stderr
+    assert "tool\n/.aerogel\n" in done.stdout
+    [state] = project.kept()
+    assert sorted(path.name for path in (state / "fs").iterdir()) == ["new"]
+
+
+def test_a_container_that_may_not_mount(tmp_path: Path) -> None:
+    project = Project(tmp_path, Denied(tmp_path / "state"))
+    project.build(HEAD + FAILING, status=1)
+    out, said = project.debug("--", "sh", "-c", "cat a; echo no >fixed; cat /proc/self/comm")
+    assert out == "one\ncat\n"
+    assert "stays" not in said
+    assert "RUN failed: exit status 3" in project.build(HEAD + FAILING, "--retry", status=1)
+
+
+class Denied(Aerogel):
+    """As root of a default container of Docker."""
+
+    def argv(self, *words: str) -> list[str]:
+        return [sys.executable, str(Path(__file__).parents[1] / "support" / "denied.py"), *super().argv(*words)]
+
+
+def talk(argv: list[str], env: dict[str, str], typed: dict[str, str]) -> tuple[int, str]:
+    """Types each value when its key has been shown; the exit status and all that was shown."""
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execve(argv[0], argv, env)
+    seen, left = "", dict(typed)
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        if not select.select([master], [], [], 1)[0]:
+            continue
+        try:
+            data = os.read(master, 1 << 16)
+        except OSError:
+            break
+        seen += data.decode("utf-8", "replace")
+        for key in [key for key in left if key in seen]:
+            os.write(master, left.pop(key).encode())
+    os.close(master)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen
+
+
+def test_a_shell_when_it_fails(project: Project) -> None:
+    (project.context / "Dockerfile").write_text(HEAD + FAILING)
+    argv = project.aerogel.argv("build", str(project.context), "--on-error=debug")
+    env = {**project.aerogel.env, "PS1": "", "TERM": "dumb"}
+    typed = {"stays: `aerogel build --retry` goes on from it": "echo $((6*7)) >fixed; tty; exit\n"}
+    status, seen = talk(argv, env, typed)
+    assert status == 1, seen
+    assert seen.index("error: RUN failed: exit status 3") < seen.index("/dev/pts/0")
+    assert "#5 42\n" in project.build(HEAD + FAILING, "--retry")
+    said = project.build(HEAD + "RUN exit 4\n", "--on-error=debug", status=1)
+    assert "warning: `--on-error=debug` opens no shell: standard input and output are no terminal\n" in said
