@@ -8,58 +8,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from process import ROOT, Aerogel
+from real_registry import Server, start
 
 pytestmark = pytest.mark.host("docker-registry", "skopeo", "openssl")
 
 HTPASSWD = "amy:$2y$05$abcdefghijklmnopqrstuutXu9KzOt.1yBoZUeFWoT/914/JfszCO\n"
 """The user `amy` with the password `open-sesame`."""
-
-
-class Server(NamedTuple):
-    host: str
-    folder: Path
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
-
-
-def start(folder: Path, extra: dict[str, object], http: dict[str, object]) -> tuple[Server, subprocess.Popen[bytes]]:
-    folder.mkdir(exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = {
-        "version": "0.1",
-        "log": {"level": "warn", "accesslog": {"disabled": False}},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
-        "http": {"addr": f"127.0.0.1:{port}", "secret": "for tests", **http},
-        **extra,
-    }
-    (folder / "config.json").write_text(json.dumps(config))  # JSON is YAML
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["docker-registry", "serve", str(folder / "config.json")], stdout=log, stderr=subprocess.STDOUT
-        )
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return Server(f"127.0.0.1:{port}", folder), process
-        except OSError:
-            assert process.poll() is None, (folder / "log").read_text()
-            time.sleep(0.05)
-    process.kill()
-    raise AssertionError("docker-registry does not answer")
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from aerogel.bake.model import Target
 from aerogel.bake.resolve import LINK, Resolved, resolve
 from aerogel.commands.bake_model import Bake
 from aerogel.commands.build_model import Build, BuildResult
+from aerogel.commands.cache_flags import ELSEWHERE
 from aerogel.commands.format import columns
 from aerogel.commands.source import read_source
 from aerogel.commands.world import World
@@ -335,15 +336,18 @@ class Baking:
         )
 
     def _attestations(self, target: Target) -> dict[str, Any]:
-        """What this version of `build` knows of caches and attestations; what it does not know is told."""
-        known = set(Build.__struct_fields__)
+        """Caches and attestations; what this version of `build` cannot do is told."""
         found: dict[str, Any] = {}
         for name, field in (("cache-from", "cache_from"), ("cache-to", "cache_to"), ("attest", "attest")):
             entries = [entry for entry in target.get(name) or () if not entry.get("disabled")]
-            if field in known:
+            if name == "attest":
                 found[field] = [to_flag(name, entry) for entry in target.get(name) or ()]
-            elif entries:
-                self._ignored(target, name, "steps are kept in the local store" if name != "attest" else "none is made")
+                continue
+            served = [entry for entry in entries if entry.get("type") not in ELSEWHERE]
+            found[field] = [to_flag(name, entry) for entry in served]
+            for entry in entries:
+                if entry not in served:
+                    self._ignored(target, name, f"`{entry['type']}` is not spoken; steps are kept in the local store")
         for name in ("resources", "policy"):
             if target.get(name):
                 self._ignored(target, name, "it has no effect")

@@ -24,7 +24,6 @@ ABSENT = {
         "start it with `systemd-run --user --scope -p MemoryMax=2G -p CPUQuota=50% aerogel build ...`"
     ),
     ("--cpuset-cpus", "--cpuset-mems"): "start it with `taskset -c 0,1 aerogel build ...`",
-    ("--cache-from", "--cache-to"): "steps are kept in the local store; leave it out",
     ("--security-opt",): "`--allow security.insecure` is for `RUN --security=insecure`",
     ("--builder",): "there is one builder, this host; leave it out",
     ("--compress",): "the context is read in place; leave it out",

@@ -116,6 +116,18 @@ class Build(Struct, frozen=True, kw_only=True):
     ] = False
     no_cache: Annotated[bool, Flag("Run every step again", group="Cache")] = False
     no_cache_filter: Annotated[list[str], Flag("Run every step of these stages again", group="Cache")] = []
+    cache_from: Annotated[
+        list[str],
+        Flag("Results of steps from elsewhere: `NAME`, or `type=local,src=FOLDER`", metavar="NAME|TYPE", group="Cache"),
+    ] = []
+    cache_to: Annotated[
+        list[str],
+        Flag(
+            "Where to put the results of the steps: `NAME`, `type=local,dest=FOLDER` or `type=inline`, with `,mode=min|max`",
+            metavar="NAME|TYPE",
+            group="Cache",
+        ),
+    ] = []
     pull: Annotated[bool, Flag("Compose or fetch base images anew", group="Cache")] = False
     secret: Annotated[
         list[str],

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from aerogel.commands import lending
 from aerogel.commands.ambient import ambient
 from aerogel.commands.build_model import Build, BuildResult, StepResult
+from aerogel.commands.caching import Caches, bring
 from aerogel.commands.checking import Checker
 from aerogel.commands.contexts import Contexts
 from aerogel.commands.exporting import Exporter
@@ -38,6 +39,7 @@ from aerogel.oci.platform import Platform
 from aerogel.sandbox.emulator import Emulator
 from aerogel.sandbox.spec import Mount
 from aerogel.solve.ambient import Ambient
+from aerogel.solve.imported import Imported
 from aerogel.solve.keys import Keys
 from aerogel.solve.materials import Materials
 from aerogel.solve.remotes import Remotes
@@ -80,6 +82,7 @@ class Builder:
         self._inline = dockerfile
         self.links = links or {}
         self.exporter = Exporter(options, world)
+        self.caches = Caches(options.cache_from, options.cache_to, world)
         self._began_s = world.clock()
         with _usage():
             text = options.platform or world.settings.platform or str(Platform.host())
@@ -140,7 +143,7 @@ class Builder:
             platform=self.platform,
             places=places,
             links=links,
-            materials=lambda *date: Materials(self.world.store, self.world.helper, self._times(*date)),
+            materials=lambda *date: Materials(self.world.store, self.world.helper, self._times(*date), places.offers),
         )
 
     def _times(self, epoch_s: int, is_given: bool) -> Times:
@@ -251,6 +254,7 @@ def build_together(builders: Sequence[Builder]) -> list[tuple[BuildResult, Expor
             if id(builder) not in known:
                 links = {name: ready_of(link) for name, link in builder.links.items()}
                 contexts, remotes = stack.enter_context(builder.sources())
+                stack.callback(builder.caches.close)
                 known[id(builder)] = builder.ready(contexts, remotes, places, links)
             return known[id(builder)]
 
@@ -264,6 +268,9 @@ def build_together(builders: Sequence[Builder]) -> list[tuple[BuildResult, Expor
             solver, outcomes, recordings = _solve(group, list(known.values()), world)
             for job in group:
                 made[id(job.builder)] = job.builder.export(job.ready, job.prepared, solver, outcomes)
+                nodes = [each.graph.target.node for each in job.prepared]
+                steps = [step for each in job.prepared for step in each.steps()]
+                job.builder.caches.write(steps, nodes, solver, job.ready.materials)
                 for recording in recordings[id(job.builder)]:
                     recording.finish(made[id(job.builder)][0].image_id)
             world.store.sync()
@@ -309,9 +316,23 @@ def _label(jobs: Sequence[_Job]) -> None:
             step.title = f"[{', '.join(whose[:3])}{', ...' if len(whose) > 3 else ''}] {step.title}"
 
 
-def _solve(
-    jobs: Sequence[_Job], all_ready: Sequence[Ready], world: World
-) -> tuple[Solver, dict[str, Outcome], dict[int, list[Recording]]]:
+_Solved = tuple[Solver, dict[str, Outcome], dict[int, list[Recording]]]
+
+
+def _solve(jobs: Sequence[_Job], all_ready: Sequence[Ready], world: World) -> _Solved:
+    """The same, once more without a cache that does not have what it promised."""
+    imported, offers = Imported(), jobs[0].ready.materials.offers
+    for job in jobs:
+        job.builder.caches.lend(imported, offers, job.builder.exporter.codec)
+    while True:
+        try:
+            return _solve_with(imported, jobs, all_ready, world)
+        except AerogelError as error:
+            if not jobs[0].builder.caches.give_up(error, imported, offers):
+                raise
+
+
+def _solve_with(imported: Imported, jobs: Sequence[_Job], all_ready: Sequence[Ready], world: World) -> _Solved:
     """Runs the graphs of several builds as one, and keeps a record of each."""
     steps: list[Step] = []
     forced: set[str] = set()
@@ -330,6 +351,7 @@ def _solve(
         no_cache=lambda step: step.node.digest in forced,
         numbers=world.take_numbers,
         retry=any(job.builder.options.retry for job in jobs),
+        imported=imported,
     )
     materials, remotes = first.ready.materials, first.ready.remotes
     keys = Keys(trees, remotes, materials.times.kind, world.store.builds.selections)
@@ -340,6 +362,7 @@ def _solve(
     recordings = {id(job.builder): _recordings(job, world) for job in jobs}
     with recorded([each for found in recordings.values() for each in found], solver):
         outcomes = dict(zip(targets, solver.solve_all(nodes), strict=True))
+        bring({layer for outcome in outcomes.values() for layer in outcome.layers}, materials)
     if options.retry:
         _tell_of_retry(solver, world)
     return solver, outcomes, recordings

@@ -28,6 +28,7 @@ from aerogel.graph.stages import ContextRef, ImageRef, Plan, SourceRef, plan
 from aerogel.graph.steps import BaseImage, Graph, Lowered, Step, lower
 from aerogel.oci.platform import Platform
 from aerogel.solve.materials import Materials
+from aerogel.solve.offers import Offers
 from aerogel.solve.remotes import Remotes
 
 __all__ = ["Places", "Prepared", "Ready", "parse_platforms"]
@@ -43,6 +44,8 @@ class Places:
 
     def __init__(self) -> None:
         self._names: dict[tuple[str, ...], str] = {}
+        self.offers = Offers()
+        """Layers that any of the builds can have from elsewhere."""
 
     def name(self, name: str, identity: tuple[str, ...]) -> str:
         """Its own name for the first context that has it, another for each further one."""

@@ -26,7 +26,7 @@ from aerogel.sandbox.repeat import repeat
 __all__ = ["check_repeatable", "verify"]
 
 _NOT_REPEATED = frozenset({
-    "call", "check", "context", "file", "iidfile", "jobs", "load", "metadata_file", "no_cache", "no_cache_filter",
+    "cache_from", "cache_to", "call", "check", "context", "file", "iidfile", "jobs", "load", "metadata_file", "no_cache", "no_cache_filter",
     "output", "push", "quiet", "tag", "verify",
 })  # fmt: skip
 _SHARED = "debian-v1"

@@ -19,6 +19,7 @@ from aerogel.files.tar import Readable
 from aerogel.files.tree import LayerTree
 from aerogel.oci.digest import Digest
 from aerogel.oci.types import Descriptor
+from aerogel.solve.offers import Offers
 from aerogel.solve.times import COPIED_S, Times
 from aerogel.store.store import Store
 
@@ -78,7 +79,11 @@ def _stack_key(layers: Sequence[Digest]) -> str:
 class Materials:
     """The layers of one build. `helper` starts the sandbox helper on first use."""
 
-    def __init__(self, store: Store, helper: Callable[[], Helper], times: Times = _TIMES) -> None:
+    def __init__(
+        self, store: Store, helper: Callable[[], Helper], times: Times = _TIMES, offers: Offers | None = None
+    ) -> None:
+        self.offers = Offers() if offers is None else offers
+        """Layers that can be had from elsewhere."""
         self.on_wait: Callable[[], object] | None = None
         """Called while another process does what is wanted here; may raise to give up."""
         self.store = store
@@ -98,6 +103,7 @@ class Materials:
         with self._lock:
             found = self._indexes.get(layer)
         if found is None:
+            self.bring(layer)
             record = self.store.layers.record(layer)
             if record is not None and record.index:
                 found = self.store.layers.index(layer)
@@ -120,11 +126,13 @@ class Materials:
     def size(self, layer: Digest) -> int:
         """Bytes of the uncompressed tar; 0 for an unknown layer."""
         record = self.store.layers.record(layer)
-        return record.size if record is not None else 0
+        if record is None:
+            return max((offer.size for offer in self.offers.of(layer)), default=0)
+        return record.size
 
     def adopt(self, layer: Digest, blob: Descriptor) -> None:
         """Makes a layer of an image in the store known by its diff id, which is checked. Raises `store.corrupt`."""
-        if self.is_here(layer):
+        if self.is_stored(layer):
             return
         from aerogel.oci.types import LAYER_TYPES
 
@@ -141,7 +149,19 @@ class Materials:
         self.store.layers.save(layer, size=made.size_uncompressed, blobs={name: blob}, index=index)
 
     def is_here(self, layer: Digest) -> bool:
-        """Whether the layer can be used: it has a blob, or a directory under the mapping of this host."""
+        """Whether the layer can be used: it is stored, or can be had."""
+        return self.is_stored(layer) or bool(self.offers.of(layer))
+
+    def bring(self, layer: Digest) -> None:
+        """Sees to it that a layer that can be had is stored. Raises what its offers raise."""
+        if not self.offers.of(layer) or self.is_stored(layer):
+            return
+        with self.store.once(f"bring-{layer}", self.on_wait):
+            if not self.is_stored(layer):
+                self.offers.bring(layer)
+
+    def is_stored(self, layer: Digest) -> bool:
+        """Whether the store has a blob of the layer, or a directory under the mapping of this host."""
         record = self.store.layers.record(layer)
         if record is None:
             return False
@@ -158,6 +178,8 @@ class Materials:
         Layers that other tools made are unpacked on top of each other into one directory: they may leave out parent
         directories, and what a missing parent is depends on the layers below.
         """
+        for layer in layers:
+            self.bring(layer)
         number = 0
         while number < len(layers) and self._is_foreign(layers[number]):
             number += 1
@@ -242,6 +264,7 @@ class Materials:
     @contextmanager
     def open_tar(self, layer: Digest) -> Iterator[Readable]:
         """The uncompressed tar of the layer, from a blob. Raises `store.missing` when it has none."""
+        self.bring(layer)
         record = self.store.layers.record(layer)
         if record is None or not record.blobs:
             raise AerogelError(f"layer `{layer}` has no blob in the store", code="store.missing")
@@ -274,9 +297,13 @@ class Materials:
         """The compressed blob of layer `position` of a stack.
 
         The one of another tool is taken as it is; of ours the one with this codec, which is made if need be, from the
-        layer's directory or from another blob.
+        layer's directory or from another blob. A layer of a base image that is not here stays where it is.
         """
         layer = layers[position]
+        part = None if self.is_stored(layer) else self.offers.part(layer)
+        if part is not None:
+            return part
+        self.bring(layer)
         record = self.store.layers.record(layer)
         if record is not None and record.blobs:
             if codec.name in record.blobs:
@@ -300,6 +327,7 @@ class Materials:
 
         It comes from a blob, or else from the layer's directory.
         """
+        self.bring(layers[position])
         record = self.store.layers.record(layers[position])
         if record is not None and record.blobs:
             with self.open_tar(layers[position]) as stream:

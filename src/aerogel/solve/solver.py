@@ -26,9 +26,11 @@ from aerogel.graph.ops import Base, Copy, Git, Http, Local, Mkdir, Node, Run
 from aerogel.graph.steps import Step
 from aerogel.oci.digest import Digest
 from aerogel.solve.ambient import Ambient
+from aerogel.solve.imported import Imported
 from aerogel.solve.keys import Keys, Taken, content_of_node
 from aerogel.solve.materials import Materials
 from aerogel.solve.remotes import Remotes
+from aerogel.solve.walk import above, down
 
 if TYPE_CHECKING:
     from aerogel.solve.file import Copying
@@ -73,6 +75,8 @@ class Options(NamedTuple):
     numbers: Callable[[int], int] = lambda _: 1
     retry: bool = False
     """Steps that failed before go on from what they had written; their results are not kept."""
+    imported: Imported | None = None
+    """What other places know of the steps."""
 
 
 class StepRun(NamedTuple):
@@ -116,13 +120,14 @@ class Solver:
         self._ambient = ambient
         self._sink = sink
         self._options = options
+        self._imported = Imported() if options.imported is None else options.imported
         shown = dict.fromkeys(step.node.digest for step in steps if not isinstance(step.node.op, Base))
         numbers = {digest: number for number, digest in enumerate(shown, options.numbers(len(shown)))}
         self._steps: dict[str, tuple[int, Step]] = {}
         for step in steps:
             self._steps.setdefault(step.node.digest, (numbers.get(step.node.digest, 0), step))
         self._forced = {step.node.digest for step in steps if options.no_cache(step)}
-        self._tainted = _above(steps, self._forced)
+        self._tainted = above(steps, self._forced)
         self._lock = threading.Lock()
         self._futures: dict[str, Future[Outcome]] = {}
         self._threads: list[threading.Thread] = []
@@ -197,7 +202,8 @@ class Solver:
         future = self._futures.get(node.digest)
         if future is not None and future.done():
             return future.result()
-        return self._recorded(self._keys.definition(node), usable=False)
+        key = self._keys.definition(node)
+        return self._recorded(key, usable=False) or (self._borrowed(key, node) if self._imported else None)
 
     @staticmethod
     def _wait(future: Future[Outcome], seconds: float) -> None:
@@ -230,9 +236,9 @@ class Solver:
         if self._targets and node.digest == self._targets[0].digest:
             return [digest for digest in self._steps if digest != node.digest]
         elsewhere = {
-            each.digest for _, step in self._steps.values() for side in step.node.inputs[1:] for each in _down(side)
+            each.digest for _, step in self._steps.values() for side in step.node.inputs[1:] for each in down(side)
         }
-        return [each.digest for each in _down(node) if each is not node and each.digest not in elsewhere]
+        return [each.digest for each in down(node) if each is not node and each.digest not in elsewhere]
 
     def _done(self, node: Node, number: int, status: str, duration_s: float) -> None:
         self.statuses[node.digest] = status
@@ -310,7 +316,8 @@ class Solver:
             return future.result()
         if node.digest in self._tainted:
             return None
-        outcome = self._recorded(self._keys.definition(node), node)
+        key = self._keys.definition(node)
+        outcome = self._recorded(key, node) or self._lent(key, node)
         if outcome is not None:
             with self._lock:
                 is_new = node.digest not in self.statuses
@@ -335,6 +342,26 @@ class Solver:
                 self._gone.add(node.digest)
             return None
         return Outcome(layers, tuple(result["chain"]))
+
+    def _borrowed(self, key: Digest, node: Node) -> Outcome | None:
+        """The result that another place knows, on the base that was found here; only if all its layers can be had."""
+        steps = list(down(node))
+        chain = self._imported.chain(key, len(steps) - 1)
+        if chain is None:
+            return None
+        layers = (*content_of_node(steps[-1]), *(Digest(layer) for layer in chain if layer))
+        return Outcome(layers, chain) if all(map(self._materials.is_here, layers)) else None
+
+    def _lent(self, key: Digest, node: Node) -> Outcome | None:
+        """The same, from now on known here too: the record is not believed when its layers are not here."""
+        if not self._imported:
+            return None
+        outcome = self._borrowed(key, node)
+        if outcome is not None:
+            work = _Work(node, 0, ())
+            work.key = self._imported.content(key)
+            self._record(work, outcome)
+        return outcome
 
     def _make(self, node: Node, below: Outcome) -> Outcome:
         """Does the node on top of `below`, or finds it by content key."""
@@ -444,7 +471,7 @@ class Solver:
         use_cache = work.node.digest not in self._forced
         shape = None if plan.is_known else plan.shape()
         # Contents that nobody wrote before in this shape are read once, into the layer, and not before to be known.
-        if shape is None or (use_cache and actions.get(shape) is not None):
+        if shape is None or (use_cache and (self._imported or actions.get(shape) is not None)):
             key = work.key = plan.key()
             with self._materials.store.once(key, self._waiting(work.number)) as waited:
                 if not self._found(work, key, waited=waited):
@@ -482,11 +509,22 @@ class Solver:
         record = self._materials.store.actions.record(key)
         known = self._recorded(key, work.node) if record is not None else None
         if record is None or known is None:
-            return False
+            return self._found_elsewhere(work, key)
         work.facts |= {name: record["facts"][name] for name in ("shown", "copied") if name in record["facts"]}
         work.key = work.key or key
         work.layer = Digest(known.chain[-1]) if known.chain[-1] else None
         work.status = "REUSED"
+        return True
+
+    def _found_elsewhere(self, work: _Work, key: Digest) -> bool:
+        """Takes the layer that another place knows under a content key."""
+        found = self._imported.chain(key, 1) if self._imported else None
+        if found is None or not all(self._materials.is_here(Digest(layer)) for layer in found if layer):
+            return False
+        work.key = work.key or key
+        work.layer = Digest(found[0]) if found[0] else None
+        work.status = "REUSED"
+        self._keep(work, key)
         return True
 
     def _keep(self, work: _Work, key: Digest) -> None:
@@ -552,20 +590,3 @@ class _Work:
 def _digest_of(layers: Sequence[Digest]) -> str:
     """A short name of a list of layers."""
     return sha256(" ".join(layers).encode()).hexdigest()[:32]
-
-
-def _down(node: Node) -> Iterator[Node]:
-    """The node and all below it."""
-    current: Node | None = node
-    while current is not None:
-        yield current
-        current = current.root
-
-
-def _above(steps: Sequence[Step], forced: set[str]) -> set[str]:
-    """The nodes whose history holds a forced one: what was kept of them says nothing about this run."""
-    found = set(forced)
-    for step in steps:
-        if any(each.digest in found for each in step.node.inputs):
-            found.add(step.node.digest)
-    return found

@@ -178,6 +178,7 @@ def _index(roots: Sequence[Root], blobs: Blobs) -> Index:
             media_type=root.descriptor.media_type,
             digest=root.descriptor.digest,
             size=root.descriptor.size,
+            artifact_type=root.descriptor.artifact_type,
             platform=_platform(root.descriptor, blobs),
             annotations=root.annotations,
         )

@@ -1,0 +1,218 @@
+"""Where caches are kept: a tag of a registry, or a folder that is an OCI layout. One manifest each.
+
+The manifest's config is the list of results (`CacheRecords`), its layers are those that the results name, each with
+its diff id as an annotation. Everything that is read is checked against the digest that names it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, Protocol, cast
+
+from aerogel.errors import AerogelError
+from aerogel.oci.digest import Digest, VerifiedReader, digest_of
+from aerogel.oci.image import MemoryBlobs
+from aerogel.oci.reference import Reference
+from aerogel.oci.types import OCI_MANIFEST, REF_NAME, Descriptor, Index, Manifest, decode, encode
+from aerogel.registry.client import MAX_DOCUMENT, Registries
+from aerogel.registry.push import Uploads
+from aerogel.store.disk import disk_errors
+from aerogel.store.layout import Root, write_oci_layout
+from aerogel.store.store import Store
+
+__all__ = ["CACHE_TYPE", "LAYER", "RECORDS_TYPE", "SIZE", "FolderCache", "Place", "RegistryCache", "parse_manifest"]
+
+CACHE_TYPE = "application/vnd.aerogel.cache.v1"
+"""Artifact type of a cache."""
+RECORDS_TYPE = "application/vnd.aerogel.cache.records.v1+json"
+"""Media type of its config."""
+LAYER = "io.aerogel.layer"
+"""Annotation of a blob of a cache: the diff id of the layer in it."""
+SIZE = "io.aerogel.size"
+"""Annotation of a blob of a cache: the bytes of the uncompressed tar."""
+
+_BUFFER = 1 << 20
+
+
+class Place(Protocol):
+    """One cache. `str()` names it in messages; those of one `home` share their blobs."""
+
+    @property
+    def home(self) -> str: ...
+
+    def manifest(self) -> bytes:
+        """Raises `registry.*`, `net.*`, `cache.missing`."""
+        ...
+
+    def read(self, blob: Descriptor) -> bytes:
+        """A small blob, checked."""
+        ...
+
+    def fetch(self, blob: Descriptor, file: BinaryIO, on_bytes: Callable[[int], object]) -> None:
+        """Writes a blob, checked, into an empty file."""
+        ...
+
+    def place(self, blob: Descriptor, open_blob: Callable[[], BinaryIO]) -> None:
+        """Sees to it that a blob is there."""
+        ...
+
+    def finish(self, manifest: Manifest, records: bytes) -> None:
+        """Puts the manifest under its name; its layers are there."""
+        ...
+
+
+class RegistryCache:
+    """A tag of a registry."""
+
+    def __init__(self, registries: Registries, reference: Reference) -> None:
+        self._repository = registries.repository(reference)
+        self._reference = reference
+
+    def __str__(self) -> str:
+        return self._reference.familiar()
+
+    @property
+    def home(self) -> str:
+        return str(self._repository)
+
+    def manifest(self) -> bytes:
+        return self._repository.document(self._reference).data
+
+    def read(self, blob: Descriptor) -> bytes:
+        return self._repository.blobs().read(blob.digest, blob.size)
+
+    def fetch(self, blob: Descriptor, file: BinaryIO, on_bytes: Callable[[int], object]) -> None:
+        self._repository.fetch(blob.digest, blob.size, file, on_bytes=on_bytes)
+
+    def place(self, blob: Descriptor, open_blob: Callable[[], BinaryIO]) -> None:
+        Uploads(self._repository).blob(blob, open_blob)
+
+    def finish(self, manifest: Manifest, records: bytes) -> None:
+        uploads = Uploads(self._repository)
+        uploads.blob(manifest.config, lambda: cast("BinaryIO", _reader(records, manifest.config)))
+        data = encode(manifest)
+        descriptor = Descriptor(media_type=OCI_MANIFEST, digest=digest_of(data), size=len(data))
+        uploads.manifest(data, descriptor, self._reference.tag or "latest")
+
+
+class FolderCache:
+    """A tag in an OCI layout. What it had under the same tag and nobody else needs is removed when a new one is there."""
+
+    def __init__(self, folder: str, tag: str, store: Store, digest: str = "") -> None:
+        self._folder = folder
+        self._tag = tag
+        self._store = store
+        self._digest = digest
+
+    def __str__(self) -> str:
+        return self._folder
+
+    @property
+    def home(self) -> str:
+        """None that lasts: what an old cache of a folder had goes when a new one is there."""
+        return ""
+
+    def _path(self, digest: Digest) -> str:
+        return f"{self._folder}/blobs/{digest.replace(':', '/')}"
+
+    def manifest(self) -> bytes:
+        path = f"{self._folder}/index.json"
+        if not os.path.exists(path):
+            raise AerogelError(f"`{self._folder}` has no cache", code="cache.missing")
+        with disk_errors(self._folder):
+            index = decode(_small(path), Index, what=f"`{path}`")
+        for each in index.manifests:
+            named = each.annotations.get(REF_NAME) == self._tag
+            if each.digest == self._digest if self._digest else named and each.artifact_type == CACHE_TYPE:
+                return self.read(each)
+        what = self._digest or self._tag
+        raise AerogelError(f"`{self._folder}` has no cache `{what}`", code="cache.missing")
+
+    def read(self, blob: Descriptor) -> bytes:
+        if blob.size > MAX_DOCUMENT:
+            raise AerogelError(
+                f"blob `{blob.digest}` has {blob.size} bytes, too many for a document", code="cache.malformed"
+            )
+        with self._open(blob) as stream:
+            return stream.read()
+
+    def _open(self, blob: Descriptor) -> BinaryIO:
+        try:
+            file = Path(self._path(blob.digest)).open("rb")  # noqa: SIM115 - the caller closes it
+        except FileNotFoundError:
+            raise AerogelError(f"`{self._folder}` has no blob `{blob.digest}`", code="cache.missing") from None
+        reader = VerifiedReader(file, blob.digest, blob.size, what=f"blob `{blob.digest}` of `{self._folder}`")
+        return cast("BinaryIO", reader)
+
+    def fetch(self, blob: Descriptor, file: BinaryIO, on_bytes: Callable[[int], object]) -> None:
+        with disk_errors(self._folder), self._open(blob) as stream:
+            while data := stream.read(_BUFFER):
+                view = memoryview(data)
+                while view:
+                    view = view[file.write(view) :]
+                on_bytes(len(data))
+
+    def place(self, blob: Descriptor, open_blob: Callable[[], BinaryIO]) -> None:
+        """Everything is written at the end: blobs of the store are at hand."""
+
+    def finish(self, manifest: Manifest, records: bytes) -> None:
+        blobs = MemoryBlobs(self._store.blobs)
+        blobs.put(records)
+        placed = blobs.put(encode(manifest), OCI_MANIFEST)
+        old = self._parts()
+        root = Root(
+            Descriptor(
+                media_type=OCI_MANIFEST,
+                digest=placed.digest,
+                size=placed.size,
+                artifact_type=CACHE_TYPE,
+            ),
+            annotations={REF_NAME: self._tag},
+        )
+        write_oci_layout(self._folder, [root], blobs)
+        with disk_errors(self._folder):
+            for digest in old - self._parts():
+                Path(self._path(digest)).unlink(missing_ok=True)
+
+    def _parts(self) -> set[Digest]:
+        """What the caches of the folder are made of; nothing when there is something else in the folder."""
+        try:
+            index = decode(_small(f"{self._folder}/index.json"), Index)
+        except FileNotFoundError:
+            return set()
+        found: set[Digest] = set()
+        for each in index.manifests:
+            if each.artifact_type != CACHE_TYPE:
+                return set()
+            try:
+                manifest = decode(self.read(each), Manifest)
+            except AerogelError:
+                return set()  # damaged: what it had is not known, and stays
+            found |= {each.digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)}
+        return found
+
+
+def _small(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(MAX_DOCUMENT)
+
+
+def _reader(data: bytes, blob: Descriptor) -> VerifiedReader:
+    import io
+
+    return VerifiedReader(io.BytesIO(data), blob.digest, blob.size)
+
+
+def parse_manifest(data: bytes, origin: str) -> Manifest:
+    """Raises `cache.malformed` for what is no cache of aerogel."""
+    try:
+        kind = json.loads(data).get("artifactType")
+        manifest = decode(data, Manifest, what=f"the cache `{origin}`")
+    except (ValueError, AttributeError, RecursionError, AerogelError):
+        kind, manifest = None, None
+    if manifest is None or kind != CACHE_TYPE or manifest.config.media_type != RECORDS_TYPE:
+        raise AerogelError(f"`{origin}` is no cache of aerogel", code="cache.malformed")
+    return manifest

@@ -1,0 +1,313 @@
+"""`--cache-from` and `--cache-to`: results of steps from and to registries and folders.
+
+Read when something is looked for that the store does not know: the list of results first, a layer when its bytes are
+asked for. What comes is unpacked, checked against its diff id and compressed here again, so nothing of how a cache
+packed a layer gets into the store. Written after the build: the results of all stages, or of those of the image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Any, BinaryIO, cast
+
+import msgspec
+
+from aerogel.commands.cache_flags import CacheSource, CacheTarget, parse_cache_from, parse_cache_to
+from aerogel.commands.cache_places import (
+    CACHE_TYPE,
+    LAYER,
+    RECORDS_TYPE,
+    SIZE,
+    FolderCache,
+    Place,
+    RegistryCache,
+    parse_manifest,
+)
+from aerogel.commands.registries import Meter, open_registries
+from aerogel.commands.world import World
+from aerogel.errors import AerogelError, Diagnostic
+from aerogel.events import Warned, step
+from aerogel.files.codec import GZIP, Codec, open_uncompressed
+from aerogel.graph.ops import Base, Node
+from aerogel.graph.steps import Step
+from aerogel.oci.digest import Digest, digest_of, is_digest, short
+from aerogel.oci.types import LAYER_TYPES, OCI_MANIFEST, Descriptor, Manifest
+from aerogel.registry.client import Registries
+from aerogel.solve.imported import Imported, Known
+from aerogel.solve.materials import Materials, take_tar
+from aerogel.solve.offers import Offer, Offers
+from aerogel.solve.solver import Solver
+
+__all__ = ["BROKEN", "CacheRecord", "CacheRecords", "Caches", "bring"]
+
+BROKEN = "cache.broken"
+"""Code of the error that says that a cache does not have what it promised; `detail` names the cache."""
+
+_FAULTS = ("cache.", "codec.", "index.", "layout.", "net.", "oci.", "registry.", "tar.")
+"""Errors of these areas are the cache's; a full disk is not."""
+_FORMAT = 1
+_PARALLEL = 4
+_DIGITS = 16
+
+
+class CacheRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a step gave: the layer that each step from its base up to it added, or an empty text."""
+
+    key: Digest
+    chain: tuple[str, ...]
+    content: str = ""
+    """The content key of the same step."""
+
+
+class CacheRecords(msgspec.Struct, frozen=True):
+    """The config of a cache."""
+
+    format: int
+    results: tuple[CacheRecord, ...]
+
+
+class Caches:
+    """The caches of one build. Raises `build.bad-cache` for flags that cannot be."""
+
+    def __init__(self, cache_from: Sequence[str], cache_to: Sequence[str], world: World) -> None:
+        self._world = world
+        self.sources = [parse_cache_from(text) for text in cache_from]
+        self.targets = [parse_cache_to(text) for text in cache_to]
+        self._stack = ExitStack()
+        self._open: Registries | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.sources or self.targets)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def _registries(self) -> Registries:
+        if self._open is None:
+            self._open = self._stack.enter_context(closing(open_registries(self._world)))
+        return self._open
+
+    def _place(self, spec: CacheSource | CacheTarget) -> Place:
+        if spec.reference is not None:
+            return RegistryCache(self._registries(), spec.reference)
+        folder = os.path.join(self._world.settings.directory, spec.folder)
+        digest = spec.digest if isinstance(spec, CacheSource) else ""
+        return FolderCache(folder, spec.tag, self._world.store, digest)
+
+    # Reading.
+
+    def lend(self, imported: Imported, offers: Offers, codec: Codec) -> None:
+        """Lets a run find what these caches have. Layers that come are compressed with the codec."""
+        for source in self.sources:
+            imported.add(partial(self._load, source, offers, codec))
+
+    def _load(self, source: CacheSource, offers: Offers, codec: Codec) -> Known | None:
+        """What a cache knows. One that cannot be read is told and left out."""
+        place = self._place(source)
+        origin = str(place)
+        with step(self._world.sink, self._world.take_numbers(), f"read cache {origin}") as running:
+            try:
+                manifest = parse_manifest(place.manifest(), origin)
+                known = _known(place.read(manifest.config), origin)
+            except AerogelError as error:
+                if not error.code.startswith(_FAULTS):
+                    raise
+                # Nothing to stop for: the first build of all finds no cache.
+                running.note = "not used"
+                self._warn(f"the cache `{origin}` is not used: {error.message}", "cache.not-used", error.hints)
+                return None
+            layers = list(_layers(manifest))
+            running.note = f"{len(known.chains)} results, {len(layers)} layers"
+        for diff_id, blob, size in layers:
+            offers.add(
+                diff_id, Offer(origin, blob, partial(self._bring, place, diff_id, blob, codec), size, place.home)
+            )
+        return known
+
+    def _bring(self, place: Place, layer: Digest, blob: Descriptor, codec: Codec) -> None:
+        """Puts a layer of a cache in the store, as a build here would have packed it."""
+        store = self._world.store
+        number = self._world.take_numbers()
+        try:
+            with step(self._world.sink, number, f"layer {short(layer)} from {place}"), store.blobs.write() as scratch:
+                meter = Meter(self._world.sink, number, short(layer), blob.size)
+                with os.fdopen(os.dup(scratch.fd), "r+b", buffering=0) as file:
+                    place.fetch(blob, cast("BinaryIO", file), meter.add)
+                    file.seek(0)
+                    made, _ = take_tar(store, open_uncompressed(cast("BinaryIO", file), blob.media_type), codec)
+        except AerogelError as error:
+            if not error.code.startswith(_FAULTS):
+                raise
+            raise _broken(place, layer, error.message) from error
+        if made.diff_id != layer:
+            raise _broken(place, layer, f"it is `{made.diff_id}`")
+
+    def give_up(self, error: AerogelError, imported: Imported, offers: Offers) -> bool:
+        """Whether an error is one of a cache, which is told and not used any more."""
+        if error.code != BROKEN or error.detail is None:
+            return False
+        imported.drop(error.detail)
+        offers.drop(error.detail)
+        self._warn(f"{error.message}: the cache is not used any more", "cache.not-used", ())
+        return True
+
+    def _warn(self, message: str, code: str, hints: Iterable[str]) -> None:
+        self._world.sink.emit(Warned(Diagnostic(message, code=code, hints=tuple(hints))))
+
+    # Writing.
+
+    def write(self, steps: Sequence[Step], targets: Sequence[Node], solver: Solver, materials: Materials) -> None:
+        """Puts the results of a build in its caches. Raises `registry.*`, `net.*`, `store.*`, `layout.*`."""
+        if self.targets and solver.resumed:
+            self._warn("a step went on from a failed state, so no cache is written", "cache.not-written", ())
+            return
+        for target in self.targets:
+            place = self._place(target)
+            nodes = _nodes(steps, targets, is_whole=target.is_whole)
+            try:
+                with step(self._world.sink, self._world.take_numbers(), f"write cache {place}") as running:
+                    running.note = self._write(place, _results(nodes, solver, materials), materials, target.codec)
+            except AerogelError as error:
+                if not target.may_fail:
+                    raise
+                self._warn(f"the cache `{place}` was not written: {error.message}", "cache.not-written", error.hints)
+
+    def _write(self, place: Place, results: list[_Result], materials: Materials, codec: Codec | None) -> str:
+        records = _records(results)
+        blobs = self._blobs(place, results, materials, codec or GZIP)
+        manifest = Manifest(
+            schema_version=2,
+            media_type=OCI_MANIFEST,
+            artifact_type=CACHE_TYPE,
+            config=Descriptor(media_type=RECORDS_TYPE, digest=digest_of(records), size=len(records)),
+            layers=tuple(sorted(blobs, key=lambda blob: blob.annotations[LAYER])),
+        )
+        place.finish(manifest, records)
+        return f"{len(results)} results, {len(blobs)} layers, {sum(blob.size for blob in blobs)} bytes"
+
+    def _blobs(self, place: Place, results: list[_Result], materials: Materials, codec: Codec) -> list[Descriptor]:
+        """The layers of the results, which the place has then."""
+        stacks: dict[Digest, tuple[Digest, ...]] = {}
+        for result in results:
+            base = len(result.layers) - sum(1 for layer in result.chain if layer)
+            for number in range(base, len(result.layers)):
+                stacks.setdefault(result.layers[number], result.layers[: number + 1])
+        store = self._world.store
+
+        def put(layer: Digest, stack: tuple[Digest, ...]) -> Descriptor:
+            there = next((each for each in materials.offers.of(layer) if place.home and each.home == place.home), None)
+            if there is not None and not materials.is_stored(layer):
+                # It came from there and nobody asked for it: there it stays.
+                blob, size = there.blob, there.size
+                place.place(blob, partial(_gone, place, layer))
+            else:
+                blob, size = materials.blob(stack, len(stack) - 1, codec), materials.size(layer)
+                place.place(blob, partial(store.blobs.open, blob.digest, blob.size))
+            annotations = {LAYER: str(layer), SIZE: str(size)}
+            return Descriptor(media_type=blob.media_type, digest=blob.digest, size=blob.size, annotations=annotations)
+
+        with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="cache") as pool:
+            return [future.result() for future in [pool.submit(put, *each) for each in stacks.items()]]
+
+
+class _Result(msgspec.Struct, frozen=True):
+    """A result to be written. `layers` are the base's and those of the chain."""
+
+    key: Digest
+    chain: tuple[str, ...]
+    layers: tuple[Digest, ...]
+    content: str = ""
+
+
+def bring(layers: Iterable[Digest], materials: Materials) -> None:
+    """Sees to it that layers of a result are here, unless they are a base image's. Raises `cache.broken`."""
+    wanted = [layer for layer in layers if materials.offers.part(layer) is None and not materials.is_stored(layer)]
+    with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="cache") as pool:
+        for future in [pool.submit(materials.bring, layer) for layer in wanted]:
+            future.result()
+
+
+def _known(data: bytes, origin: str) -> Known:
+    """Raises `cache.malformed`."""
+    try:
+        records = msgspec.json.decode(data, type=CacheRecords)
+        if records.format != _FORMAT:
+            raise AerogelError(f"its format is {records.format}, not {_FORMAT}", code="cache.malformed")
+        for text in {text for each in records.results for text in (each.key, each.content, *each.chain)}:
+            if text and not is_digest(text):
+                raise AerogelError(f"`{text[:80]}` in its list of results is no digest", code="cache.malformed")
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise AerogelError(f"its list of results is malformed: {error}", code="cache.malformed") from error
+    chains = {each.key: each.chain for each in records.results}
+    return Known(origin, chains, {each.key: Digest(each.content) for each in records.results if each.content})
+
+
+def _layers(manifest: Manifest) -> Iterable[tuple[Digest, Descriptor, int]]:
+    """The layers of a cache with the bytes of their tars; what is no layer is left out."""
+    for blob in manifest.layers:
+        diff_id, size = blob.annotations.get(LAYER, ""), blob.annotations.get(SIZE, "")
+        if not is_digest(diff_id) or blob.media_type not in LAYER_TYPES or blob.urls:
+            continue
+        number = int(size) if size.isascii() and size.isdecimal() and len(size) < _DIGITS else 0
+        yield Digest(diff_id), Descriptor(media_type=blob.media_type, digest=blob.digest, size=blob.size), number
+
+
+def _nodes(steps: Sequence[Step], targets: Sequence[Node], *, is_whole: bool) -> list[Node]:
+    """The nodes whose results are written, each once."""
+    found = {}
+    chosen: list[Node] = [step.node for step in steps] if is_whole else []
+    for target in () if is_whole else targets:
+        current: Node | None = target
+        while current is not None:
+            chosen.append(current)
+            current = current.root
+    for node in chosen:
+        if not isinstance(node.op, Base):
+            found[node.digest] = node
+    return list(found.values())
+
+
+def _results(nodes: Sequence[Node], solver: Solver, materials: Materials) -> list[_Result]:
+    """What is known of the nodes, under both of their keys; results whose layers cannot be had are left out."""
+    actions = materials.store.actions
+    found: dict[Digest, _Result] = {}
+
+    def add(key: Digest, result: dict[str, Any], content: str) -> None:
+        layers = tuple(Digest(each) for each in result["layers"])
+        if key not in found and "chain" in result and all(map(materials.is_here, layers)):
+            found[key] = _Result(key, tuple(result["chain"]), layers, content)
+
+    for node in nodes:
+        outcome = solver.peek(node)
+        key = solver.key(node)
+        record = actions.record(key)
+        content = str((record or {}).get("facts", {}).get("content") or "")
+        if outcome is not None:
+            add(key, {"layers": outcome.layers, "chain": outcome.chain}, content)
+        kept = actions.record(Digest(content)) if content else None
+        if content and kept is not None:
+            add(Digest(content), kept["result"], "")
+    return list(found.values())
+
+
+def _records(results: Sequence[_Result]) -> bytes:
+    listed = tuple(
+        CacheRecord(each.key, each.chain, each.content) for each in sorted(results, key=lambda each: each.key)
+    )
+    return msgspec.json.encode(CacheRecords(_FORMAT, listed))
+
+
+def _broken(place: Place, layer: Digest, why: str) -> AerogelError:
+    return AerogelError(
+        f"the cache `{place}` does not have the layer `{short(layer)}` that it promises: {why}",
+        code=BROKEN,
+        detail=str(place),
+    )
+
+
+def _gone(place: Place, layer: Digest) -> BinaryIO:
+    raise _broken(place, layer, "it is gone")
