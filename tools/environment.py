@@ -6,7 +6,7 @@ Called by `./aerogel` and `./check`. The environment is built under another name
 interrupted start leaves nothing that looks finished; a lock file beside it (flock) lets only one process build::
 
     environments-v1/
-      <sha256 of the lock file>/          bin/python, lib/..., complete
+      <sha256 of the lock file>/          bin/python, lib/..., complete, perhaps env-blocks-signals
       <sha256 of the lock file>.lock      held while building
       <sha256 of the lock file>.new       being built; removed by the next builder
 
@@ -31,6 +31,7 @@ def fail(message, hints=(), detail="", status=EXIT_HOST):
 
 def main():
     """Makes the environment unless it is there."""
+    was_blocked = take_interrupts()
     if sys.version_info < (3, 11):
         fail(
             "aerogel needs Python 3.11 or newer, and `%s` is %d.%d" % (sys.executable, *sys.version_info[:2]),
@@ -46,18 +47,22 @@ def main():
             ["on Debian: apt-get install python3-venv"],
         )
     try:
-        build_once(environment, lock_file, keep_pip="--keep-pip" in sys.argv)
+        build_once(environment, lock_file, "--keep-pip" in sys.argv, was_blocked)
     except OSError as error:
         fail(
             "cannot make the environment: %s: `%s`" % ((error.strerror or str(error)).lower(), error.filename or ""),
             ["choose another place with AEROGEL_ROOT"],
         )
-    except KeyboardInterrupt:
-        sys.stderr.write("\ncanceled\n")
-        sys.exit(130)
 
 
-def build_once(environment, lock_file, keep_pip):
+def take_interrupts():
+    """Lets SIGINT through; whether the launcher had it blocked, as it can on hosts with the `env` of GNU."""
+    import signal
+
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+def build_once(environment, lock_file, keep_pip, was_blocked):
     """Builds under the lock; returns at once when another process has finished meanwhile."""
     import fcntl
 
@@ -69,7 +74,7 @@ def build_once(environment, lock_file, keep_pip):
             sys.stderr.write("aerogel: waiting for another first start\n")
             fcntl.flock(lock, fcntl.LOCK_EX)
         if not is_whole(environment):
-            build(environment, lock_file, keep_pip)
+            build(environment, lock_file, keep_pip, was_blocked)
 
 
 def is_whole(environment):
@@ -77,7 +82,7 @@ def is_whole(environment):
     return os.path.exists(environment + "/complete") and os.access(environment + "/bin/python", os.X_OK)
 
 
-def build(environment, lock_file, keep_pip):
+def build(environment, lock_file, keep_pip, was_blocked):
     """Makes the environment beside its place and moves it there."""
     import shutil
     import time
@@ -96,6 +101,8 @@ def build(environment, lock_file, keep_pip):
     install(new, lock_file, progress)
     if not keep_pip:
         remove_pip(new)
+    if was_blocked:
+        open(new + "/env-blocks-signals", "w").close()
     with open(new + "/complete", "w") as mark:
         mark.write("%s\n" % sys.version)
     shutil.rmtree(environment, ignore_errors=True)
@@ -162,4 +169,8 @@ class Progress:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.stderr.write("\ncanceled\n")
+        sys.exit(130)

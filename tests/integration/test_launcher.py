@@ -69,6 +69,7 @@ def test_killed_then_two_at_once_then_another_lock_file(checkout, tmp_path):
     assert [one[0] for one in out] == [SAID, SAID]
     assert sum("installed 1 packages" in one[1] for one in out) == 1
     assert len(environments(tmp_path)) == 1
+    assert list(tmp_path.glob("state/cache/environments-v1/*/env-blocks-signals")), "`env` is GNU's on test machines"
     again = start(checkout, tmp_path)
     assert again.communicate(timeout=60) == (SAID, "")
     (checkout / "requirements.lock").write_text(entry("mdurl") + entry("shtab"))
@@ -100,6 +101,30 @@ def test_a_later_start_runs_one_small_program_and_then_python(checkout, tmp_path
     process = start(checkout, tmp_path, "images", "-q", PATH=str(tmp_path / "path"))
     out, err = process.communicate(timeout=60)
     assert (out, err) == (f"{os.getpid()} -I -S {checkout}/tools/start.py images -q\n", ""), "python takes its place"
+
+
+def test_an_interrupt_waits_while_python_starts(checkout, tmp_path):
+    lock = hashlib.sha256((checkout / "requirements.lock").read_bytes()).hexdigest()
+    environment = tmp_path / "state/cache/environments-v1" / lock
+    (environment / "bin").mkdir(parents=True)
+    (environment / "complete").touch()
+    (environment / "env-blocks-signals").touch()
+    (environment / "bin/python").write_text("#!/bin/sh\nexec grep SigBlk /proc/self/status\n")
+    (environment / "bin/python").chmod(0o755)
+    out, err = start(checkout, tmp_path, "images").communicate(timeout=60)
+    assert (int(out.split()[1], 16), err) == (1 << signal.SIGINT - 1, "")
+
+
+def test_what_the_launcher_runs_takes_an_interrupt_that_has_waited():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        words = [sys.executable, "-I", "-S", ROOT / "tools/start.py", "doctor", "--offline"]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ("", "canceled\n")
+    assert process.returncode == 130
 
 
 def test_what_the_launcher_runs_imports_no_more_than_the_entry_point():

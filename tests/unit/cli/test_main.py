@@ -214,3 +214,14 @@ def test_an_interrupt_shows_no_traceback_however_early(number, tmp_path):
         [sys.executable, "-c", program, "images", "--json"], env=environ, cwd=tmp_path, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "canceled\n")
+
+
+def test_an_interrupt_while_a_module_is_half_imported():
+    program = (
+        "import sys, types\n"
+        "from aerogel.cli.main import _end\n"
+        "sys.modules['os'] = types.ModuleType('os')\n"
+        "_end(2, None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=environ(), cwd="/", capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "canceled\n")
