@@ -141,6 +141,17 @@ def test_a_cache_is_handed_on_without_being_fetched(
     assert (again, set(steps.values())) == (first, {"CACHED", "SKIPPED"})
 
 
+def test_an_image_brings_its_cache(machine: Callable[[], Aerogel], registry: Server, context: Path) -> None:
+    """`type=inline`: the image is the same as without, and its steps are not run again."""
+    name = f"{registry.host}/team/inline:1"
+    builder = machine()
+    plain, _ = built(builder, context)
+    first, _ = built(builder, context, "--cache-to", "type=inline", "--push", "-t", name)
+    assert first == plain
+    second, steps = built(machine(), context, "--cache-from", name)
+    assert (second, set(steps.values())) == (first, {"CACHED", "SKIPPED"})
+
+
 def test_a_folder_keeps_what_its_last_cache_needs(
     machine: Callable[[], Aerogel], context: Path, tmp_path: Path
 ) -> None:

@@ -270,7 +270,8 @@ def build_together(builders: Sequence[Builder]) -> list[tuple[BuildResult, Expor
                 made[id(job.builder)] = job.builder.export(job.ready, job.prepared, solver, outcomes)
                 nodes = [each.graph.target.node for each in job.prepared]
                 steps = [step for each in job.prepared for step in each.steps()]
-                job.builder.caches.write(steps, nodes, solver, job.ready.materials)
+                image = made[id(job.builder)][1].descriptor
+                job.builder.caches.write(steps, nodes, solver, job.ready.materials, image)
                 for recording in recordings[id(job.builder)]:
                     recording.finish(made[id(job.builder)][0].image_id)
             world.store.sync()

@@ -13,17 +13,28 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from aerogel.errors import AerogelError
-from aerogel.oci.digest import Digest, VerifiedReader, digest_of
+from aerogel.oci.digest import Digest, VerifiedReader, digest_of, short
 from aerogel.oci.image import MemoryBlobs
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import OCI_MANIFEST, REF_NAME, Descriptor, Index, Manifest, decode, encode
 from aerogel.registry.client import MAX_DOCUMENT, Registries
 from aerogel.registry.push import Uploads
+from aerogel.registry.referrers import list_referrers
 from aerogel.store.disk import disk_errors
 from aerogel.store.layout import Root, write_oci_layout
 from aerogel.store.store import Store
 
-__all__ = ["CACHE_TYPE", "LAYER", "RECORDS_TYPE", "SIZE", "FolderCache", "Place", "RegistryCache", "parse_manifest"]
+__all__ = [
+    "CACHE_TYPE",
+    "LAYER",
+    "RECORDS_TYPE",
+    "SIZE",
+    "FolderCache",
+    "ImageCache",
+    "Place",
+    "RegistryCache",
+    "parse_manifest",
+]
 
 CACHE_TYPE = "application/vnd.aerogel.cache.v1"
 """Artifact type of a cache."""
@@ -37,11 +48,28 @@ SIZE = "io.aerogel.size"
 _BUFFER = 1 << 20
 
 
-class Place(Protocol):
-    """One cache. `str()` names it in messages; those of one `home` share their blobs."""
+class Target(Protocol):
+    """Where a cache is written. `str()` names it in messages; those of one `home` share their blobs."""
 
     @property
     def home(self) -> str: ...
+
+    @property
+    def subject(self) -> Descriptor | None:
+        """The image that the cache belongs to."""
+        ...
+
+    def place(self, blob: Descriptor, open_blob: Callable[[], BinaryIO]) -> None:
+        """Sees to it that a blob is there."""
+        ...
+
+    def finish(self, manifest: Manifest, records: bytes) -> None:
+        """Puts the manifest under its name; its layers are there."""
+        ...
+
+
+class Place(Target, Protocol):
+    """A cache that can be read too."""
 
     def manifest(self) -> bytes:
         """Raises `registry.*`, `net.*`, `cache.missing`."""
@@ -53,14 +81,6 @@ class Place(Protocol):
 
     def fetch(self, blob: Descriptor, file: BinaryIO, on_bytes: Callable[[int], object]) -> None:
         """Writes a blob, checked, into an empty file."""
-        ...
-
-    def place(self, blob: Descriptor, open_blob: Callable[[], BinaryIO]) -> None:
-        """Sees to it that a blob is there."""
-        ...
-
-    def finish(self, manifest: Manifest, records: bytes) -> None:
-        """Puts the manifest under its name; its layers are there."""
         ...
 
 
@@ -78,8 +98,22 @@ class RegistryCache:
     def home(self) -> str:
         return str(self._repository)
 
+    @property
+    def subject(self) -> None:
+        return None
+
     def manifest(self) -> bytes:
-        return self._repository.document(self._reference).data
+        """The cache of this name, or that of the image of this name (`type=inline`)."""
+        found = self._repository.document(self._reference)
+        if _kind(found.data) == CACHE_TYPE:
+            return found.data
+        for artifact in list_referrers(self._repository, found.descriptor.digest):
+            # What a list says of the kind of an artifact is not always so.
+            name = Reference(self._reference.registry, self._reference.repository, None, artifact.digest)
+            data = self._repository.document(name).data
+            if _kind(data) == CACHE_TYPE:
+                return data
+        return found.data
 
     def read(self, blob: Descriptor) -> bytes:
         return self._repository.blobs().read(blob.digest, blob.size)
@@ -114,6 +148,10 @@ class FolderCache:
     def home(self) -> str:
         """None that lasts: what an old cache of a folder had goes when a new one is there."""
         return ""
+
+    @property
+    def subject(self) -> None:
+        return None
 
     def _path(self, digest: Digest) -> str:
         return f"{self._folder}/blobs/{digest.replace(':', '/')}"
@@ -195,6 +233,36 @@ class FolderCache:
         return found
 
 
+class ImageCache:
+    """What refers to an image of the store, and goes with it wherever it is pushed (`type=inline`). Read as that of a registry."""
+
+    home = ""
+
+    def __init__(self, subject: Descriptor, store: Store) -> None:
+        self.subject = Descriptor(media_type=subject.media_type, digest=subject.digest, size=subject.size)
+        self._store = store
+
+    def __str__(self) -> str:
+        return f"of {short(self.subject.digest)}"
+
+    def place(self, blob: Descriptor, open_blob: Callable[[], BinaryIO]) -> None:
+        """Blobs of the store are there."""
+
+    def finish(self, manifest: Manifest, records: bytes) -> None:
+        blobs = self._store.blobs
+        blobs.put(records)
+        placed = blobs.put(encode(manifest), OCI_MANIFEST)
+        listed = Descriptor(media_type=OCI_MANIFEST, digest=placed.digest, size=placed.size, artifact_type=CACHE_TYPE)
+        self._store.referrers.add(self.subject.digest, listed, lambda old: old.artifact_type == CACHE_TYPE)
+
+
+def _kind(data: bytes) -> str:
+    try:
+        return str(json.loads(data).get("artifactType") or "")
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+
+
 def _small(path: str) -> bytes:
     with Path(path).open("rb") as file:
         return file.read(MAX_DOCUMENT)
@@ -208,11 +276,9 @@ def _reader(data: bytes, blob: Descriptor) -> VerifiedReader:
 
 def parse_manifest(data: bytes, origin: str) -> Manifest:
     """Raises `cache.malformed` for what is no cache of aerogel."""
-    try:
-        kind = json.loads(data).get("artifactType")
+    manifest = None
+    if _kind(data) == CACHE_TYPE:
         manifest = decode(data, Manifest, what=f"the cache `{origin}`")
-    except (ValueError, AttributeError, RecursionError, AerogelError):
-        kind, manifest = None, None
-    if manifest is None or kind != CACHE_TYPE or manifest.config.media_type != RECORDS_TYPE:
+    if manifest is None or manifest.config.media_type != RECORDS_TYPE:
         raise AerogelError(f"`{origin}` is no cache of aerogel", code="cache.malformed")
     return manifest

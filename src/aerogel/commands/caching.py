@@ -23,8 +23,10 @@ from aerogel.commands.cache_places import (
     RECORDS_TYPE,
     SIZE,
     FolderCache,
+    ImageCache,
     Place,
     RegistryCache,
+    Target,
     parse_manifest,
 )
 from aerogel.commands.registries import Meter, open_registries
@@ -90,6 +92,9 @@ class Caches:
         if self._open is None:
             self._open = self._stack.enter_context(closing(open_registries(self._world)))
         return self._open
+
+    def _target(self, spec: CacheTarget, image: Descriptor) -> Target:
+        return ImageCache(image, self._world.store) if spec.kind == "inline" else self._place(spec)
 
     def _place(self, spec: CacheSource | CacheTarget) -> Place:
         if spec.reference is not None:
@@ -160,13 +165,15 @@ class Caches:
 
     # Writing.
 
-    def write(self, steps: Sequence[Step], targets: Sequence[Node], solver: Solver, materials: Materials) -> None:
+    def write(
+        self, steps: Sequence[Step], targets: Sequence[Node], solver: Solver, materials: Materials, image: Descriptor
+    ) -> None:
         """Puts the results of a build in its caches. Raises `registry.*`, `net.*`, `store.*`, `layout.*`."""
         if self.targets and solver.resumed:
             self._warn("a step went on from a failed state, so no cache is written", "cache.not-written", ())
             return
         for target in self.targets:
-            place = self._place(target)
+            place = self._target(target, image)
             nodes = _nodes(steps, targets, is_whole=target.is_whole)
             try:
                 with step(self._world.sink, self._world.take_numbers(), f"write cache {place}") as running:
@@ -176,20 +183,21 @@ class Caches:
                     raise
                 self._warn(f"the cache `{place}` was not written: {error.message}", "cache.not-written", error.hints)
 
-    def _write(self, place: Place, results: list[_Result], materials: Materials, codec: Codec | None) -> str:
+    def _write(self, place: Target, results: list[_Result], materials: Materials, codec: Codec | None) -> str:
         records = _records(results)
         blobs = self._blobs(place, results, materials, codec or GZIP)
         manifest = Manifest(
             schema_version=2,
             media_type=OCI_MANIFEST,
             artifact_type=CACHE_TYPE,
+            subject=place.subject,
             config=Descriptor(media_type=RECORDS_TYPE, digest=digest_of(records), size=len(records)),
             layers=tuple(sorted(blobs, key=lambda blob: blob.annotations[LAYER])),
         )
         place.finish(manifest, records)
         return f"{len(results)} results, {len(blobs)} layers, {sum(blob.size for blob in blobs)} bytes"
 
-    def _blobs(self, place: Place, results: list[_Result], materials: Materials, codec: Codec) -> list[Descriptor]:
+    def _blobs(self, place: Target, results: list[_Result], materials: Materials, codec: Codec) -> list[Descriptor]:
         """The layers of the results, which the place has then."""
         stacks: dict[Digest, tuple[Digest, ...]] = {}
         for result in results:
@@ -301,7 +309,7 @@ def _records(results: Sequence[_Result]) -> bytes:
     return msgspec.json.encode(CacheRecords(_FORMAT, listed))
 
 
-def _broken(place: Place, layer: Digest, why: str) -> AerogelError:
+def _broken(place: Target, layer: Digest, why: str) -> AerogelError:
     return AerogelError(
         f"the cache `{place}` does not have the layer `{short(layer)}` that it promises: {why}",
         code=BROKEN,
@@ -309,5 +317,5 @@ def _broken(place: Place, layer: Digest, why: str) -> AerogelError:
     )
 
 
-def _gone(place: Place, layer: Digest) -> BinaryIO:
+def _gone(place: Target, layer: Digest) -> BinaryIO:
     raise _broken(place, layer, "it is gone")
