@@ -129,6 +129,7 @@ STARTERS = {
     "net/credential.py": "runs docker-credential programs",
     "net/git.py": "runs git",
     "sandbox/repeat.py": "runs this program once more",
+    "sandbox/control.py": "starts the process that holds a container",
 }
 """Modules that may start a program; the helper's own children are made by `os.fork` below `sandbox/`."""
 

@@ -99,7 +99,7 @@ def test_network_none(run):
         (["--rm=false"], "`--rm=false` cannot be"),
         (["-p", "80:80"], "has no flag `-p`\nhint: leave it out: the command has the host's network"),
         (["-p8080:80"], "has no flag `-p`\nhint: leave it out"),
-        (["-dit"], "has no flag `-d`\nhint: leave it out and put `&` behind the command"),
+        (["-p80", "-dit"], "has no flag `-p`"),
         (["--mount", "type=volume,src=a,dst=/a"], "there is no type `volume`"),
         (["--stop-signal", "SIGTEMR"], "`SIGTEMR` is not a signal\nhint: did you mean `SIGTERM`?"),
         (["--security-opt", "seccomp=unconfined"], "security option `seccomp=unconfined` is not known"),

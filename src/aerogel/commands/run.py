@@ -1,4 +1,4 @@
-"""`aerogel run`: an image's command in a sandbox; what it writes is thrown away."""
+"""`aerogel run`: an image's command in a container, in the foreground or, with `-d`, in the background."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Struct
 
+from aerogel.commands.detaching import containers_of, remove, start, with_upper
+from aerogel.commands.health import parse_check, parse_restart
 from aerogel.commands.lending import parse_hosts, parse_limits, parse_size
 from aerogel.commands.lookup import find_image, nearest_name
 from aerogel.commands.result import Result
@@ -27,7 +29,9 @@ from aerogel.events import Warned
 from aerogel.flag import Flag
 from aerogel.oci.digest import Digest
 from aerogel.oci.types import ContainerConfig
-from aerogel.runtime.container import ContainerOptions, parse_env
+from aerogel.runtime.container import ContainerOptions, attend, parse_env, sandbox_for, stop_signal
+from aerogel.runtime.containers import Container, Seen, alive
+from aerogel.runtime.serving import Server
 from aerogel.sandbox.emulator import Emulator
 from aerogel.sandbox.spec import DEFAULT_HOSTNAME, Network
 
@@ -39,6 +43,7 @@ __all__ = ["ABSENT", "EXAMPLES", "Run", "RunResult", "run"]
 
 EXAMPLES = (
     ("the image's own command with arguments", "aerogel run calculator 6 '*' 7"),
+    ("a server in the background", "aerogel run -d --name web --restart on-failure:3 server"),
     ("a shell, with this folder in it", 'aerogel run -it -v "$PWD:/work" -w /work debian bash'),
 )
 
@@ -46,7 +51,8 @@ EXAMPLES = (
 class Run(Struct, frozen=True, kw_only=True):
     """Run a command in an image.
 
-    The exit status is the command's; 126 and 127 when it cannot be started.
+    The exit status is the command's; 126 and 127 when it cannot be started. In the foreground nothing is kept of the
+    container when it has ended.
     """
 
     image: Annotated[str, Flag("Name or id of an image", positional=True, metavar="IMAGE")]
@@ -88,9 +94,26 @@ class Run(Struct, frozen=True, kw_only=True):
         str, Flag("What the command gets when `aerogel run` gets SIGTERM; default: the image's", metavar="SIGNAL")
     ] = ""
     stop_timeout: Annotated[int, Flag("Seconds between asking to end and killing", metavar="SECONDS")] = 10
-    name: Annotated[str, Flag("Accepted for docker's sake: nothing is kept that it would name", metavar="NAME")] = ""
+    detach: Annotated[bool, Flag("Run in the background, and print the id of the container", short="d")] = False
+    name: Annotated[str, Flag("Name of the container; default: one is made up", metavar="NAME")] = ""
+    label: Annotated[tuple[str, ...], Flag("Label of the container", short="l", metavar="KEY[=VALUE]")] = ()
+    cidfile: Annotated[str, Flag("Write the id of the container to this file", metavar="FILE", complete="file")] = ""
+    restart: Annotated[
+        str,
+        Flag("With `-d`, when it is started again: `no`, `on-failure[:N]`, `always`, `unless-stopped`", metavar="WHEN"),
+    ] = "no"
+    health_cmd: Annotated[str, Flag("Line of the shell that ends with 0 when all is well", metavar="COMMAND")] = ""
+    health_interval: Annotated[str, Flag("Time between checks, such as `30s`", metavar="TIME")] = ""
+    health_timeout: Annotated[str, Flag("Time that a check may take", metavar="TIME")] = ""
+    health_start_period: Annotated[str, Flag("Time in which failures do not count", metavar="TIME")] = ""
+    health_start_interval: Annotated[str, Flag("Time between checks in the start period", metavar="TIME")] = ""
+    health_retries: Annotated[int, Flag("Failures in a row that make it unhealthy; default: 3", metavar="N")] = 0
+    no_healthcheck: Annotated[bool, Flag("Do not check, whatever the image says")] = False
     init: Annotated[bool, Flag("Accepted for docker's sake: a process that reaps is always there")] = True
-    rm: Annotated[bool, Flag("Accepted for docker's sake: nothing is ever kept")] = True
+    rm: Annotated[
+        bool | None,
+        Flag("Remove the container when it ends; always in the foreground, with `-d` only when it is given"),
+    ] = None
     pull: Annotated[
         Literal["always", "missing", "never"],
         Flag("When an image is composed or fetched: `always`, `missing`, `never`"),
@@ -103,7 +126,12 @@ class Run(Struct, frozen=True, kw_only=True):
 class RunResult(Result, frozen=True, kw_only=True):
     is_data: ClassVar[bool] = False
 
-    code: int
+    code: int = 0
+    id: str = ""
+    """Of a container in the background."""
+
+    def text(self) -> str:
+        return self.id
 
     def exit_status(self) -> int:
         return self.code
@@ -115,20 +143,77 @@ def run(options: Run, world: World) -> RunResult:
     Raises `run.*` for options that cannot be used and for a command that cannot be started (exit status 126 or 127),
     `build.no-base` for an image that is nowhere, `sandbox.*`.
     """
-    from aerogel.runtime import container
     from aerogel.solve.materials import Materials
 
     wanted = _container_options(options, world)
+    restart, restarts = parse_restart(options)
     materials = Materials(world.store, world.helper)
     layers, config, platform = _image(options.image, world, materials, options.pull)
     wanted = msgspec.structs.replace(wanted, emulated=Emulator().prepare(world.helper, platform))
-    end = container.run(world.helper(), materials.directories(layers), config, wanted, stdio=world.streams)
+    sandbox = msgspec.structs.replace(sandbox_for(materials.directories(layers), config, wanted), joinable=True)
+    check = parse_check(options, config)
+
+    def make(container_id: str, name: str, folder: str) -> Container:
+        made = Container(
+            id=container_id,
+            name=name,
+            image=options.image,
+            created=world.clock(),
+            sandbox=sandbox,
+            rung=world.helper().rung.name,
+            stop_signal=stop_signal(config, wanted),
+            grace_s=wanted.grace_s,
+            keeps_input=options.interactive,
+            is_removed=not options.detach or bool(options.rm),
+            is_detached=options.detach,
+            restart=restart,
+            restarts=restarts,
+            labels=dict(label.partition("=")[::2] for label in options.label),
+            check=check,
+        )
+        return with_upper(made, folder)
+
+    seen = containers_of(world).create(make, options.name)
+    if options.cidfile:
+        _write_id(options.cidfile, seen, world)
+    if options.detach:
+        start(seen, world)
+        return RunResult(id=seen.container.id)
+    return RunResult(code=_in_foreground(seen, world))
+
+
+def _in_foreground(seen: Seen, world: World) -> int:
+    """Runs the container's command to its end on the caller's streams; nothing is left of it then."""
+    container, helper = seen.container, world.helper()
+    containers = containers_of(world)
+    try:
+        with alive(seen.folder), Server(helper, containers, seen) as server:
+            end = attend(
+                helper,
+                container.sandbox,
+                container.stop_signal,
+                container.grace_s,
+                interactive=container.keeps_input,
+                stdio=world.streams,
+                follower=server,
+            )
+    finally:
+        remove(seen, world)
     if end.fault is not None:
         end.fault.exit_status = end.code
         raise end.fault
     if end.oom:
         world.sink.emit(Warned(Diagnostic("the kernel ran out of memory and killed the command", code="run.memory")))
-    return RunResult(code=end.code)
+    return end.code
+
+
+def _write_id(path: str, seen: Seen, world: World) -> None:
+    try:
+        with open(world.settings.directory / path, "x", encoding="ascii") as file:
+            file.write(seen.container.id)
+    except OSError as error:
+        remove(seen, world)
+        raise fault(f"`--cidfile {path}`: {str(error.strerror).lower()}", "run.cidfile", "name a new file") from None
 
 
 def _image(name: str, world: World, materials: Materials, pull: str) -> tuple[tuple[Digest, ...], ContainerConfig, str]:
@@ -174,11 +259,12 @@ def _fits(record: ImageRecord, world: World) -> bool:
 
 
 def _container_options(options: Run, world: World) -> ContainerOptions:
-    for flag, is_on in (("--rm", options.rm), ("--init", options.init)):
-        if not is_on:
-            raise fault(f"`{flag}=false` cannot be", "run.always", f"leave it out: `{flag}` always holds")
+    if options.rm is False and not options.detach:
+        raise fault("`--rm=false` cannot be", "run.always", "start it with `-d`: then it is kept until `aerogel rm`")
+    if not options.init:
+        raise fault("`--init=false` cannot be", "run.always", "leave it out: `--init` always holds")
     check_name(options.name)
-    if options.tty and options.interactive and not os.isatty(world.streams.stdin):
+    if options.tty and options.interactive and not options.detach and not os.isatty(world.streams.stdin):
         raise fault("standard input is not a terminal, so `-it` cannot be", "run.no-terminal", "leave out `-t`")
     unknown = [one for one in options.security_opt if one.split("=")[0].split(":")[0] != "no-new-privileges"]
     if unknown:

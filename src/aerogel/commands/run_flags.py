@@ -21,10 +21,6 @@ ABSENT = {
     ("-p", "--publish", "-P", "--publish-all", "--expose"): (
         "leave it out: the command has the host's network, so its ports are the host's"
     ),
-    ("-d", "--detach"): "leave it out and put `&` behind the command, or start it with `systemd-run --user`",
-    (
-        "--restart",
-    ): "start it from a service with `Restart=always`, for example by `systemd-run --user -p Restart=always`",
     ("-m", "--memory", "--memory-swap", "--memory-reservation", "--cpus", "--cpu-shares", "--pids-limit"): (
         "start it with `systemd-run --user --scope -p MemoryMax=512M -p CPUQuota=50% -p TasksMax=100 aerogel run ...`"
     ),
@@ -32,7 +28,7 @@ ABSENT = {
     ("--privileged",): "add the capability that it needs with `--cap-add NAME`, and files of the host with `-v`",
     ("--device", "--gpus"): "devices of the host are not lent to a command; `-v` lends files and folders",
     ("--net",): "write `--network`",
-    ("-l", "--label", "--label-file", "--annotation"): "give labels to the image: `aerogel build --label KEY=VALUE`",
+    ("--label-file", "--annotation"): "give labels one by one: `--label KEY=VALUE`",
     (
         "-a",
         "--attach",
@@ -40,10 +36,12 @@ ABSENT = {
         "--detach-keys",
     ): "output and signals are always passed on; `-i` passes the input",
     ("--volumes-from",): "give each folder with `-v /host:/path`",
-    ("--log-driver", "--log-opt"): "the output is that of `aerogel run`: send it where it should go with `>` or `|`",
+    (
+        "--log-driver",
+        "--log-opt",
+    ): "with `-d` the output is kept for `aerogel logs`, else send it where it should go with `>`",
     ("--link", "--network-alias", "--ip"): "all commands share the host's network: use `localhost` and the port",
     ("--pid", "--ipc", "--uts", "--userns", "--cgroupns"): "each command has name spaces of its own; leave it out",
-    ("--cidfile",): "nothing is kept that an id would name; the process is that of `aerogel run`",
     ("--group-add",): "give the group with `--user USER:GROUP`",
 }
 """What to use instead of docker's flags that `aerogel run` does not have."""

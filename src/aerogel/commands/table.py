@@ -37,6 +37,15 @@ COMMANDS = (
     ),
     Command("run", "run", "Run a command in an image", group=BUILD, aliases=("container run",)),
     Command("debug last", "debug_last", "Open a shell where a step of a build failed", group=BUILD),
+    Command("exec", "exec", "Run a command in a running container", group=BUILD, aliases=("container exec",)),
+    Command("ps", "ps", "List containers", group=BUILD, aliases=("container ls", "container ps", "container list")),
+    Command("logs", "logs", "Print the output of a container", group=BUILD, aliases=("container logs",)),
+    Command("stop", "stop", "Stop containers", group=BUILD, aliases=("container stop",)),
+    Command("kill", "kill", "Send a signal to containers", group=BUILD, aliases=("container kill",)),
+    Command("start", "start", "Start containers that have ended", group=BUILD, aliases=("container start",)),
+    Command("restart", "restart", "Stop containers and start them again", group=BUILD, aliases=("container restart",)),
+    Command("wait", "wait", "Wait until containers have ended", group=BUILD, aliases=("container wait",)),
+    Command("rm", "rm", "Remove containers", group=BUILD, aliases=("container rm", "container remove")),
     Command("why", "why", "Tell why steps of a build ran again", group=BUILD),
     Command(
         "history",
@@ -77,13 +86,17 @@ COMMANDS = (
 )
 
 
-_NO_CONTAINERS = "no container is kept: `aerogel run` runs a command, and when it ends nothing is left of it"
-
 _ABSENT = {
-    ("attach", "container", "kill", "logs", "pause", "port", "ps", "rename", "restart", "rm"): _NO_CONTAINERS,
-    ("start", "stats", "stop", "top", "unpause", "update", "wait"): _NO_CONTAINERS,
+    ("attach",): "`aerogel logs -f` follows the output of a container, `aerogel exec -it` gives a shell in it",
+    (
+        "container",
+        "rename",
+        "update",
+    ): "`aerogel ps`, `logs`, `exec`, `stop`, `start`, `kill`, `wait` and `rm` are there",
+    ("pause", "unpause"): "`aerogel kill -s STOP` and `-s CONT` do it to the container's command",
+    ("stats", "top"): "`aerogel exec CONTAINER ps` shows the processes, and so does `ps` of the host",
+    ("port",): "`aerogel ps` shows the ports of containers",
     ("create",): "`aerogel run` makes a container and starts it",
-    ("exec",): f"{_NO_CONTAINERS}; `aerogel run -it --entrypoint sh IMAGE` looks around in an image",
     ("commit",): "write the change as an instruction of a Dockerfile",
     ("cp", "export"): "`aerogel build -o FOLDER .` takes the files out of a build",
     ("import",): "write `FROM scratch` and `ADD root.tar /` into a Dockerfile",

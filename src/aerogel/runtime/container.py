@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -31,7 +32,19 @@ from aerogel.sandbox.spec import (
     Sandbox,
 )
 
-__all__ = ["ContainerOptions", "attend", "parse_env", "parse_volume", "run", "sandbox_for", "signal_number"]
+__all__ = [
+    "ContainerOptions",
+    "Followed",
+    "Follower",
+    "attend",
+    "follow",
+    "parse_env",
+    "parse_volume",
+    "run",
+    "sandbox_for",
+    "signal_number",
+    "stop_signal",
+]
 
 _RELAYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -110,6 +123,14 @@ def sandbox_for(layers: Sequence[str], config: ContainerConfig, options: Contain
     )
 
 
+class Follower(Protocol):
+    """Is told when the command of a run starts and ends."""
+
+    def started(self, process: Process, /) -> None: ...
+
+    def finished(self, end: Exit, /) -> None: ...
+
+
 def run(
     helper: Helper,
     layers: Sequence[str],
@@ -117,15 +138,23 @@ def run(
     options: ContainerOptions,
     *,
     stdio: tuple[int, int, int] = (0, 1, 2),
+    follower: Follower | None = None,
 ) -> Exit:
-    """Runs the image's command to its end, joined with `stdio` (the caller's descriptors).
+    """Runs the image's command to its end, joined with `stdio` (the caller's descriptors); see `attend`."""
+    return attend(
+        helper,
+        sandbox_for(layers, config, options),
+        stop_signal(config, options),
+        options.grace_s,
+        interactive=options.interactive,
+        stdio=stdio,
+        follower=follower,
+    )
 
-    Signals that this process gets are relayed while it runs; called outside the main thread, none are. The exit's
-    `fault` says why a command could not be started. Raises AerogelError for everything that is wrong before that.
-    """
-    stop = signal_number(options.stop_signal or config.stop_signal or "SIGTERM")
-    sandbox = sandbox_for(layers, config, options)
-    return attend(helper, sandbox, stop, options.grace_s, interactive=options.interactive, stdio=stdio)
+
+def stop_signal(config: ContainerConfig, options: ContainerOptions) -> int:
+    """What asks the command to end. Raises `run.stop-signal`."""
+    return signal_number(options.stop_signal or config.stop_signal or "SIGTERM")
 
 
 def attend(
@@ -136,25 +165,54 @@ def attend(
     *,
     interactive: bool,
     stdio: tuple[int, int, int] = (0, 1, 2),
+    follower: Follower | None = None,
 ) -> Exit:
-    """Runs a command to its end, joined with `stdio` as `run` does; its terminal gets the size of the caller's."""
+    """Runs a command to its end, joined with `stdio` (the caller's descriptors).
+
+    Signals that this process gets are relayed while it runs, SIGTERM as `stop`; called outside the main thread, none
+    are. The exit's `fault` says why a command could not be started. Raises AerogelError for everything that is wrong
+    before that.
+    """
     stdin, stdout, stderr = stdio
     if sandbox.tty:
         sandbox = msgspec.structs.replace(sandbox, window=terminal.window_of(stdout))
-    given = stdin if interactive else None
-    with helper.run(sandbox, stdin=given, stdout=stdout, stderr=stderr) as process:
-        if process.tty is None:
-            with _relaying(process, stop, grace_s):
-                return process.wait()
-        master = process.tty
+    with helper.run(sandbox, stdin=stdin if interactive else None, stdout=stdout, stderr=stderr) as process:
+        if follower is not None:
+            follower.started(process)
+        end = follow(process, stdio, stop=stop, grace_s=grace_s, is_interactive=interactive)
+        if follower is not None:
+            follower.finished(end)
+        return end
 
-        def resized() -> None:
-            terminal.copy_size(stdout, master)
 
-        raw = terminal.raw(stdin) if interactive else contextlib.nullcontext()
-        with _relaying(process, stop, grace_s, resized), raw:
-            terminal.join(given, stdout, master)
+class Followed(Protocol):
+    """A command that runs, here or in the process that holds its container."""
+
+    @property
+    def tty(self) -> int | None: ...
+
+    def signal(self, number: int, /) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def wait(self) -> Exit: ...
+
+
+def follow(process: Followed, stdio: tuple[int, int, int], *, stop: int, grace_s: float, is_interactive: bool) -> Exit:
+    """Joins a command's terminal, if it has one, with the caller's; relays signals; waits for its end."""
+    stdin, stdout, _ = stdio
+    if process.tty is None:
+        with _relaying(process, stop, grace_s):
             return process.wait()
+    master = process.tty
+
+    def resized() -> None:
+        terminal.copy_size(stdout, master)
+
+    raw = terminal.raw(stdin) if is_interactive else contextlib.nullcontext()
+    with _relaying(process, stop, grace_s, resized), raw:
+        terminal.join(stdin if is_interactive else None, stdout, master)
+        return process.wait()
 
 
 def parse_volume(text: str) -> Mount:
@@ -236,7 +294,9 @@ def _capabilities(add: Sequence[str], drop: Sequence[str]) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _relaying(process: Process, stop: int, grace_s: float, resized: Callable[[], None] | None = None) -> Iterator[None]:
+def _relaying(
+    process: Followed, stop: int, grace_s: float, resized: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Passes this process's signals on, SIGTERM as `stop`.
 
     After one that asks to end, everything is killed when the grace is over.

@@ -260,7 +260,7 @@ def serve(sock: socket.socket, session: Session, request: dict[str, Any], prepar
         kept = capabilities.mask_of(["KILL", *(_RECORDING if supervisor is not None else ())])
         capabilities.drop(kept)
         syscalls.capset(kept & session.capabilities)
-    status, failed = _wait(sock, child, wake_read, error_read, supervisor)
+    status, failed = _wait(sock, child, wake_read, error_read, supervisor, tells=request["joinable"])
     _end_others()
     if prepared.filling is not None:
         prepared.filling.give_back()
@@ -301,11 +301,11 @@ def _code_of(status: int) -> tuple[int, int]:
 
 
 def _wait(
-    sock: socket.socket, child: int, wake: int, errors: int, supervisor: Recorder | Shim | None
+    sock: socket.socket, child: int, wake: int, errors: int, supervisor: Recorder | Shim | None, *, tells: bool
 ) -> tuple[int, bytes]:
     """Reaps until the command itself has ended, relaying the main process's signals to it.
 
-    Gives its wait status, and what it said instead if it could not be started.
+    Gives its wait status, and what it said instead if it could not be started. `tells` says when it was executed.
     """
     poll = select.poll()
     for fd in (sock.fileno(), wake, errors, *(() if supervisor is None else (supervisor.fd,))):
@@ -331,6 +331,8 @@ def _wait(
                 failed += part
                 if not part:
                     poll.unregister(errors)
+                    if tells and not failed:
+                        _answer(sock, {"executed": True})
             else:
                 received = wire.receive(sock)
                 if received is None:  # the main process is gone or wants no more

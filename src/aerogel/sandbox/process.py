@@ -63,6 +63,7 @@ class Process:
         self._throw_away = throw_away
         self._after = after
         self._exit: Exit | None = None
+        self._is_executed = False
         self._lock = threading.RLock()  # a signal handler may come while this thread holds it
 
     def send(self, request: dict[str, Any], fds: Sequence[int]) -> None:
@@ -115,19 +116,7 @@ class Process:
         """How the command ended; then none of its processes and mounts is left. Raises TimeoutError."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while self._exit is None:
-            self._poll(until)
-            message, _ = self._receive()
-            if "exit" in message:
-                found = message["exit"]
-                fault = wire.error_from(found["fault"]) if found["fault"] else None
-                self._drain()
-                self._exit = Exit(found["code"], found["signal"], found["oom"], fault)
-            elif "end" in message:  # process 1 was killed from outside
-                number = os.WTERMSIG(message["end"]) if os.WIFSIGNALED(message["end"]) else SIGKILL
-                self._exit = Exit(128 + number, number)
-            else:
-                self._end()
-                raise failure(message)
+            self._follow(until)
         try:
             if self._after is not None:
                 (job, args), self._after = self._after, None
@@ -137,6 +126,29 @@ class Process:
             for other in self.joined:  # without namespaces nothing else ends them
                 other.kill()
         return self._exit
+
+    def executed(self) -> bool:
+        """Waits until a `joinable` command has been executed; False when it could not be, which `wait` then tells."""
+        while self._exit is None and not self._is_executed:
+            self._follow(None)
+        return self._is_executed
+
+    def _follow(self, until: float | None) -> None:
+        self._poll(until)
+        message, _ = self._receive()
+        if "executed" in message:
+            self._is_executed = True
+        elif "exit" in message:
+            found = message["exit"]
+            fault = wire.error_from(found["fault"]) if found["fault"] else None
+            self._drain()
+            self._exit = Exit(found["code"], found["signal"], found["oom"], fault)
+        elif "end" in message:  # process 1 was killed from outside
+            number = os.WTERMSIG(message["end"]) if os.WIFSIGNALED(message["end"]) else SIGKILL
+            self._exit = Exit(128 + number, number)
+        else:
+            self._end()
+            raise failure(message)
 
     def close(self) -> None:
         """Kills what still runs and gives everything back; harmless when it was waited for."""

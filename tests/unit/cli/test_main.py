@@ -66,8 +66,8 @@ def test_help(words, capsys):
         (["--halp"], "error: aerogel has no flag `--halp`\nhint: did you mean `--help`?\n"),
         (["help", "vresion"], "error: aerogel has no command `vresion`\nhint: did you mean `version`?\n"),
         (
-            ["ps", "-a"],
-            "error: aerogel has no command `ps`\nhint: no container is kept: `aerogel run` runs a command, and",
+            ["pause", "web"],
+            "error: aerogel has no command `pause`\nhint: `aerogel kill -s STOP` and `-s CONT` do it to the",
         ),
         (
             ["system", "info"],
