@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from process import ROOT, Aerogel
 
-ACCOUNT = "aerogel-tester"
+ACCOUNT = os.environ.get("AEROGEL_TEST_ACCOUNT", "aerogel-tester")
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,8 @@ EXAMPLES = (
 
 
 ABSENT = {
-    ("-m", "--memory", "--memory-swap", "--cpu-shares", "--cpu-period", "--cpu-quota", "-c"): (
-        "start it with `systemd-run --user --scope -p MemoryMax=2G -p CPUQuota=50% aerogel build ...`"
+    ("--memory-swap", "--cpu-shares", "--cpu-period", "--cpu-quota", "-c"): (
+        "`--memory` and `--cpus` hold steps; `systemd-run --user --scope -p MemorySwapMax=0 aerogel build ...` the build"
     ),
     ("--cpuset-cpus", "--cpuset-mems"): "start it with `taskset -c 0,1 aerogel build ...`",
     ("--security-opt",): "`--allow security.insecure` is for `RUN --security=insecure`",

@@ -145,6 +145,11 @@ class Build(Struct, frozen=True, kw_only=True):
     ulimit: Annotated[
         list[str], Flag("Limit such as `nofile=1024:2048`", metavar="NAME=SOFT[:HARD]", group="Steps")
     ] = []
+    memory: Annotated[
+        str,
+        Flag("Most memory of one step; needs a control group of one's own", short="m", metavar="SIZE", group="Steps"),
+    ] = ""
+    cpus: Annotated[str, Flag("Most processors of one step, such as `1.5`", metavar="NUMBER", group="Steps")] = ""
     retry: Annotated[
         bool, Flag("Let the step that failed go on from what it had written; see `aerogel debug last`", group="Steps")
     ] = False

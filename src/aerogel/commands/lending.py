@@ -15,6 +15,7 @@ from aerogel.commands.build_model import Build
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 from aerogel.redact import Redactor
+from aerogel.sandbox.cgroup import Resources
 from aerogel.sandbox.spec import Limit
 from aerogel.solve.ambient import Lent
 from aerogel.solve.logs import Logs
@@ -23,6 +24,7 @@ __all__ = [
     "lent_of",
     "parse_agents",
     "parse_allow",
+    "parse_cpus",
     "parse_hosts",
     "parse_limits",
     "parse_network",
@@ -55,6 +57,7 @@ def lent_of(options: Build, world: World) -> Lent:
         agents=parse_agents(options.ssh, settings.directory, settings.environment),
         limits=parse_limits(options.ulimit),
         shm_size_bytes=parse_size(options.shm_size, "--shm-size"),
+        resources=Resources(parse_size(options.memory or "0", "--memory"), parse_cpus(options.cpus)),
         timeout_s=parse_timeout(options.timeout),
         logs=Logs(str(settings.cache), world.redactor.text, world.clock),
         redactor=world.redactor,
@@ -235,6 +238,17 @@ def parse_size(given: str, flag: str) -> int:
             f"`{flag} {given}` is not a size", "build.size", "write a number and `k`, `m` or `g`, such as `64m`"
         )
     return int(digits) * _UNITS[text[len(digits) :]]
+
+
+def parse_cpus(given: str) -> float:
+    """A number of processors such as `1.5`; 0 without one. Raises `build.cpus`."""
+    if not given:
+        return 0.0
+    if not given.isascii() or not given.replace(".", "", 1).isdecimal() or not 0.01 <= float(given) <= 10_000:
+        raise _fault(
+            f"`--cpus {given}` is not a number of processors", "build.cpus", "write a number such as `2` or `0.5`"
+        )
+    return float(given)
 
 
 def parse_timeout(given: str) -> float | None:

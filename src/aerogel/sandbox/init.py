@@ -78,7 +78,8 @@ def run(sock: socket.socket, session: Session, work: _Work | None = None) -> NoR
     try:
         received = wire.receive(sock)
         if received is not None:
-            (work or _run)(sock, session, received[0], received[1])
+            request, fds = received
+            (work or _run)(sock, session, request, _join_groups(request, fds))
     except AerogelError as error:
         _answer(sock, {"error": wire.error_to(error)})
     except OSError as error:
@@ -86,6 +87,15 @@ def run(sock: socket.socket, session: Session, work: _Work | None = None) -> NoR
     except BaseException as error:  # noqa: BLE001 a bug is carried to the main process, which shows it as one
         _answer(sock, {"bug": frames(error)})
     os._exit(0)
+
+
+def _join_groups(request: dict[str, Any], fds: list[int]) -> list[int]:
+    """Puts this process into the control groups that came last; the descriptors that are left."""
+    first = len(fds) - request.get("groups", 0)
+    for fd in fds[first:]:
+        os.write(fd, b"0")
+        os.close(fd)
+    return fds[:first]
 
 
 def frames(error: BaseException) -> str:

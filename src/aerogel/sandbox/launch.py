@@ -29,6 +29,7 @@ import msgspec
 
 from aerogel.errors import EXIT_HOST, AerogelError
 from aerogel.sandbox import wire
+from aerogel.sandbox.cgroup import Group
 from aerogel.sandbox.ids import map_id, own_map_id, single_map_id, subordinate_ids
 from aerogel.sandbox.mounts import places_of
 from aerogel.sandbox.network import network_mounts
@@ -84,8 +85,12 @@ class Helper:
         helper._reclaim()
         return helper
 
-    def run(self, sandbox: Sandbox, *, stdin: int | None = None, stdout: int, stderr: int) -> Process:
+    def run(
+        self, sandbox: Sandbox, *, stdin: int | None = None, stdout: int, stderr: int, group: Group | None = None
+    ) -> Process:
         """Starts a command; the descriptors stay the caller's. Without `stdin` it reads nothing.
+
+        `group` holds it and all that it starts; the caller closes it afterwards.
 
         Raises AerogelError for what is wrong with the sandbox: `sandbox.no-user`, `sandbox.mount-target`, ... A
         command that is missing or cannot be executed is told by `Process.wait`.
@@ -95,7 +100,9 @@ class Helper:
         sockets = [mount["target"] for mount in request["mounts"] if mount["kind"] == "socket"]
         process = Process(self, self._open("run"), throw_away, harvest)
         process.tree = request["root"].get("tree", "")
-        return _started(process, request, sockets, (stdin, stdout, stderr))
+        groups = () if group is None else group.fds
+        request["groups"] = len(groups)
+        return _started(process, request, sockets, (stdin, stdout, stderr), groups)
 
     def join(
         self, process: Process, sandbox: Sandbox, *, stdin: int | None = None, stdout: int, stderr: int

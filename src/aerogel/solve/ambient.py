@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from aerogel.errors import AerogelError, Diagnostic
+from aerogel.events import Sink, Warned
 from aerogel.redact import Redactor
+from aerogel.sandbox.cgroup import Group, Resources, make_group
 from aerogel.sandbox.emulator import Emulator
 from aerogel.sandbox.spec import Limit, Mount
 from aerogel.solve.logs import Logs
@@ -26,6 +29,7 @@ class Lent(NamedTuple):
     limits: tuple[Limit, ...] = ()
     shm_size_bytes: int = 64 << 20
     timeout_s: float | None = None
+    resources: Resources = Resources()
     logs: Logs | None = None
     redactor: Redactor | None = None
 
@@ -37,7 +41,7 @@ class Ambient:
     with a function that tells whether a path exists in the root. `emulator` knows how a step for another platform runs.
     """
 
-    __slots__ = ("emulator", "env", "lent", "mounts")
+    __slots__ = ("_told", "emulator", "env", "lent", "mounts")
 
     def __init__(
         self,
@@ -50,3 +54,16 @@ class Ambient:
         self.env = env
         self.mounts = mounts
         self.lent = lent
+        self._told: set[str] = set()
+
+    def group(self, sink: Sink) -> Group | None:
+        """A control group with the limits of the build; None, with one warning, where none can be made."""
+        if not self.lent.resources.controllers:
+            return None
+        try:
+            return make_group(self.lent.resources)
+        except AerogelError as error:
+            if error.code not in self._told:
+                self._told.add(error.code)
+                sink.emit(Warned(Diagnostic(error.message, code=error.code, hints=error.hints)))
+            return None

@@ -24,6 +24,7 @@ from aerogel.files.tree import LayerTree
 from aerogel.graph.ops import Node, Run
 from aerogel.oci.digest import Digest
 from aerogel.sandbox.agent import AgentProxy
+from aerogel.sandbox.cgroup import Group
 from aerogel.sandbox.launch import Process
 from aerogel.sandbox.spec import Exit, Mount, Rootfs, Sandbox
 from aerogel.solve.ambient import Ambient
@@ -147,8 +148,8 @@ def _must_succeed(
 
     command = _Command(sandbox, prepared.agents, output, canceled, lent.timeout_s)
     try:
-        with _about_mounts(op):
-            ended = command.run(materials)
+        with _about_mounts(op), _closing(ambient.group(sink)) as group:
+            ended = command.run(materials, group)
     finally:
         if hide is not None:
             show(hide.rest())
@@ -159,7 +160,18 @@ def _must_succeed(
         raise step_timed_out(lent.timeout_s, tail.text(), log=where)
     if ended.code != 0:
         disk_full = _is_full(sandbox.root.upper or "/")
-        raise step_failed(op, ended, tail.text(), disk_full=disk_full, log=where, tree=tree)
+        limited = lent.resources.memory_bytes > 0
+        raise step_failed(op, ended, tail.text(), disk_full=disk_full, is_limited=limited, log=where, tree=tree)
+
+
+@contextmanager
+def _closing(group: Group | None) -> Iterator[Group | None]:
+    """The group for the block."""
+    try:
+        yield group
+    finally:
+        if group is not None:
+            group.close()
 
 
 def _is_full(path: str) -> bool:
@@ -283,11 +295,12 @@ class _Command:
         self._timeout_s = timeout_s
         self._ended = threading.Event()
 
-    def run(self, materials: Materials) -> Exit:
+    def run(self, materials: Materials, group: Group | None = None) -> Exit:
         """Runs it with its output on one pipe, and lends it the agents."""
         read_fd, write_fd = os.pipe()
         try:
-            process = materials.helper().run(self._sandbox, stdin=None, stdout=write_fd, stderr=write_fd)
+            helper = materials.helper()
+            process = helper.run(self._sandbox, stdin=None, stdout=write_fd, stderr=write_fd, group=group)
         except BaseException:
             os.close(read_fd)
             raise

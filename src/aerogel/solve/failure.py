@@ -86,11 +86,18 @@ def _log_hint(path: str) -> list[str]:
 
 
 def step_failed(
-    op: Run, ended: Exit, output: str, *, disk_full: bool = False, log: str = "", tree: Tree | None = None
+    op: Run,
+    ended: Exit,
+    output: str,
+    *,
+    disk_full: bool = False,
+    is_limited: bool = False,
+    log: str = "",
+    tree: Tree | None = None,
 ) -> StepError:
     """The error of a step that ended with a status other than 0; its span is added by the solver.
 
-    `disk_full` says that the disk of the store has no space: then the host failed, not the step. `log` is the file
+    `disk_full` says that the disk of the store has no space: then the host failed, not the step. `is_limited`: with `--memory`. `log` is the file
     with the whole output, `tree` the root before the step.
     """
     hints: list[str] = []
@@ -109,7 +116,9 @@ def step_failed(
             ]
     said = output.lower()
     hints += dict.fromkeys(hint for sign, hint in _FREQUENT if sign in said and not (disk_full and hint == _FULL))
-    if ended.oom:
+    if ended.oom and is_limited:
+        hints.append("the limit of `--memory` was reached, or the machine has no more: raise it, or use less at once")
+    elif ended.oom:
         hints.append("give the machine more memory, or make the step use less (fewer parallel jobs)")
     elif ended.signal == signal.SIGKILL:
         hints.append("something killed it: if that was the kernel, for lack of memory, the host's log says so")
