@@ -33,6 +33,7 @@ __all__ = [
     "ImageCache",
     "Place",
     "RegistryCache",
+    "Target",
     "parse_manifest",
 ]
 

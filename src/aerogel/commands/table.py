@@ -63,6 +63,7 @@ COMMANDS = (
         "pull", "pull", "Bring an image from a registry into the local store", group=STORE, aliases=("image pull",)
     ),
     Command("push", "push", "Send an image of the local store to a registry", group=STORE, aliases=("image push",)),
+    Command("copy", "copy", "Copy an image between registries, files and the local store", group=STORE),
     Command("login", "login", "Keep the credentials of a registry", group=STORE),
     Command("logout", "logout", "Forget the credentials of a registry", group=STORE),
     Command("sbom", "sbom", "List the packages that an image holds", group=STORE),

@@ -365,19 +365,19 @@ class RepositoryBlobs:
     """A repository as a place to read blobs from; manifests are blobs too, known from the documents that name them."""
 
     def __init__(self, repository: Repository) -> None:
-        self._repository = repository
+        self.repository = repository
         self._held: dict[Digest, bytes] = {}
         self._manifests: set[Digest] = set()
 
     def resolve(self, reference: Reference) -> Descriptor:
         """The manifest or index that a name means, to begin with. Raises as `Repository.document`."""
-        found = self._repository.document(reference)
+        found = self.repository.document(reference)
         self._hold(found.descriptor.digest, found.data)
         return found.descriptor
 
     def has(self, digest: Digest, /) -> bool:
         """Raises `registry.*`, `net.*`."""
-        return digest in self._held or digest in self._manifests or self._repository.has(digest)
+        return digest in self._held or digest in self._manifests or self.repository.has(digest)
 
     def open(self, digest: Digest, size: int | None = None, /) -> BinaryIO:
         """The blob, whole and checked, from a temporary file. Raises `registry.*`, `net.*`."""
@@ -386,7 +386,7 @@ class RepositoryBlobs:
             if digest in self._held or digest in self._manifests:
                 spool.write(self.read(digest, size))
             else:
-                self._repository.fetch(digest, size, cast("BinaryIO", spool))
+                self.repository.fetch(digest, size, cast("BinaryIO", spool))
             spool.seek(0)
         except BaseException:
             spool.close()
@@ -407,11 +407,11 @@ class RepositoryBlobs:
                 exit_status=EXIT_NETWORK,
             )
         if digest in self._manifests:
-            name = Reference(self._repository.endpoint.registry, self._repository.name, None, digest)
-            data = self._repository.document(name).data
+            name = Reference(self.repository.endpoint.registry, self.repository.name, None, digest)
+            data = self.repository.document(name).data
         else:
             file = io.BytesIO()
-            self._repository.fetch(digest, size, file, limit=MAX_DOCUMENT)
+            self.repository.fetch(digest, size, file, limit=MAX_DOCUMENT)
             data = file.getvalue()
         if size is not None and len(data) != size:
             detail = f"expected {size} bytes\nfound    {len(data)} bytes"

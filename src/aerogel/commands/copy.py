@@ -1,0 +1,107 @@
+"""`aerogel copy`: images between registries, the local store, layouts and archives."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Annotated
+
+from msgspec import Struct
+
+from aerogel.commands.copying import collect, deliver, plan
+from aerogel.commands.endpoints import open_origin, parse_end
+from aerogel.commands.format import size
+from aerogel.commands.registries import open_registries
+from aerogel.commands.result import Result
+from aerogel.commands.world import World
+from aerogel.errors import EXIT_USAGE, AerogelError
+from aerogel.flag import Flag
+from aerogel.oci.image import load
+from aerogel.oci.platform import Platform
+
+__all__ = ["EXAMPLES", "Copy", "CopyResult", "run"]
+
+EXAMPLES = (
+    ("from one registry to another, with all platforms and signatures", "aerogel copy docker://a.example/app docker://b.example/app"),
+    ("into a file for a machine without network", "aerogel copy docker://a.example/app:1 oci-archive:app.tar:1"),
+    ("what would be sent", "aerogel copy --dry-run app docker://b.example/app"),
+)  # fmt: skip
+
+
+class Copy(Struct, frozen=True, kw_only=True):
+    """Copy an image with all its platforms and what refers to it."""
+
+    source: Annotated[
+        str,
+        Flag(
+            "`docker://NAME` (a registry), `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME]`, "
+            "or `NAME` of the local store",
+            positional=True,
+            metavar="SOURCE",
+        ),
+    ]
+    target: Annotated[str, Flag("The same for where it goes", positional=True, metavar="TARGET")]
+    platform: Annotated[str, Flag("Only the image of one platform", metavar="OS/ARCH")] = ""
+    referrers: Annotated[bool, Flag("With signatures, SBOMs and provenance")] = True
+    dry_run: Annotated[bool, Flag("Tell what would be sent to a registry, and send nothing")] = False
+    quiet: Annotated[bool, Flag("Show no progress", short="q")] = False
+    insecure_registry: Annotated[
+        str | None,
+        Flag("Registries that may be spoken to without TLS", metavar="HOST[:PORT],...", setting="insecure_registry"),
+    ] = None
+
+
+class CopyResult(Result, frozen=True, kw_only=True):
+    digest: str
+    source: str
+    target: str
+    transferred: int
+    """Bytes of blobs that had to move, or would."""
+    manifests: int
+    referrers: int
+    is_done: bool = True
+
+    def text(self) -> str:
+        if self.is_done:
+            return f"{self.target}@{self.digest}" if self.target.startswith("docker://") else self.digest
+        return f"would send {size(self.transferred)} to {self.target} ({self.digest})"
+
+
+def run(options: Copy, world: World) -> CopyResult:
+    """Copies. Raises `copy.*`, `image.not-found`, `registry.*`, `net.*`, `archive.*`, `store.*`."""
+    source, target = parse_end(options.source), parse_end(options.target)
+    platform = Platform.parse(options.platform) if options.platform else None
+    if target.kind in ("docker", "store"):
+        reference = target.reference()
+        if reference.digest is not None:
+            raise AerogelError(
+                f"`{options.target}` has a digest; what is copied gets a tag",
+                code="copy.bad-name",
+                exit_status=EXIT_USAGE,
+                hints=["the digest stays as it is"],
+            )
+    if options.dry_run and target.kind != "docker":
+        raise AerogelError(
+            "`--dry-run` is for copies to a registry",
+            code="copy.bad-name",
+            exit_status=EXIT_USAGE,
+            hints=["write `docker://NAME`"],
+        )
+    with closing(open_registries(world)) as registries:
+        origin = open_origin(source, world, registries)
+        descriptor = origin.descriptor
+        if platform is not None:
+            descriptor = load(descriptor, origin.blobs, platform).descriptor
+        cargo = collect(origin, descriptor, with_referrers=options.referrers)
+        if options.dry_run:
+            moved = sum(part.size for part, is_there in plan(cargo, target.reference(), registries) if not is_there)
+        else:
+            moved = deliver(cargo, target, world, registries, str(source))
+    return CopyResult(
+        digest=descriptor.digest,
+        source=str(source),
+        target=str(target),
+        transferred=moved,
+        manifests=len(cargo.documents()),
+        referrers=len(cargo.artifacts),
+        is_done=not options.dry_run,
+    )

@@ -1,0 +1,230 @@
+"""Images from anywhere to anywhere, with all that refers to them. Digests stay: what cannot keep them is refused.
+
+To a registry each blob goes on its own: what is there stays, what another repository of the same registry has is
+mounted, and only the rest is sent. Manifests follow, inner ones first, and names come last.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from aerogel.commands.endpoints import End, Origin
+from aerogel.commands.registries import Meter, in_parallel
+from aerogel.commands.world import World
+from aerogel.errors import EXIT_NETWORK, AerogelError
+from aerogel.events import step
+from aerogel.oci.digest import Digest
+from aerogel.oci.image import Blobs, images, walk
+from aerogel.oci.reference import Reference
+from aerogel.oci.types import INDEX_TYPES, MANIFEST_TYPES, REF_NAME, Descriptor, Manifest, decode
+from aerogel.registry.client import Registries, RepositoryBlobs
+from aerogel.registry.push import MOUNTED, PRESENT, UPLOADED, Uploads
+from aerogel.store.disk import disk_errors
+from aerogel.store.images import describe
+from aerogel.store.layout import Root, write_docker_archive, write_oci_archive, write_oci_layout
+from aerogel.store.load import record_layers
+
+__all__ = ["Artifact", "Cargo", "collect", "deliver", "plan"]
+
+_MAX_ARTIFACTS = 1000
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """Something that belongs to a manifest: it refers to it, or has a tag that says so."""
+
+    descriptor: Descriptor
+    subject: Digest
+    tag: str = ""
+
+
+class Cargo(msgspec.Struct, frozen=True):
+    """All that a copy moves."""
+
+    descriptor: Descriptor
+    blobs: Blobs
+    artifacts: tuple[Artifact, ...]
+
+    def documents(self) -> list[Descriptor]:
+        """The manifests of the image and indexes, inner ones first."""
+        return [part for part in walk(self.descriptor, self.blobs) if _is_document(part)]
+
+    def parts(self) -> dict[Digest, Descriptor]:
+        """All blobs that are no manifests, the artifacts' too; what lies elsewhere by its URLs is left out."""
+        tops = [self.descriptor, *(each.descriptor for each in self.artifacts)]
+        return {
+            part.digest: part
+            for top in tops
+            for part in walk(top, self.blobs)
+            if not _is_document(part) and not (part.urls and not self.blobs.has(part.digest))
+        }
+
+
+def collect(origin: Origin, descriptor: Descriptor, *, with_referrers: bool) -> Cargo:
+    """The image and, with `with_referrers`, what refers to it, and to that, and so on.
+
+    Raises `registry.bad-referrer` for what is listed and refers to something else.
+    """
+    found: dict[Digest, Artifact] = {}
+    todo = [part.digest for part in walk(descriptor, origin.blobs) if _is_document(part)] if with_referrers else []
+    while todo and len(found) < _MAX_ARTIFACTS:
+        subject = todo.pop()
+        for listed in origin.referrers(subject):
+            told = decode(origin.blobs.read(listed.digest, listed.size), Manifest).subject
+            if told is None or told.digest != subject:
+                raise AerogelError(
+                    f"`{listed.digest}` is listed for `{subject}`, which it does not refer to",
+                    code="registry.bad-referrer",
+                    exit_status=EXIT_NETWORK,
+                    hints=["copy with `--no-referrers`, and tell who runs the registry"],
+                )
+            if listed.digest not in found:
+                found[listed.digest] = Artifact(listed, subject)
+                todo.append(listed.digest)
+        for tag, companion in origin.companions(subject):
+            found.setdefault(companion.digest, Artifact(companion, subject, tag))
+    return Cargo(descriptor, origin.blobs, tuple(found.values()))
+
+
+def deliver(cargo: Cargo, end: End, world: World, registries: Registries, source: str) -> int:
+    """Puts everything where it is to go; returns the bytes that had to move.
+
+    Raises `registry.*`, `net.*`, `store.*`, `layout.*`, `oci.*`.
+    """
+    with step(world.sink, world.take_numbers(), f"copy {source} to {end}") as running:
+        if end.kind == "docker":
+            moved = _to_registry(cargo, end.reference(), world, registries)
+        elif end.kind == "store":
+            moved = _to_store(cargo, end.reference(), world)
+        else:
+            moved = _to_file(cargo, end, world)
+        running.note = f"{moved} bytes"
+    return moved
+
+
+def _to_registry(cargo: Cargo, reference: Reference, world: World, registries: Registries) -> int:
+    repository = registries.repository(reference)
+    uploads = Uploads(repository)
+    parts = cargo.parts()
+    number = world.take_numbers()
+    meter = Meter(world.sink, number, repository.name, sum(part.size for part in parts.values()))
+    sent: dict[str, list[int]] = {PRESENT: [], MOUNTED: [], UPLOADED: []}
+    other = _other_repository(cargo.blobs, reference)
+
+    def send(part: Descriptor) -> None:
+        outcome = uploads.blob(
+            part,
+            partial(cargo.blobs.open, part.digest, part.size),
+            mount_from=lambda _: other,
+            on_bytes=meter.add,
+        )
+        sent[outcome].append(part.size)
+
+    in_parallel((partial(send, part) for part in parts.values()), meter)
+    for document in cargo.documents():
+        is_root = document.digest == cargo.descriptor.digest
+        name = (reference.tag or str(document.digest)) if is_root else str(document.digest)
+        uploads.manifest(cargo.blobs.read(document.digest, document.size), document, name)
+    for artifact in cargo.artifacts:
+        data = cargo.blobs.read(artifact.descriptor.digest, artifact.descriptor.size)
+        if artifact.tag:
+            uploads.manifest(data, artifact.descriptor, artifact.tag)
+        else:
+            uploads.referrer(data, artifact.descriptor, artifact.subject)
+    return sum(sent[UPLOADED])
+
+
+def _other_repository(blobs: Blobs, target: Reference) -> str:
+    """The repository that the image comes from, when it is another one of the same registry."""
+    place = blobs.repository if isinstance(blobs, RepositoryBlobs) else None
+    if place is None or place.endpoint.registry != target.registry or place.name == target.repository:
+        return ""
+    return place.name
+
+
+def _to_store(cargo: Cargo, reference: Reference, world: World) -> int:
+    store = world.store
+    moved = 0
+    wanted = [part for part in cargo.parts().values() if store.blobs.size(part.digest) != part.size]
+    meter = Meter(world.sink, world.take_numbers(), reference.familiar(), sum(part.size for part in wanted))
+
+    def take(part: Descriptor) -> None:
+        with cargo.blobs.open(part.digest, part.size) as stream:
+            store.blobs.copy_in(stream, part.digest, part.size)
+        meter.add(part.size)
+
+    in_parallel((partial(take, part) for part in wanted), meter)
+    moved = sum(part.size for part in wanted)
+    for document in [*cargo.documents(), *(each.descriptor for each in cargo.artifacts)]:
+        store.blobs.put(cargo.blobs.read(document.digest, document.size))
+    for image in images(cargo.descriptor, store.blobs):
+        record_layers(image, store)
+    meta = describe(cargo.descriptor, store.blobs)
+    if reference.tag is None:
+        store.images.add(cargo.descriptor, meta)
+    else:
+        store.images.tag(msgspec.structs.replace(reference, digest=None), cargo.descriptor, meta)
+    for artifact in cargo.artifacts:
+        if not artifact.tag:
+            store.referrers.add(artifact.subject, artifact.descriptor)
+    store.sync()
+    return moved
+
+
+def _to_file(cargo: Cargo, end: End, world: World) -> int:
+    path = str(world.settings.directory / end.path)
+    root = _root(cargo, end)
+    if end.kind == "oci":
+        write_oci_layout(path, [root], cargo.blobs)
+    elif end.kind == "oci-archive":
+        _write_whole(path, lambda stream: write_oci_archive(stream.write, [root], cargo.blobs))
+    else:
+        # Docker's archives have no room for what refers to an image.
+        bare = Root(root.descriptor, root.references)
+        _write_whole(path, lambda stream: write_docker_archive(stream.write, [bare], cargo.blobs))
+    tops = [cargo.descriptor, *(each.descriptor for each in cargo.artifacts)] if end.kind != "docker-archive" else []
+    return sum({part.digest: part.size for top in tops for part in walk(top, cargo.blobs)}.values())
+
+
+def _write_whole(path: str, write: Callable[[BinaryIO], None]) -> None:
+    """The file is there whole or not at all."""
+    target = Path(path)
+    made = target.with_name(f".{target.name}.{os.getpid()}")
+    with disk_errors(str(target.parent)):
+        try:
+            with made.open("wb") as stream:
+                write(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            made.replace(target)
+        finally:
+            made.unlink(missing_ok=True)
+
+
+def _root(cargo: Cargo, end: End) -> Root:
+    """As skopeo writes it: a tag is the OCI name; a whole reference also has containerd's annotation."""
+    references: tuple[Reference, ...] = ()
+    annotations: dict[str, str] = {}
+    if end.name:
+        if "/" in end.name or ":" in end.name or end.kind == "docker-archive":
+            references = (end.reference(),)
+        else:
+            annotations = {REF_NAME: end.name}
+    artifacts = tuple(each.descriptor for each in cargo.artifacts if not each.tag)
+    return Root(cargo.descriptor, references, artifacts, annotations)
+
+
+def plan(cargo: Cargo, reference: Reference, registries: Registries) -> Iterator[tuple[Descriptor, bool]]:
+    """The blobs of a copy to a registry, and whether they are there already; nothing is sent."""
+    repository = registries.repository(reference)
+    for part in cargo.parts().values():
+        yield part, repository.has(part.digest)
+
+
+def _is_document(part: Descriptor) -> bool:
+    return part.media_type in INDEX_TYPES or part.media_type in MANIFEST_TYPES

@@ -1,0 +1,202 @@
+"""The ends of a copy: a registry, the local store, an OCI layout, archives. Their names are skopeo's.
+
+`docker://NAME` is a registry, `oci:FOLDER[:TAG]` a layout, `oci-archive:FILE[:TAG]` and `docker-archive:FILE[:NAME]`
+are files, `store:NAME` or `NAME` alone is the local store.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from aerogel.commands.lookup import find_image
+from aerogel.commands.world import World
+from aerogel.errors import EXIT_USAGE, AerogelError, nearest
+from aerogel.oci.digest import Digest
+from aerogel.oci.image import Blobs
+from aerogel.oci.reference import Reference
+from aerogel.oci.types import REF_NAME, Descriptor, Index, decode
+from aerogel.registry.client import Registries, Repository
+from aerogel.registry.referrers import list_referrers
+from aerogel.store.disk import disk_errors
+from aerogel.store.load import Loaded, load_archive, load_layout
+from aerogel.store.store import Store
+
+__all__ = ["FILES", "End", "Origin", "open_origin", "parse_end"]
+
+FILES = ("docker-archive", "oci", "oci-archive")
+_KINDS = ("docker", "store", *FILES)
+_DAEMONS = {
+    "docker-daemon": "`docker save NAME | aerogel load`, or `aerogel save NAME | docker load`",
+    "containers-storage": "`podman save NAME | aerogel load`, or `aerogel save NAME | podman load`",
+    "dir": "`oci:FOLDER` is a folder that other tools read too",
+}
+_COMPANIONS = (".sig", ".att", ".sbom")
+"""Ends of the tags under which cosign keeps signatures, attestations and SBOMs of a digest."""
+
+
+class End(NamedTuple):
+    """One end by its words. A file or folder has a `path`, and `name` is a tag or a reference in it, or nothing."""
+
+    kind: str
+    path: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == "store":
+            return self.name
+        sign = "//" if self.kind == "docker" else ""
+        return f"{self.kind}:{sign}{self.path}{':' if self.path and self.name else ''}{self.name}"
+
+    def reference(self) -> Reference:
+        """Raises `oci.reference`."""
+        try:
+            return Reference.parse(self.name)
+        except AerogelError as error:
+            error.exit_status = EXIT_USAGE
+            raise
+
+
+def parse_end(text: str) -> End:
+    """Raises `copy.bad-name`."""
+    kind, sign, rest = text.partition(":")
+    if kind in _DAEMONS and sign:
+        raise AerogelError(
+            f"`{kind}:` is not read or written here",
+            code="copy.bad-name",
+            exit_status=EXIT_USAGE,
+            hints=[f"use {_DAEMONS[kind]}"],
+        )
+    if not sign or kind not in _KINDS:
+        guess = nearest(kind, _KINDS) if rest.startswith("/") or "/" in rest else None
+        if rest.startswith("//"):
+            raise AerogelError(
+                f"`{text}` begins with no known word",
+                code="copy.bad-name",
+                exit_status=EXIT_USAGE,
+                hints=[f"did you mean `{guess}:{rest}`?" if guess else "a registry is `docker://NAME`"],
+            )
+        return End("store", name=text)
+    if kind == "docker":
+        if not rest.startswith("//"):
+            raise AerogelError(
+                f"`{text}` names no registry",
+                code="copy.bad-name",
+                exit_status=EXIT_USAGE,
+                hints=[f"write `docker://{rest}`"],
+            )
+        return End(kind, name=rest[2:])
+    if kind == "store":
+        return End(kind, name=rest)
+    path, _, name = rest.partition(":")
+    if not path:
+        raise AerogelError(
+            f"`{text}` names no file",
+            code="copy.bad-name",
+            exit_status=EXIT_USAGE,
+            hints=[f"write `{kind}:PATH` or `{kind}:PATH:TAG`"],
+        )
+    return End(kind, path, name)
+
+
+class Origin(Protocol):
+    """Where an image comes from."""
+
+    descriptor: Descriptor
+    blobs: Blobs
+
+    def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
+        """What refers to a manifest."""
+        ...
+
+    def companions(self, subject: Digest) -> tuple[tuple[str, Descriptor], ...]:
+        """Tags that belong to a manifest by their names, as cosign's."""
+        ...
+
+
+class _FromRegistry:
+    def __init__(self, repository: Repository, reference: Reference) -> None:
+        self.repository = repository
+        self._reference = reference
+        self.source = repository.blobs()
+        self.blobs: Blobs = self.source
+        self.descriptor = self.source.resolve(reference)
+
+    def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
+        found = list_referrers(self.repository, subject)
+        for each in found:
+            self.source.resolve(Reference(self._reference.registry, self._reference.repository, None, each.digest))
+        return found
+
+    def companions(self, subject: Digest) -> tuple[tuple[str, Descriptor], ...]:
+        found = []
+        for end in _COMPANIONS:
+            tag = subject.replace(":", "-") + end
+            name = Reference(self._reference.registry, self._reference.repository, tag, None)
+            try:
+                found.append((tag, self.source.resolve(name)))
+            except AerogelError as error:
+                if error.code != "registry.not-found":
+                    raise
+        return tuple(found)
+
+
+class _FromStore:
+    def __init__(self, store: Store, descriptor: Descriptor) -> None:
+        self._store = store
+        self.blobs: Blobs = store.blobs
+        self.descriptor = descriptor
+
+    def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
+        return self._store.referrers.of(subject)
+
+    def companions(self, subject: Digest) -> tuple[tuple[str, Descriptor], ...]:
+        del subject
+        return ()
+
+
+def open_origin(end: End, world: World, registries: Registries) -> Origin:
+    """What a name means; files are read into the store, where nothing has their name.
+
+    Raises `image.not-found`, `registry.*`, `net.*`, `archive.*`, `copy.which`, `oci.*`, `store.*`.
+    """
+    store = world.store
+    if end.kind == "docker":
+        reference = end.reference()
+        return _FromRegistry(registries.repository(reference), reference)
+    if end.kind == "store":
+        return _FromStore(store, find_image(store, end.name).descriptor)
+    path = world.settings.directory / end.path
+    if path.is_dir():
+        found = load_layout(str(path), store)
+        labels = _labels(path.joinpath("index.json").read_bytes()) if path.joinpath("index.json").exists() else {}
+    else:
+        with disk_errors(str(path)), path.open("rb") as stream:
+            found = load_archive(stream, store)
+        labels = {}
+    return _FromStore(store, _chosen(end, found, labels).descriptor)
+
+
+def _labels(data: bytes) -> dict[Digest, str]:
+    return {each.digest: each.annotations.get(REF_NAME, "") for each in decode(data, Index).manifests}
+
+
+def _chosen(end: End, found: list[Loaded], labels: dict[Digest, str]) -> Loaded:
+    """The image of a file that was meant. Raises `copy.which`."""
+
+    def names(loaded: Loaded) -> set[str]:
+        said = {loaded.label, labels.get(loaded.descriptor.digest, ""), loaded.descriptor.digest}
+        for reference in loaded.references:
+            said |= {str(reference), reference.familiar(), reference.tag or ""}
+        return said - {""}
+
+    matching = [loaded for loaded in found if not end.name or end.name in names(loaded)]
+    if len(matching) == 1:
+        return matching[0]
+    listed = ", ".join(f"`{name}`" for loaded in found for name in sorted(names(loaded))[:2])
+    what = f"has no image `{end.name}`" if end.name else f"has {len(found)} images"
+    raise AerogelError(
+        f"`{end.path}` {what}",
+        code="copy.which",
+        exit_status=EXIT_USAGE,
+        hints=[f"name one of {listed}" if listed else "nothing is in it"],
+    )
