@@ -20,10 +20,11 @@ from aerogel.files.entry import clean_path, shown
 from aerogel.files.extract import extract as extract_tar
 from aerogel.files.inside import Directories, open_regular, remove_tree, system_errors
 from aerogel.files.settle import settle
+from aerogel.files.shown import write_shown
 from aerogel.files.tar import CHUNK
 from aerogel.sandbox import record
 
-__all__ = ["archive", "diff", "extract", "measure", "own", "read", "remove"]
+__all__ = ["archive", "diff", "extract", "measure", "own", "read", "remove", "show"]
 
 
 class _FdReader:
@@ -92,15 +93,18 @@ def diff(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Writes the overlay directory `upper` as a layer tar to `fds[0]`, against `lowers` (lowest first).
 
     `epoch`: latest modification time in seconds, or None; `exclude`: paths that are left out; `mark`: the layer's mark.
-    With `settle` (the arguments of `files.settle`) the directory is settled first, which gives its mark. Gives
-    `entries`. Raises AerogelError `diff.*`, `settle.failed`, `tar.*`.
+    With `settle` (the arguments of `files.settle`, and `above`: the directories that the step saw above `lowers`) the
+    directory is settled first, which gives its mark. Gives `entries`. Raises AerogelError `diff.*`, `settle.failed`, `tar.*`.
     """
     with ExitStack() as stack:
         upper = stack.enter_context(_directory(args["upper"]))
         lowers = [stack.enter_context(_directory(lower)) for lower in args["lowers"]]
         out = stack.enter_context(_output(fds[0]))
         recorded = bool(args.get("recorded"))
-        mark = args.get("mark") if "settle" not in args else _settled(upper, lowers, args["settle"])
+        mark = args.get("mark")
+        if "settle" in args:
+            above = [stack.enter_context(_directory(path)) for path in args["settle"]["above"]]
+            mark = _settled(upper, lowers + above, args["settle"])
         entries = write_diff(
             out.write,
             upper,
@@ -215,6 +219,21 @@ def remove(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     with system_errors("remove", path.lstrip(b"/"), "remove.failed"), suppress(FileNotFoundError):
         remove_tree(path)
     return {}
+
+
+def show(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """Makes the new directory `path` and fills it with files of `lowers` (lowest first) that have other times.
+
+    `rows` are pairs of a path and seconds since 1970. Gives `entries`. Raises AerogelError `shown.failed`.
+    """
+    del fds
+    target = _bytes(args["path"])
+    with system_errors("make", target.lstrip(b"/"), "shown.failed"):
+        os.mkdir(target, 0o700)
+    with ExitStack() as stack:
+        made = stack.enter_context(_directory(args["path"]))
+        lowers = [stack.enter_context(_directory(lower)) for lower in args["lowers"]]
+        return {"entries": write_shown(lowers, made, [(_bytes(path), seconds) for path, seconds in args["rows"]])}
 
 
 def measure(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:

@@ -30,10 +30,10 @@ from aerogel.sandbox.spec import Exit, Mount, Rootfs, Sandbox
 from aerogel.solve.ambient import Ambient
 from aerogel.solve.failed import About, keep_failed
 from aerogel.solve.failure import StepError, step_failed, step_timed_out
-from aerogel.solve.keys import content_of_node
 from aerogel.solve.leaks import LeakError, LeakScanner, looked_for, path_at
 from aerogel.solve.materials import FS, Materials, make_layer_root, take_tar
 from aerogel.solve.mounts import Prepared, prepare
+from aerogel.solve.seen import bases_of
 from aerogel.solve.stamp import take_run
 from aerogel.solve.subtree import MountError
 from aerogel.store.failed import FailedState
@@ -75,30 +75,32 @@ def run(
     made = (materials.store.failed.claim(resumed) if resumed is not None else None) or snapshots.new(mapping)
     try:
         upper, work = f"{made}/{FS}", f"{made}/work"
-        since_ns = _prepare_upper(upper, work, resumed)
+        if resumed is None or not os.path.isdir(upper):
+            resumed = None
+            _make_upper(upper, work)
         lent = ambient.lent
         secrets = looked_for(lent.secrets)
         with ExitStack() as stack:
-            mounts = prepare(
-                node, op, inputs, contexts, materials, lent, stack, step=step, sink=sink, canceled=canceled
-            )
+            mounts = prepare(node, op, inputs, contexts, materials, lent, stack, made, step, sink, canceled)
             secrets |= mounts.secrets
-            root = Rootfs(lowers=tuple(lowers), upper=upper, work=work)
+            since_ns, settled = _begin(upper, mounts, resumed)
+            root = Rootfs(lowers=(*lowers, *mounts.above), upper=upper, work=work)
             emulated = ambient.emulator.prepare(materials.helper, node.platform)
             sandbox = _sandbox(op, root, materials.tree(layers), ambient, mounts, emulated=emulated)
             try:
                 _must_succeed(op, sandbox, mounts, materials, ambient, materials.tree(layers), sink, step, canceled)
             except StepError as error:
                 if not canceled.is_set():
-                    keep_failed(
-                        made, error, about, node, op, layers, lowers, sandbox, mounts, secrets, materials, since_ns
-                    )
+                    begun = (since_ns, settled, secrets)
+                    keep_failed(made, error, about, node, op, layers, lowers, sandbox, mounts, materials, begun)
                 raise
-        layer, index = _take_layer(node, layers, materials, upper, lowers, codec, secrets, since_ns)
+        settle = _settling(materials, layers, mounts, since_ns, settled)
+        layer, index = _take_layer(node, layers, materials, upper, lowers, codec, secrets, settle)
         if not index.entries:
             snapshots.discard(made, materials.remove)
             return None
-        materials.remove(work)
+        for path in (work, *mounts.shown):
+            materials.remove(path)
         snapshots.commit(made, mapping, layer.diff_id, materials.remove)
         return Digest(layer.diff_id)
     except BaseException:
@@ -106,14 +108,35 @@ def run(
         raise
 
 
-def _prepare_upper(upper: str, work: str, resumed: FailedState | None) -> int:
-    """Makes the directories that the step writes to, unless they are those of a kept state; since when it writes."""
-    if resumed is not None and os.path.isdir(upper):
-        return resumed.since_ns
+def _make_upper(upper: str, work: str) -> None:
     make_layer_root(upper)
     os.mkdir(work, 0o700)
+
+
+def _begin(upper: str, mounts: Prepared, resumed: FailedState | None) -> tuple[int, Mapping[int, int]]:
+    """Since when the step writes, in nanoseconds, and the times that only it sees with what stands for them."""
+    settled = dict(mounts.settled)
+    if resumed is not None:
+        return resumed.since_ns, dict(resumed.settled) | settled
     # By the clock that files get: the kernel's runs behind the one that a program asks.
-    return os.stat(upper).st_mtime_ns
+    os.utime(upper)
+    return os.stat(upper).st_mtime_ns, settled
+
+
+def _settling(
+    materials: Materials, layers: Sequence[Digest], mounts: Prepared, since_ns: int, settled: Mapping[int, int]
+) -> dict[str, object] | None:
+    """How times of what the step wrote are settled; None when it keeps them."""
+    times = materials.times
+    if times.keep:
+        return None
+    return {
+        "since_ns": since_ns,
+        "newest": materials.newest(layers),
+        "unsettled": [list(pair) for pair in settled.items()],
+        "above": list(mounts.above),
+        "keep_volatile": times.keep_volatile,
+    }
 
 
 def _must_succeed(
@@ -201,23 +224,14 @@ def _take_layer(
     lowers: Sequence[str],
     codec: Codec | None,
     secrets: Mapping[str, bytes],
-    since_ns: int,
+    settle: dict[str, object] | None,
 ) -> tuple[LayerBlob, LayerIndex]:
     """The layer of what the step wrote, unless one of its secrets is in it. Raises `solve.secret-leak`."""
-    times = materials.times
-    settle = None
-    if not times.keep:
-        settle = {
-            "since_ns": since_ns,
-            "newest": materials.newest(layers),
-            "unsettled": [],
-            "keep_volatile": times.keep_volatile,
-        }
 
     def take(stream: Readable) -> tuple[LayerBlob, LayerIndex]:
-        if codec is None or times.keep:
+        if codec is None or settle is None:
             return take_tar(materials.store, stream, codec)
-        return take_run(stream, layers, _bases(node), materials, codec)
+        return take_run(stream, layers, bases_of(node), materials, codec)
 
     if not secrets:
         return materials.read_diff(upper, lowers, take, settle=settle)
@@ -229,14 +243,6 @@ def _take_layer(
         mark = None if settle is None else 0
         where = materials.read_diff(upper, lowers, lambda stream: path_at(stream, offset), mark=mark)
         raise LeakError(offset, leak.name, where) from None
-
-
-def _bases(node: Node) -> int:
-    """How many of the layers that a step works on are those of the base image."""
-    at = node
-    while at.root is not None:
-        at = at.root
-    return len(content_of_node(at))
 
 
 def _sandbox(

@@ -46,15 +46,20 @@ def keep_failed(
     lowers: Sequence[str],
     sandbox: Sandbox,
     prepared: Prepared,
-    secrets: Mapping[str, bytes],
     materials: Materials,
-    since_ns: int,
+    begun: tuple[int, Mapping[int, int], Mapping[str, bytes]],
 ) -> None:
-    """Keeps the directory `made` of the scratch space, and says so in the error; or leaves it where it is."""
+    """Keeps the directory `made` of the scratch space, and says so in the error; or leaves it where it is.
+
+    `begun` is since when the step wrote, in nanoseconds, what stands for times that only it saw, and what is secret.
+    """
+    since_ns, settled, secrets = begun
     try:
         if secrets:
             scanner = LeakScanner(secrets)
             materials.read_diff(f"{made}/{FS}", lowers, lambda stream: _drain(scanner.watch(stream)))
+        for path in prepared.shown:
+            materials.remove(path)
         state = FailedState(
             key=about.key,
             layers=tuple(layers),
@@ -65,6 +70,7 @@ def keep_failed(
             log=error.log,
             platform=node.platform,
             since_ns=since_ns,
+            settled=tuple(settled.items()),
             sandbox=msgspec.Raw(msgspec.json.encode(_surroundings(op, sandbox, prepared))),
             lent=_missing(op),
         )
@@ -88,7 +94,11 @@ def _surroundings(op: Run, sandbox: Sandbox, prepared: Prepared) -> Sandbox:
     alone |= {mount.target for mount in op.mounts if mount.type in ("secret", "ssh")}
     hidden = {*prepared.env}
     env = [(name, value) for name, value in sandbox.env if name not in hidden and not is_secret_name(name)]
-    mounts = tuple(mount for mount in sandbox.mounts if mount.kind != "socket" and mount.target not in alone)
+    mounts = tuple(
+        msgspec.structs.replace(mount, lowers=tuple(lower for lower in mount.lowers if lower not in prepared.shown))
+        for mount in sandbox.mounts
+        if mount.kind != "socket" and mount.target not in alone
+    )
     return msgspec.structs.replace(sandbox, env=tuple(env), mounts=mounts)
 
 

@@ -14,7 +14,10 @@ import os
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from aerogel.errors import AerogelError, nearest
 from aerogel.events import Sink, StepLog
@@ -31,20 +34,29 @@ from aerogel.solve.ambient import Lent
 from aerogel.solve.bound import bind_context
 from aerogel.solve.content import ContextContent, LayerContent, Source, write_items
 from aerogel.solve.materials import Materials
+from aerogel.solve.seen import Shown, View, bases_of, show, view_of_context, view_of_layers
 from aerogel.solve.selection import select
 from aerogel.solve.subtree import MountError, chosen, context_digest, layers_digest
-from aerogel.store.mounts import CacheAbout, CacheMounts
+from aerogel.store.mounts import CacheAbout, CacheMounts, HeldCache
 
 __all__ = ["Prepared", "prepare"]
 
 
 class Prepared(NamedTuple):
-    """What the sandbox gets. `agents` are paths of agents by target; `secrets` are those that the step can see."""
+    """What the sandbox gets. `agents` are paths of agents by target; `secrets` are those that the step can see.
+
+    `above` are directories to go above the layers of the root, whose files have times that only the step sees, of all
+    that were made (`shown`);
+    `settled` are pairs of such a time and what stands for it in the layer (`seen`).
+    """
 
     mounts: tuple[Mount, ...]
     env: Mapping[str, str]
     agents: Mapping[str, str]
     secrets: Mapping[str, bytes]
+    above: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+    settled: tuple[tuple[int, int], ...] = ()
 
 
 class _Step(NamedTuple):
@@ -65,12 +77,12 @@ def prepare(
     materials: Materials,
     lent: Lent,
     stack: ExitStack,
-    *,
+    folder: str,
     step: int,
     sink: Sink,
     canceled: threading.Event,
 ) -> Prepared:
-    """Makes the mounts ready; what they hold is given back with `stack`.
+    """Makes the mounts ready; what they hold is given back with `stack`, what is made for them lies in `folder`.
 
     Raises `solve.no-secret`, `solve.no-agent`, `solve.mount-source`, `solve.secret-not-text`, `context.*`, `store.*`.
     """
@@ -91,8 +103,54 @@ def prepare(
                 mounts += _agent(asked, at, lent, env, agents)
     # Caches last, and always in the same order: two steps must not wait for each other.
     caches = [(at, asked) for at, asked in enumerate(op.mounts) if asked.type == "cache"]
-    mounts += _caches(whole, caches, stack)
-    return Prepared(tuple(mounts), env, agents, secrets)
+    shown = Shown({}, ())
+    if caches:
+        held, made = _caches(whole, caches, stack)
+        shown = show(held, _views(whole, op, mounts), whole.materials, folder, partial(_give_up, canceled))
+        mounts = [_above(mount, shown) for mount in mounts] + made
+    above = tuple(path for target, path in shown.directories.items() if not target)
+    return Prepared(tuple(mounts), env, agents, secrets, above, tuple(shown.directories.values()), shown.settled)
+
+
+def _give_up(canceled: threading.Event) -> None:
+    if canceled.is_set():
+        raise AerogelError("the build was canceled", code="solve.canceled")
+
+
+def _views(whole: _Step, op: Run, mounts: list[Mount]) -> list[View]:
+    """All that the step sees of layers and contexts."""
+    materials, inputs = whole.materials, whole.inputs
+    views = {"": view_of_layers("", inputs[0], bases_of(whole.node), materials)}
+    directories = {mount.target: mount for mount in mounts}
+    for at, asked in enumerate(op.mounts):
+        if asked.type != "bind":
+            continue
+        side = whole.node.inputs[asked.input]
+        if isinstance(side.op, Local):
+            tree = whole.contexts[side.op.name]
+            root = chosen(tree, asked.source, at)
+            mount = directories[asked.target]
+            directory = mount.lowers[0] if mount.lowers else mount.source
+            if not mount.lowers and root.kind != DIR:
+                directory = os.path.dirname(directory)
+            views[asked.target] = view_of_context(asked.target, tree, root.path, directory)
+        else:
+            layers = inputs[asked.input]
+            path = chosen(materials.tree(layers), asked.source, at).path
+            views[asked.target] = view_of_layers(asked.target, layers, bases_of(side), materials, path)
+    return list(views.values())
+
+
+def _above(mount: Mount, shown: Shown) -> Mount:
+    """The mount with what the step is shown instead of some of its files."""
+    above = shown.directories.get(mount.target)
+    if above is None:
+        return mount
+    if mount.kind == "overlay":
+        return replace(mount, lowers=(*mount.lowers, above))
+    is_directory = os.path.isdir(mount.source)
+    directory, name = (mount.source, "") if is_directory else os.path.split(mount.source)
+    return replace(mount, kind="overlay", lowers=(directory, above), source=name, is_directory=is_directory)
 
 
 def _bind(whole: _Step, asked: Asked, at: int) -> Mount:
@@ -166,31 +224,36 @@ def _agent(asked: Asked, at: int, lent: Lent, env: dict[str, str], agents: dict[
     return [Mount(kind="socket", target=asked.target, mode=mode, uid=asked.uid, gid=asked.gid)]
 
 
-def _caches(whole: _Step, caches: list[tuple[int, Asked]], stack: ExitStack) -> list[Mount]:
+def _caches(
+    whole: _Step, caches: list[tuple[int, Asked]], stack: ExitStack
+) -> tuple[list[tuple[HeldCache, bool]], list[Mount]]:
+    """Takes the caches: each with whether the step may write to it, and their mounts."""
     store = whole.materials.store
     kept = CacheMounts(store.cache, store.scratch)
     mapping = whole.materials.helper().rung.map_id
     wanted = [(_about(whole, asked, at), at, asked) for at, asked in caches]
-    paths: dict[tuple[CacheAbout, str], str] = {}
+    taken: dict[tuple[CacheAbout, str, int], HeldCache] = {}
+    writable: set[str] = set()
     mounts = []
     for about, at, asked in sorted(wanted, key=lambda each: (each[0].name, _STRICT.index(each[2].sharing))):
-        known = next((path for (name, sharing), path in paths.items() if name == about and sharing != "private"), None)
+        known = next((held for key, held in taken.items() if key[0] == about and key[1] != "private"), None)
         if known is None or asked.sharing == "private":
 
             def fill(path: str, about: CacheAbout = about, asked: Asked = asked, at: int = at) -> None:
                 _fill(whole, asked, at, about, path)
 
             def wait(first: bool, asked: Asked = asked) -> None:
-                if whole.canceled.is_set():
-                    raise AerogelError("the build was canceled", code="solve.canceled")
+                _give_up(whole.canceled)
                 if first:
                     text = f"waiting for cache `{asked.id}`, which another step has\n"
                     whole.sink.emit(StepLog(whole.number, text.encode("utf-8", "surrogateescape")))
 
-            held = stack.enter_context(kept.hold(mapping, about, asked.sharing, fill, wait))
-            known = paths[about, asked.sharing] = held.path
-        mounts.append(Mount(kind="bind", target=asked.target, source=known, readonly=asked.readonly))
-    return mounts
+            known = stack.enter_context(kept.hold(mapping, about, asked.sharing, fill, wait))
+            taken[about, asked.sharing, at] = known
+        if not asked.readonly:
+            writable.add(known.path)
+        mounts.append(Mount(kind="bind", target=asked.target, source=known.path, readonly=asked.readonly))
+    return [(held, held.path in writable) for held in taken.values()], mounts
 
 
 _STRICT = ("locked", "private", "shared")

@@ -42,6 +42,8 @@ class FailedState(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
     since_ns: int
     sandbox: msgspec.Raw
+    settled: tuple[tuple[int, int], ...] = ()
+    """Times in seconds that only the step saw, and what stands for them (`solve.seen`)."""
     lent: tuple[str, ...] = ()
     """What the step had and the state has not: secrets, agents, caches that other steps may have."""
     boot: str = ""
