@@ -57,5 +57,6 @@ def describe_progress(event: Progress) -> str:
         return "no answer yet"
     if event.unit != "bytes":
         return f"{event.done} of {event.total} {event.unit}" if event.total else f"{event.done} {event.unit}"
-    done = f"{event.done / 1e6:.1f} MB"
-    return f"{done} of {event.total / 1e6:.1f} MB" if event.total else done
+    unit, name = (1e3, "kB") if max(event.done, event.total or 0) < 1e6 else (1e6, "MB")
+    done = f"{event.done / unit:.1f} {name}"
+    return f"{done} of {event.total / unit:.1f} {name}" if event.total else done

@@ -5,6 +5,7 @@ The only module that imports rich for progress; nothing imports it unless a term
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
@@ -25,6 +26,9 @@ __all__ = ["LiveConsole"]
 
 SHOWN_LINES = 6
 """Lines of a running step's output that are shown."""
+
+_DIGEST = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
+"""A digest, and as much of it as tells a person something: whole ones are in the other forms of progress."""
 
 _STYLES = {"FAILED": "bold red", "CANCELED": "yellow", "CACHED": "cyan", "REUSED": "cyan"}
 
@@ -66,7 +70,7 @@ class LiveConsole:
                 case StepDone():
                     self._done(event)
                 case Message():
-                    self._console.print(self._text(event.text))
+                    self._console.print(self._text(_DIGEST.sub(r"\1", event.text)))
                 case Warned():
                     self._console.print(Text.from_ansi(self._redactor.text(render(event.diagnostic, color=True))))
 

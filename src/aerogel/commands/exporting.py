@@ -12,6 +12,7 @@ from aerogel.commands.attesting import parse_attestations
 from aerogel.commands.build_model import Build, BuildResult
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError
+from aerogel.events import Message
 from aerogel.export.annotation import parse_annotation
 from aerogel.export.image import Exported, Finished, Images
 from aerogel.export.output import Output, Variant, parse_output
@@ -21,6 +22,7 @@ from aerogel.oci.digest import Digest
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import to_dict
 from aerogel.solve.materials import Materials
+from aerogel.store.disk import human_size
 from aerogel.store.images import ImageMeta
 
 __all__ = ["Exporter", "write_whole"]
@@ -162,6 +164,8 @@ class Exporter:
             write_whole(self._options.iidfile, result.image_id)
         if self._options.metadata_file:
             write_whole(self._options.metadata_file, self.metadata(result))
+        if self._stored:
+            self._world.sink.emit(Message(_summary(result)))
 
     def _names_to_push(self) -> list[tuple[Reference, Variant]]:
         """Where images go besides the local store."""
@@ -217,6 +221,13 @@ class Exporter:
             if len(self._provenance) > 1:
                 found[f"buildx.build.provenance/{platform}"] = provenance
         return json.dumps(found, indent=2, sort_keys=True) + "\n"
+
+
+def _summary(result: BuildResult) -> str:
+    """What a person wants to know at the end: the name to run it by, how big it is, for what it was made."""
+    short = result.image_id.removeprefix("sha256:")[:12]
+    what = ", ".join(result.references) if result.references else short
+    return f"image {what}: {human_size(result.size)}, {result.platform.replace(',', ', ')}"
 
 
 def _untagged(name: Reference) -> Reference:

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from aerogel.cli.console import PlainConsole, make_console
-from aerogel.cli.lines import LineCutter, clean
+from aerogel.cli.lines import LineCutter, clean, describe_progress
 from aerogel.errors import Diagnostic
 from aerogel.events import Message, Progress, StepDone, StepLog, StepStarted, Warned
 from aerogel.redact import Redactor
@@ -98,6 +98,23 @@ def test_a_long_transfer_says_how_far_it_is():
         "#1 packages: 3 of 31 packages",
         "#1 DONE 21.0s",
     ]
+
+
+def test_sizes_have_the_unit_that_fits():
+    sizes = [(12_300, 52_000), (12_300, 9_700_000), (12_300, 0), (2_500_000, 0)]
+    assert [describe_progress(Progress(1, "index", done, total)) for done, total in sizes] == [
+        "12.3 kB of 52.0 kB",
+        "0.0 MB of 9.7 MB",
+        "12.3 kB",
+        "2.5 MB",
+    ]
+
+
+def test_a_terminal_shows_digests_short():
+    digest = "sha256:" + "0123456789ab" + "0" * 52
+    message = [Message(f"FROM debian -> composed from debian trixie, 78 packages, {digest}")]
+    assert "78 packages, sha256:0123456789ab\n" in run("tty", message, COLUMNS="200")
+    assert digest in run("plain", message)
 
 
 def test_auto_is_plain_where_nobody_watches():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -71,6 +72,8 @@ def test_same_answer(project: Project) -> None:
     assert second[0] == first[0]
     assert "CACHED" in second[1]
     assert "RAN" not in second[1]
+    told = re.fullmatch(r"image one:latest: [\d.]+ K?B, linux/\w+", second[1].splitlines()[-1])
+    assert told is not None, "what was made, for a person"
     assert project.is_answered()
     assert project.build() == second
 
