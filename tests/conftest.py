@@ -2,6 +2,8 @@
 
 `@pytest.mark.host("skopeo", "umoci")` names programs; `network` needs the Debian mirror or the package index. A test
 whose requirement is missing is skipped with the reason; when `CI` is set it fails instead, so nothing is lost unseen.
+
+After each test every image in the stores that it used is validated; `@pytest.mark.damage` is for tests that spoil one.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import checked
 import pytest
 
 IS_CI = os.environ.get("CI", "").lower() not in {"", "0", "false"}
@@ -40,6 +43,20 @@ def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
         assert text == path.read_text(encoding="utf-8")
 
     return check
+
+
+@pytest.fixture(autouse=True)
+def valid_images(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test all images that it left in a store are validated, unless it is marked `damage`."""
+    yield
+    if request.node.get_closest_marker("damage") is not None:
+        checked.forget()
+    found = checked.problems()
+    assert found == []
+
+
+def pytest_configure() -> None:
+    checked.watch()
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import checked
+
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
@@ -32,6 +34,7 @@ class Aerogel:
             self.env["PYTHONPATH"] = str(ROOT / "src")
 
     def argv(self, *words: str) -> list[str]:
+        checked.touch(self.state / "data")
         if not self.account:
             return [sys.executable, "-m", "aerogel", *words]
         entry = pwd.getpwnam(self.account)

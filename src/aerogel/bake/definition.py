@@ -7,6 +7,7 @@ Spec: bake file reference.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -39,9 +40,13 @@ class Variable:
 
 
 class Definition:
-    """All groups and targets by name, in the order of the files."""
+    """All groups and targets by name, in the order of the files.
 
-    def __init__(self) -> None:
+    With `is_relative` the contexts of a target are relative to the file that names them, not to the current folder.
+    """
+
+    def __init__(self, *, is_relative: bool = False) -> None:
+        self.is_relative = is_relative
         self.groups: dict[str, Group] = {}
         self.targets: dict[str, Target] = {}
         self.variables: list[Variable] = []
@@ -53,7 +58,10 @@ class Definition:
         else:
             old.targets = list(dict.fromkeys([*old.targets, *group.targets]))
 
-    def add_target(self, target: Target) -> None:
+    def add_target(self, target: Target, file: str = "") -> None:
+        """`file` is the one that defines it, as the user named it."""
+        if self.is_relative and file not in ("", "stdin"):
+            target.rebase(posixpath.dirname(file))
         old = self.targets.get(target.name)
         if old is None:
             self.targets[target.name] = target
@@ -129,7 +137,7 @@ class _Evaluator:
                 self.into.add_group(self._group(block))
         for name, rounds in self.rounds.items():
             for block, scope in rounds:
-                self.into.add_target(self._target(name, block, scope))
+                self.into.add_target(self._target(name, block, scope), block.span.source.name)
         for old, names in renamed.items():
             if names != [old]:
                 self.into.add_group(Group(old, names))

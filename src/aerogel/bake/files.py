@@ -44,14 +44,20 @@ def define(
     lookup: Callable[[str], str | None],
     compose_lookup: Callable[[str], str | None],
     built_in: Mapping[str, str],
+    read: Callable[[str], Source],
+    *,
+    is_relative: bool = False,
 ) -> Definition:
-    """Reads the files in order: compose files first, as buildx does. Raises AerogelError `bake.*`."""
-    definition = Definition()
+    """Reads the files in order: compose files first, as buildx does. `read` gives the files that these name.
+
+    With `is_relative` contexts are relative to the file that names them. Raises AerogelError `bake.*`.
+    """
+    definition = Definition(is_relative=is_relative)
     composed = [source for source in sources if is_compose(source)]
     if composed:
         from aerogel.bake.compose import add_compose
 
-        add_compose(composed, compose_lookup, definition)
+        add_compose(composed, compose_lookup, definition, read)
     others = [source for source in sources if source not in composed]
     if others:
         evaluate([_body(source) for source in others], lookup, built_in, definition)

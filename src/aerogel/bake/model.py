@@ -5,6 +5,8 @@ Spec: bake file reference; buildx's merge rules: some attributes are replaced as
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ from aerogel.bake.entries import ENTRIES, merge_entries, normal, parse_entries
 from aerogel.bake.values import ValueFault, kind, to_bool, to_text
 from aerogel.errors import Span
 
-__all__ = ["FIELDS", "Group", "Target", "read_field"]
+__all__ = ["FIELDS", "Group", "Target", "below", "read_field"]
 
 FIELDS: Mapping[str, str] = {
     "description": "text",
@@ -47,6 +49,8 @@ FIELDS: Mapping[str, str] = {
 }
 """The attributes of a target in the order of `--print`, and what each one is."""
 
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|[\w.-]+@[\w.-]+:|github\.com/")
+"""What is no folder of this host; as buildx knows addresses."""
 _ADDED = frozenset({"annotations", "entitlements", "inherits", "no-cache-filter", "policy", "ulimits"})
 _ESCAPED = frozenset({"annotations", "args", "dockerfile-inline", "extra-hosts", "labels"})
 
@@ -74,6 +78,14 @@ def read_field(name: str, value: Any) -> Any:
             return value
 
 
+def below(folder: str, place: str) -> str:
+    """A context as seen from the parent of `folder`; what is no relative folder stays as it is."""
+    special = ("cwd://", "target:", "docker-image:", "oci-layout://")
+    if place.startswith(special) or posixpath.isabs(place) or _ADDRESS.match(place):
+        return place
+    return posixpath.normpath(posixpath.join(folder, place))
+
+
 class Group:
     """Names that are built together."""
 
@@ -97,6 +109,8 @@ class Target:
         self.name = name
         self.values: dict[str, Any] = dict(values or {})
         self.spans: dict[str, Span] = dict(spans or {})
+        self.home = ""
+        """The folder that is the context when none is set; empty for the current one."""
         self.is_linked = False
         """Only another target asked for it: nothing of it is kept."""
 
@@ -125,6 +139,17 @@ class Target:
                     self.values[name] = value
             if name in other.spans:
                 self.spans[name] = other.spans[name]
+        self.home = other.home
+
+    def rebase(self, folder: str) -> None:
+        """Contexts in folders are now relative to `folder`, not to the current one."""
+        self.home = folder
+        if self.values.get("context"):
+            self.values["context"] = below(folder, self.values["context"])
+        if self.values.get("contexts"):
+            self.values["contexts"] = {
+                key: value and below(folder, value) for key, value in self.values["contexts"].items()
+            }
 
     def normalize(self) -> None:
         """Duplicates go; `network = "host"` asks for its entitlement."""

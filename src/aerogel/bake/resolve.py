@@ -122,6 +122,8 @@ class _Resolver:
     def __init__(self, definition: Definition, overrides: Mapping[str, list[_Override]]) -> None:
         self.definition = definition
         self.overrides = overrides
+        self.merged: dict[str, Target] = {}
+        """With what they inherit; values that are not set are not there."""
         self.done: dict[str, Target] = {}
 
     def run(self, names: Sequence[str]) -> Resolved:
@@ -173,9 +175,21 @@ class _Resolver:
         return targets, groups
 
     def target(self, name: str, path: tuple[str, ...] = ()) -> Target:
-        """The target with what it inherits, and with what the command line says."""
-        if name in self.done:
-            return self.done[name]
+        """The target with what it inherits, with what the command line says, and with defaults."""
+        if name not in self.done:
+            made = Target(name)
+            made.merge(self._inherited(name, path))
+            made.normalize()
+            made.values.pop("inherits", None)
+            made.values.setdefault("context", made.home or ".")
+            if not made.values.get("dockerfile"):
+                made.values["dockerfile"] = "Dockerfile"
+            self.done[name] = made
+        return self.done[name]
+
+    def _inherited(self, name: str, path: tuple[str, ...]) -> Target:
+        if name in self.merged:
+            return self.merged[name]
         written = self.definition.targets.get(name)
         if written is None:
             raise self._no_target(name, path)
@@ -194,7 +208,7 @@ class _Resolver:
                 error = self._no_target(parent, ())
                 error.span = written.spans.get("inherits")
                 raise error
-            made.merge(self.target(parent, (*path, name)))
+            made.merge(self._inherited(parent, (*path, name)))
         made.merge(written)
         given = self.overrides.get(name, ())
         for override in given:
@@ -203,12 +217,7 @@ class _Resolver:
         for override in given:
             if override.key in ("push", "load"):
                 _set_output(made, override.key, is_on=_switch(override))
-        made.normalize()
-        made.values.pop("inherits", None)
-        made.values.setdefault("context", ".")
-        if not made.values.get("dockerfile"):
-            made.values["dockerfile"] = "Dockerfile"
-        self.done[name] = made
+        self.merged[name] = made
         return made
 
     def _no_target(self, name: str, path: Sequence[str]) -> AerogelError:

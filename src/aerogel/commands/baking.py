@@ -14,10 +14,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aerogel.bake.compose import parse_dotenv
 from aerogel.bake.definition import Definition
 from aerogel.bake.entries import to_flag
 from aerogel.bake.files import DEFAULT_NAMES, define
+from aerogel.bake.interpolation import parse_dotenv
 from aerogel.bake.model import Target
 from aerogel.bake.resolve import LINK, Resolved, resolve
 from aerogel.commands.bake_model import Bake
@@ -64,7 +64,16 @@ class Baking:
         self.names = words or ["default"]
         self._environment = world.settings.environment
         built_in = {"BAKE_CMD_CONTEXT": command or _HERE, "BAKE_LOCAL_PLATFORM": str(Platform.host())}
-        self.definition: Definition = define(self._sources(stack), self._lookup, self._compose_lookup(), built_in)
+        self._folder: Path | None = None
+        """Where the files of a remote definition are."""
+        self.definition: Definition = define(
+            self._sources(stack),
+            self._lookup,
+            self._compose_lookup(),
+            built_in,
+            self._read,
+            is_relative=self._is_relative(),
+        )
 
     # Files.
 
@@ -84,6 +93,7 @@ class Baking:
             stdin = self._world.streams.stdin
             return [read_source(name.removeprefix(_HERE), here, stdin, "bake.no-file") for name in names]
         folder, single = self._fetched(stack)
+        self._folder = folder
         if single is not None:
             return [single]
         names = self._options.file or [name for name in DEFAULT_NAMES if (folder / name).is_file()]
@@ -101,6 +111,26 @@ class Baking:
             else _inside(folder, name)
             for name in names
         ]
+
+    def _read(self, name: str) -> Source:
+        """A file that a bake file names."""
+        if self._folder is not None:
+            return _inside(self._folder, name)
+        return read_source(name, self._world.settings.directory, self._world.streams.stdin, "bake.no-file")
+
+    def _is_relative(self) -> bool:
+        """`BUILDX_BAKE_FILE_RELATIVE_PATHS`: contexts are relative to the files, if these are of this host."""
+        text = self._environment.get("BUILDX_BAKE_FILE_RELATIVE_PATHS", "").strip()
+        if text.lower() in ("", "0", "f", "false"):
+            return False
+        if text.lower() in ("1", "t", "true"):
+            return not self._url
+        raise AerogelError(
+            f"`BUILDX_BAKE_FILE_RELATIVE_PATHS={text}` is neither `true` nor `false`",
+            code="bake.bad-value",
+            exit_status=EXIT_USAGE,
+            hints=["write `1` for contexts that are relative to the file that names them"],
+        )
 
     def _from_environment(self) -> list[str]:
         """`BUILDX_BAKE_FILE` names files when no `-f` does."""

@@ -15,13 +15,16 @@ from aerogel.errors import AerogelError
 from aerogel.files.entry import REG, Entry
 from aerogel.files.tar import CHUNK, Readable, read_entries
 
-__all__ = ["MARK", "SMALL_FILES", "LayerIndex", "build_index", "mark_of"]
+__all__ = ["MARK", "MAX_ENTRIES", "SMALL_FILES", "LayerIndex", "build_index", "mark_of"]
 
 MARK = b"AEROGEL.mark"
 """The global PAX record that a layer of a RUN begins with inside the store: the time of what the step wrote."""
 
 SMALL_FILES = frozenset({b"etc/passwd", b"etc/group"})
 """Paths whose content an index holds."""
+
+MAX_ENTRIES = 1 << 21
+"""Of one layer. Each takes about 600 bytes of memory, and one of 14 bytes can be had in a compressed layer."""
 
 _MAX_SMALL = 4 << 20
 _DIGITS = 13
@@ -109,7 +112,8 @@ def build_index(
 ) -> LayerIndex:
     """The index of a tar stream, which is read to its very end; `tee` gets every byte (a `LayerWriter.write`, say).
 
-    `keep` are the paths whose content is held in `small`. Raises AerogelError `tar.*`.
+    `keep` are the paths whose content is held in `small`. Raises AerogelError `tar.*`
+    (`tar.too-many-entries`).
     """
     source = _Tee(stream, tee) if tee is not None else stream
     wanted = frozenset(keep)
@@ -118,6 +122,12 @@ def build_index(
     small: dict[bytes, bytes] = {}
     notes: dict[bytes, bytes] = {}
     for entry, content in read_entries(source, notes):
+        if len(entries) == MAX_ENTRIES:
+            raise AerogelError(
+                f"a layer has more than {MAX_ENTRIES} entries",
+                code="tar.too-many-entries",
+                hints=["a layer of so many files is damaged or hostile; a RUN that makes so many can be made two"],
+            )
         entries.append(entry)
         offsets.append(content.offset)
         if entry.path in wanted:

@@ -31,15 +31,22 @@ from aerogel.oci.types import (
     decode,
 )
 
-__all__ = ["validate", "validate_descriptor"]
+__all__ = ["Seen", "validate", "validate_descriptor"]
 
 _CHUNK = 1 << 18
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 _PORT = re.compile(r"\d{1,5}(/(tcp|udp|sctp))?")
 
 
-def validate(image: Image) -> list[str]:
-    """All that is wrong with an image, in words; empty when nothing is. Reads every layer once."""
+Seen = set[tuple[Digest, Digest | None]]
+"""Layers in which nothing was wrong: digest of the blob, diff id."""
+
+
+def validate(image: Image, seen: Seen | None = None) -> list[str]:
+    """All that is wrong with an image, in words; empty when nothing is. Reads every layer once.
+
+    Layers in `seen` are not read again; those that are right join them.
+    """
     problems = _document_problems(image.manifest_bytes, image.descriptor, "manifest")
     problems += _manifest_problems(image.manifest, image.descriptor)
     problems += _document_problems(image.config_bytes, image.manifest.config, "config")
@@ -49,19 +56,26 @@ def validate(image: Image) -> list[str]:
         problems.append(f"manifest has {len(image.manifest.layers)} layers, config has {len(diff_ids)} diff ids")
     for number, layer in enumerate(image.manifest.layers):
         diff_id = diff_ids[number] if number < len(diff_ids) else None
-        problems += [f"layer {number}: {text}" for text in _layer_problems(image.blobs, layer, diff_id)]
+        if seen is not None and (layer.digest, diff_id) in seen and image.blobs.has(layer.digest):
+            continue
+        found = _layer_problems(image.blobs, layer, diff_id)
+        if seen is not None and not found:
+            seen.add((layer.digest, diff_id))
+        problems += [f"layer {number}: {text}" for text in found]
     return problems
 
 
-def validate_descriptor(descriptor: Descriptor, blobs: Blobs) -> list[str]:
+def validate_descriptor(descriptor: Descriptor, blobs: Blobs, seen: Seen | None = None) -> list[str]:
     """The same for an image or a whole index, artifacts in it included."""
-    return _descriptor_problems(descriptor, blobs, set(), 0)
+    return _descriptor_problems(descriptor, blobs, seen, set(), 0)
 
 
-def _descriptor_problems(descriptor: Descriptor, blobs: Blobs, seen: set[Digest], depth: int) -> list[str]:
-    if descriptor.digest in seen:
+def _descriptor_problems(
+    descriptor: Descriptor, blobs: Blobs, seen: Seen | None, done: set[Digest], depth: int
+) -> list[str]:
+    if descriptor.digest in done:
         return []
-    seen.add(descriptor.digest)
+    done.add(descriptor.digest)
     if depth == MAX_DEPTH:
         return [f"index is nested more than {MAX_DEPTH} deep"]
     try:
@@ -73,7 +87,9 @@ def _descriptor_problems(descriptor: Descriptor, blobs: Blobs, seen: set[Digest]
         if found.schema_version != 2:
             problems.append(f"index: schema version is {found.schema_version}, not 2")
         for number, inner in enumerate(found.manifests):
-            problems += [f"manifest {number}: {text}" for text in _descriptor_problems(inner, blobs, seen, depth + 1)]
+            problems += [
+                f"manifest {number}: {text}" for text in _descriptor_problems(inner, blobs, seen, done, depth + 1)
+            ]
         return problems
     if found.config.media_type not in CONFIG_TYPES:
         return _document_problems(data, descriptor, "manifest") + _artifact_problems(found, blobs)
@@ -82,7 +98,7 @@ def _descriptor_problems(descriptor: Descriptor, blobs: Blobs, seen: set[Digest]
         config = decode(config_bytes, ImageConfig, what="config")
     except AerogelError as error:
         return [_told(error)]
-    return validate(Image(descriptor, found, config, data, config_bytes, blobs))
+    return validate(Image(descriptor, found, config, data, config_bytes, blobs), seen)
 
 
 def _told(error: AerogelError) -> str:

@@ -15,6 +15,10 @@ from aerogel.errors import AerogelError, Source, Span
 STOCK = functions()
 
 
+def _no_file(name: str) -> Source:
+    raise AssertionError(f"`{name}` is asked for")
+
+
 def value(text: str, **names: Any) -> Any:
     def unknown(name: str, span: Span) -> Any:
         raise fault(f"`{name}` is unknown", span)
@@ -155,7 +159,7 @@ def test_faults(text: str, message: str) -> None:
 def test_a_function_that_calls_itself_ends() -> None:
     text = 'function "f" {\n params = [x]\n result = f(x)\n}\ntarget "a" { tags = [f(1)] }\n'
     with pytest.raises(AerogelError, match="without end"):
-        define([Source("docker-bake.hcl", text.encode())], lambda _: None, lambda _: None, {})
+        define([Source("docker-bake.hcl", text.encode())], lambda _: None, lambda _: None, {}, _no_file)
 
 
 def test_random_text_gives_values_or_faults_with_places() -> None:
@@ -191,7 +195,7 @@ def test_random_text_gives_values_or_faults_with_places() -> None:
         source = Source("docker-bake.hcl", f'target "a" {{\n tags = [{text}]\n}}\n'.encode())
         error = None
         try:
-            define([source], lambda _: None, lambda _: None, {})
+            define([source], lambda _: None, lambda _: None, {}, _no_file)
         except AerogelError as caught:
             error = caught
         assert error is None or (error.code.startswith("bake.") and error.span is not None), text

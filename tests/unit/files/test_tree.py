@@ -64,6 +64,20 @@ def test_build_index_tees_every_byte_and_keeps_accounts() -> None:
     assert tree.small(b"etc/x") is None
 
 
+def test_more_entries_than_a_layer_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.BytesIO()
+    writer = TarWriter(out.write)
+    for number in range(101):
+        writer.entry(file(b"%03d" % number))
+    writer.close()
+    monkeypatch.setattr("aerogel.files.index.MAX_ENTRIES", 101)
+    assert len(build_index(io.BytesIO(out.getvalue())).entries) == 101
+    monkeypatch.setattr("aerogel.files.index.MAX_ENTRIES", 100)
+    with pytest.raises(AerogelError, match="a layer has more than 100 entries") as caught:
+        build_index(io.BytesIO(out.getvalue()))
+    assert caught.value.code == "tar.too-many-entries"
+
+
 @pytest.mark.parametrize("data", [b"", b"\0", b"(", LayerIndex([], []).dumps()[:-3], b"i\1\0\0\0"])
 def test_damaged_index(data: bytes) -> None:
     with pytest.raises(AerogelError) as caught:

@@ -163,6 +163,7 @@ def test_a_pinned_snapshot_stays(store: Store) -> None:
     assert prune(store).snapshots == 1
 
 
+@pytest.mark.damage
 def test_damaged_records_do_not_stop_it(store: Store) -> None:
     digest = tag(store, "app", b"one")
     key, _ = action(store, b"a", 1)

@@ -222,6 +222,7 @@ def test_tag_resolve_untag(store: Store) -> None:
     assert store.images.list() == []
 
 
+@pytest.mark.damage
 def test_a_tag_moves_and_the_old_image_stays(store: Store) -> None:
     one, two = image(store, b"one", "2024-01-01T00:00:00Z"), image(store, b"two", "2024-01-02T00:00:00Z")
     name = Reference.parse("app")
@@ -235,6 +236,7 @@ def test_a_tag_moves_and_the_old_image_stays(store: Store) -> None:
     assert store.images.resolve(name) is None
 
 
+@pytest.mark.damage
 def test_a_name_wins_over_an_id_and_doubt_is_told(store: Store) -> None:
     images = [image(store, str(number).encode()) for number in range(40)]
     for each in images:
@@ -264,6 +266,7 @@ def test_an_image_whose_manifest_is_gone_is_absent(store: Store) -> None:
     assert caught.value.code == "store.missing"
 
 
+@pytest.mark.damage
 def test_tagging_the_same_again_writes_nothing(store: Store) -> None:
     descriptor, meta = image(store, b"one")
     name = Reference.parse("app")

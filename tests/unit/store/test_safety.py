@@ -53,6 +53,7 @@ def check(store: Store) -> int:
     return count
 
 
+@pytest.mark.damage
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     chance = random.Random(2)
     data, cache = str(tmp_path / "data"), str(tmp_path / "cache")
@@ -195,6 +196,7 @@ def test_a_store_that_cannot_be_made(tmp_path: Path) -> None:
     assert caught.value.exit_status == EXIT_HOST
 
 
+@pytest.mark.damage
 def test_two_processes_tag_the_same_name(tmp_path: Path) -> None:
     data, cache = str(tmp_path / "data"), str(tmp_path / "cache")
     writers = [start(data, cache, "tag") for _ in range(3)]
