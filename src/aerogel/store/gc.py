@@ -145,6 +145,8 @@ class _Survey:
             except AerogelError:
                 # A damaged image: what can be reached of it stays, the user may want to see it fail.
                 continue
+        for digest in self.store.repositories.digests():
+            self.uses.note(digest, _ALWAYS)
 
     def _of_actions(self) -> None:
         for key, state in self.store.actions.all():

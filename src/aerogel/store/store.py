@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from aerogel.store.images import Images
     from aerogel.store.layers import Layers
     from aerogel.store.referrers import Referrers
+    from aerogel.store.repositories import Repositories
 
 __all__ = ["Store"]
 
@@ -122,6 +123,13 @@ class Store:
         from aerogel.store.referrers import Referrers
 
         return Referrers(self.data, self.data_scratch, self.blobs)
+
+    @property
+    def repositories(self) -> Repositories:
+        """What was pushed here."""
+        from aerogel.store.repositories import Repositories
+
+        return Repositories(self.data, self.data_scratch)
 
     def once(self, key: str, on_wait: Callable[[], object] | None = None) -> AbstractContextManager[bool]:
         """Holds the lock of a piece of work, so that threads and processes do it once.
