@@ -63,3 +63,20 @@ def test_a_base_of_100_layers(tmp_path: Path) -> None:
     (upper / "file").write_text("content")
     (upper / "Dockerfile").write_text("FROM base\nCOPY file /folder1/\nWORKDIR /folder1/new\n")
     assert build(root, upper) < LIMIT_MB
+
+
+def test_a_context_of_300_000_files(tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    for number in range(300_000):
+        if number % 100 == 0:
+            folder = f"{context}/packages/group-{number // 5000}/module-{number // 100}"
+            os.makedirs(folder)
+        fd = os.open(f"{folder}/source-{number}.js", os.O_CREAT | os.O_WRONLY, 0o644)
+        os.write(fd, b"%d\n" % number)
+        os.close(fd)
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY . /app\nLABEL one=1\n")
+    (context / ".dockerignore").write_text("packages/group-1/module-*/source-*7.js\n")
+    root = tmp_path / "root"
+    assert build(root, context) < LIMIT_MB
+    (context / "packages" / "group-0" / "new").write_text("one more")
+    assert build(root, context) < LIMIT_MB

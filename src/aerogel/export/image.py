@@ -199,7 +199,7 @@ class Images:
     def _clamped(self, finished: Finished, number: int) -> Digest:
         materials, layers, epoch_s = self._materials, finished.layers, finished.epoch_s
         layer = layers[number]
-        if all(entry.mtime <= epoch_s for entry in materials.index(layer).entries):
+        if max(materials.summary(layer).times, default=epoch_s) <= epoch_s:
             return layer
         materials.blob(layers, number, self.codec)
         entries: list[Entry] = []

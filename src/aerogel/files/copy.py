@@ -10,45 +10,18 @@ from __future__ import annotations
 
 import posixpath
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 from aerogel.errors import AerogelError, nearest
 from aerogel.files.chmod import Chmod
-from aerogel.files.entry import DIR, LNK, REG, SYM, WHITEOUT, Entry, directory, parents, shown, sort_key
+from aerogel.files.entry import DIR, LNK, REG, SYM, Entry, directory, parents, shown, sort_key
 from aerogel.files.glob import has_wildcard, matcher, unescape
+from aerogel.files.graft import CopyError, CopyItem, Graft, Grafted, check_name, or_link
 from aerogel.files.pattern import PatternMatcher
 from aerogel.files.tree import Tree, follow
 
 __all__ = ["CopyError", "CopyItem", "CopyOptions", "plan_copy", "plan_directory", "plan_inline"]
-
-
-class CopyError(AerogelError):
-    """A copy that cannot be; `word` is the source or destination as it was asked for."""
-
-    def __init__(self, message: str, *, code: str, word: str, hints: Sequence[str] = ()) -> None:
-        super().__init__(message, code=code, hints=hints)
-        self.word = word
-
-    @classmethod
-    def about(cls, word: str, error: AerogelError) -> CopyError:
-        """The same error, with the word of the instruction that it is about."""
-        made = cls(error.message, code=error.code, word=word, hints=error.hints)
-        made.span, made.detail = error.span, error.detail
-        made.exit_status, made.temporary = error.exit_status, error.temporary
-        return made
-
-
-class CopyItem(NamedTuple):
-    """One entry of the layer.
-
-    `source` is the path in the source tree that a regular file's content comes from; with `archive`, the path of an
-    archive in the source tree, it is the path inside that.
-    """
-
-    entry: Entry
-    source: bytes | None
-    archive: bytes | None = None
 
 
 class CopyOptions(NamedTuple):
@@ -67,19 +40,27 @@ class CopyOptions(NamedTuple):
     unpack: Callable[[bytes], Sequence[Entry] | None] | None = None
 
 
-def plan_copy(source: Tree, patterns: Sequence[str], dest: str, target: Tree, options: CopyOptions) -> list[CopyItem]:
-    """The layer that copies what the patterns name in `source` to `dest` (absolute) in `target`.
+def plan_copy(
+    source: Tree, patterns: Sequence[str], dest: str, target: Tree, options: CopyOptions
+) -> Collection[CopyItem]:
+    """The layer that copies what the patterns name in `source` to `dest` (absolute) in `target`, in its order.
 
-    Raises CopyError `copy.missing`, `copy.not-directory`, `copy.is-directory`, AerogelError `copy.bad-pattern`.
+    A folder that goes where nothing is yet is not held: its items are made anew each time that they are gone through,
+    so the trees must stay open. Raises CopyError `copy.missing`, `copy.not-directory`, `copy.is-directory`,
+    AerogelError `copy.bad-pattern`.
     """
     planner = _Planner(source, target, options)
-    for pattern in patterns:
+    for left, pattern in zip(range(len(patterns) - 1, -1, -1), patterns, strict=True):
         try:
             if options.parents:
                 planner.with_parents(pattern, dest)
             else:
                 for path, name in _matches(source, pattern):
+                    planner.settle()
                     planner.one(path, name, dest)
+            if not left:
+                return planner.items()
+            planner.settle()
         except CopyError:
             raise
         except AerogelError as error:
@@ -87,7 +68,9 @@ def plan_copy(source: Tree, patterns: Sequence[str], dest: str, target: Tree, op
     return planner.items()
 
 
-def plan_directory(path: str, target: Tree, *, owner: tuple[int, int], mode: int, epoch: int | None) -> list[CopyItem]:
+def plan_directory(
+    path: str, target: Tree, *, owner: tuple[int, int], mode: int, epoch: int | None
+) -> Collection[CopyItem]:
     """The layer of a WORKDIR: the missing directories, or nothing. Raises CopyError `copy.not-directory`."""
     planner = _Planner(target, target, CopyOptions(chown=owner, epoch=epoch))
     planner.make(planner.resolve(_relative(path)), path, mode)
@@ -96,7 +79,7 @@ def plan_directory(path: str, target: Tree, *, owner: tuple[int, int], mode: int
 
 def plan_inline(
     name: bytes, size: int, dest: str, target: Tree, options: CopyOptions, mode: int = 0o644
-) -> list[CopyItem]:
+) -> Collection[CopyItem]:
     """The layer with one file that is in no tree: its content is the caller's; `source` is its name."""
     planner = _Planner(target, target, options)
     planner.inline(Entry(name, REG, mode, 0, 0, size, planner.now), name, dest)
@@ -118,6 +101,8 @@ class _Planner:
         """The time of what the source does not have."""
         self.cleared: set[bytes] = set()
         """Directories of the target that a file of an archive replaced."""
+        self.last: tuple[bytes, bytes, str] | None = None
+        """A folder, its place and destination as asked for: asked for last, and not yet put."""
 
     # The target as it is with what was copied so far.
 
@@ -156,13 +141,7 @@ class _Planner:
                 )
 
     def _put(self, entry: Entry, source: bytes | None, inode: Hashable | None) -> None:
-        if entry.path.rpartition(b"/")[2].startswith(WHITEOUT):
-            raise CopyError(
-                f"`{shown(entry.path)}` cannot be in a layer: names that begin with `.wh.` mean a removal there",
-                code="copy.whiteout-name",
-                word=shown(source or entry.path),
-                hints=["rename the file, or name it in `.dockerignore`"],
-            )
+        check_name(entry.path, source)
         self.made[entry.path] = CopyItem(entry, source)
         if inode is None:
             self.inodes.pop(entry.path, None)
@@ -184,9 +163,15 @@ class _Planner:
                 return
         place = self._place(dest, name, is_dir=found.kind == DIR)
         if found.kind == DIR:
-            self._children(path, b"", place, dest, None)
+            self.last = (path, place, dest)
         else:
             self._entry(found, path, place, dest)
+
+    def settle(self) -> None:
+        """Puts what was asked for last: something else comes, which may go to the same places."""
+        if self.last is not None:
+            (path, place, dest), self.last = self.last, None
+            self._children(path, b"", place, dest, None)
 
     def _extract(self, archive: bytes, entries: Sequence[Entry], dest: str) -> None:
         """The contents of an archive into a directory, as it says: no `--chmod`, and its owners unless `--chown`.
@@ -233,7 +218,7 @@ class _Planner:
         """A file that the source tree does not have."""
         place = self._place(dest, name, is_dir=False)
         self._check_replaceable(place, dest)
-        self._put(self._changed(entry, place), name, None)
+        self._put(self.changed(entry, place), name, None)
 
     def _place(self, dest: str, name: bytes, *, is_dir: bool) -> bytes:
         """Where a source goes; its directory is made."""
@@ -296,14 +281,14 @@ class _Planner:
                 word=dest,
                 hints=["choose another destination, or remove the file in an earlier step"],
             )
-        self._put(self._changed(found, place), None, None)
+        self._put(self.changed(found, place), None, None)
 
     def _entry(self, found: Entry, path: bytes, place: bytes, dest: str) -> None:
         """A file, link or device onto a place: what is there goes, unless it is a directory."""
         self._check_replaceable(place, dest)
         inode = self.source.inode(path) if found.kind == REG else None
         # Hard links stay within one source: BuildKit copies each by itself.
-        self._put(self._changed(found, place), path if found.kind == REG else None, inode and (self.word, inode))
+        self._put(self.changed(found, place), path if found.kind == REG else None, inode and (self.word, inode))
 
     def _check_replaceable(self, place: bytes, dest: str) -> None:
         there = self.at(place) if place else directory(b"")
@@ -315,14 +300,18 @@ class _Planner:
                 hints=["name the file below it, or remove the directory in an earlier step"],
             )
 
-    def _changed(self, found: Entry, place: bytes) -> Entry:
+    def changed(self, found: Entry, place: bytes) -> Entry:
         """The entry as the layer has it: owner, mode and time of the instruction."""
         options = self.options
-        uid, gid = options.chown or ((found.uid, found.gid) if options.keep_owner else (0, 0))
-        mode = found.mode
-        if options.chmod is not None and found.kind != SYM:
-            mode = options.chmod.apply(mode, is_dir=found.kind == DIR)
-        return found._replace(path=place, uid=uid, gid=gid, mode=mode, mtime=self._time(found))
+        _, kind, mode, uid, gid, size, mtime, link, rdev, xattrs = found
+        if options.chown is not None:
+            uid, gid = options.chown
+        elif not options.keep_owner:
+            uid = gid = 0
+        if options.chmod is not None and kind != SYM:
+            mode = options.chmod.apply(mode, is_dir=kind == DIR)
+        time_s = mtime if options.epoch is None else options.epoch
+        return Entry(place, kind, mode, uid, gid, size, time_s, link, rdev, xattrs)
 
     def _time(self, found: Entry) -> int:
         return found.mtime if self.options.epoch is None else self.options.epoch
@@ -373,9 +362,17 @@ class _Planner:
                 self._wait_over(pending, dest)
                 self._entry(found, inner, to, dest)
 
-    def items(self) -> list[CopyItem]:
+    def items(self) -> Collection[CopyItem]:
         """The layer: sorted, with every parent, hard links after the file they are."""
-        for path in list(self.made):
+        graft = None
+        if self.last is not None:
+            path, place, _ = self.last
+            if self._is_free(place):
+                graft = Graft(self.source, path, place, self.changed)
+            else:
+                self.settle()
+        paths = [place + b"/"] if graft and place else []
+        for path in [*self.made, *paths]:
             for parent in parents(path):
                 if parent not in self.made:
                     found = self.target.lookup(parent) or directory(parent, mtime=self.now)
@@ -384,12 +381,16 @@ class _Planner:
         first: dict[Hashable, Entry] = {}
         for number, (entry, _, _) in enumerate(ordered):
             inode = self.inodes.get(entry.path)
-            if inode is None:
-                continue
-            known = first.setdefault(inode, entry)
-            if known is not entry and known[2:] == entry[2:]:
-                ordered[number] = CopyItem(entry._replace(kind=LNK, size=0, link=known.path, xattrs=()), None)
-        return ordered
+            if inode is not None:
+                ordered[number] = or_link(ordered[number], first, inode)
+        return Grafted(ordered, graft) if graft else ordered
+
+    def _is_free(self, place: bytes) -> bool:
+        """Whether nothing is below a place, neither in the target nor of what was copied."""
+        if self.exclude is not None or self.target.children(place):
+            return False
+        below = place + b"/"
+        return not any(path.startswith(below) for path in self.made) if place else not self.made
 
 
 def _linked(entry: Entry, by_path: dict[bytes, Entry], archive: bytes) -> Entry:

@@ -8,7 +8,7 @@ The store is one file, a table that is asked in place: no run loads what it does
 
     <path>      magic, number of records; then slots of 80 bytes, a power of two, at most 7 in 10 used: device,
                 inode, size, mtime, ctime (u64), SHA-256, 8 bytes of a digest of these; the first free slot after
-                the place that the key gives
+                the place that the key gives, in a part of 16384 slots
 
 A record that a power cut left torn does not fit its digest and counts as absent. Writers hold flock(2); a table that
 is too small is replaced by a bigger one.
@@ -43,6 +43,8 @@ _FREE = bytes(_KEYS)
 _FULL = 0.7
 """The part of the slots that may be used."""
 _FIRST_SLOTS = 1 << 12
+_PART = 1 << 14
+"""Slots, a power of two: a record lies in the part of its first place, behind whose last slot comes its first one."""
 _MAX_SLOTS = 1 << 21
 """A table of 168 MB; a fuller one is begun anew."""
 _U64 = (1 << 64) - 1
@@ -196,7 +198,7 @@ class _Table:
             if table.used + len(new) > table.slots * _FULL:
                 table._grow(path, new)
             elif len(new) > _FEW:
-                table._fill(new.items())
+                table._fill(new)
             else:
                 for key, digest in new.items():
                     table._put(key, digest)
@@ -215,27 +217,40 @@ class _Table:
 
     def _places(self, key: bytes) -> Iterator[int]:
         """Where a record may be, one after the other; the last places of a broken table are not looked at."""
-        dev, ino, size, mtime, ctime = _KEY.unpack(key)
-        place = ((ino ^ size << 20 ^ mtime ^ ctime << 7 ^ dev) * _MIX & _U64) >> 20
+        place = self._place(key)
+        part = place & ~(_PART - 1)
         for step in range(min(self.slots, 512)):
-            yield _HEAD.size + ((place + step) & (self.slots - 1)) * _SLOT
+            yield _HEAD.size + (part + ((place + step) & (min(self.slots, _PART) - 1))) * _SLOT
 
-    def _fill(self, records: Iterable[tuple[bytes, bytes]]) -> None:
-        """Adds many records, in memory; there is room for them. No mapping: on a full disk that would be a signal."""
-        data = bytearray(_HEAD.size + self.slots * _SLOT)
-        os.preadv(self._fd, [data], 0)
-        for key, digest in records:
-            record = key + digest
-            for at in self._places(key):
-                there = data[at : at + _KEYS]
-                if there in (key, _FREE):
-                    data[at : at + _SLOT] = record + _check(record)
-                    self.used += there != key
-                    break
-        data[: _HEAD.size] = _HEAD.pack(_MAGIC, self.used)
-        view, at = memoryview(data), 0
-        while at < len(view):
-            at += os.pwrite(self._fd, view[at:], at)
+    def _place(self, key: bytes) -> int:
+        dev, ino, size, mtime, ctime = _KEY.unpack(key)
+        place: int = ((ino ^ size << 20 ^ mtime ^ ctime << 7 ^ dev) * _MIX & _U64) >> 20 & (self.slots - 1)
+        return place
+
+    def _fill(self, records: dict[bytes, bytes]) -> None:
+        """Adds many records, part by part in memory; there is room for them.
+
+        No mapping: on a full disk that would be a signal.
+        """
+        by_part: dict[int, list[bytes]] = {}
+        for key in records:
+            by_part.setdefault(self._place(key) // _PART, []).append(key)
+        size = min(self.slots, _PART) * _SLOT
+        for part, keys in by_part.items():
+            start = _HEAD.size + part * size
+            data = bytearray(size)
+            os.preadv(self._fd, [data], start)
+            for key in keys:
+                record = key + records[key]
+                for place in self._places(key):
+                    at = place - start
+                    there = data[at : at + _KEYS]
+                    if there in (key, _FREE):
+                        data[at : at + _SLOT] = record + _check(record)
+                        self.used += there != key
+                        break
+            _write_at(self._fd, data, start)
+        _write_at(self._fd, _HEAD.pack(_MAGIC, self.used), 0)
 
     def _put(self, key: bytes, digest: bytes) -> None:
         record = key + digest
@@ -256,7 +271,10 @@ class _Table:
         bigger = _Table(fd, min(slots, _MAX_SLOTS), 0)
         try:
             os.ftruncate(fd, _HEAD.size + bigger.slots * _SLOT)
-            bigger._fill(itertools.chain(self._records() if slots <= _MAX_SLOTS else (), new.items()))
+            records = self._records() if slots <= _MAX_SLOTS else iter(())
+            while some := dict(itertools.islice(records, _PENDING)):
+                bigger._fill(some)
+            bigger._fill(new)
             os.rename(made, path)
         except BaseException:
             os.unlink(made)
@@ -275,6 +293,12 @@ class _Table:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def _write_at(fd: int, data: bytes | bytearray, offset: int) -> None:
+    view, at = memoryview(data), 0
+    while at < len(view):
+        at += os.pwrite(fd, view[at:], offset + at)
 
 
 def _is_same(fd: int, path: Path) -> bool:

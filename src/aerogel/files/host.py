@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import os
 import stat
-import struct
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Hashable, Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
 from aerogel.errors import EXIT_HOST, AerogelError
-from aerogel.files.entry import BLK, CHR, DIR, FIFO, REG, SYM, Entry, directory, shown
+from aerogel.files.entry import DIR, REG, SYM, Entry, directory, shown
 from aerogel.files.hashing import DigestCache, changed
 from aerogel.files.inside import Directories, open_regular
+from aerogel.files.listing import Commons, FileStatus, Listing
 from aerogel.files.pattern import IgnoreMatcher
 from aerogel.files.pyc import HEAD, fits, is_compiled, sources_of
 from aerogel.files.tree import Tree
@@ -28,32 +28,8 @@ from aerogel.witness import fingerprint, row
 
 __all__ = ["FileStatus", "HostTree"]
 
-_KINDS = {
-    stat.S_IFREG: REG,
-    stat.S_IFDIR: DIR,
-    stat.S_IFLNK: SYM,
-    stat.S_IFCHR: CHR,
-    stat.S_IFBLK: BLK,
-    stat.S_IFIFO: FIFO,
-}
-
-
-_STATUS = struct.Struct("<IIIIQQQqq")
-"""Nine numbers in one object: a context may have hundreds of thousands of files."""
-
-
-class FileStatus(NamedTuple):
-    """What is kept of `os.stat_result`, with its names."""
-
-    st_mode: int
-    st_uid: int
-    st_gid: int
-    st_nlink: int
-    st_dev: int
-    st_ino: int
-    st_size: int
-    st_mtime_ns: int
-    st_ctime_ns: int
+_SPLIT = 20_000
+"""Names of directories that are kept apart from each other, ready to be looked up."""
 
 
 class HostTree(Tree):
@@ -81,9 +57,10 @@ class HostTree(Tree):
         # Steps run in parallel on one context, and a kept directory may be closed by the next thing that is opened.
         self._lock = threading.RLock()
         self._directories = Directories(self._fd)
-        self._listed: dict[bytes, dict[bytes, Entry]] = {}
-        self._status: dict[bytes, bytes] = {}
-        self._left_out: dict[bytes, dict[bytes, int]] = {}
+        self._commons = Commons()
+        self._listed: dict[bytes, Listing] = {}
+        self._split: dict[bytes, list[bytes]] = {}
+        self._split_names = 0
         self._began_ns = time.time_ns()
 
     def close(self) -> None:
@@ -98,33 +75,56 @@ class HostTree(Tree):
     def lookup(self, path: bytes) -> Entry | None:
         if not path:
             return directory(b"")
-        parent, _, _ = path.rpartition(b"/")
+        parent, _, name = path.rpartition(b"/")
         if parent and parent not in self._listed:
             above = self.lookup(parent)
             if above is None or above.kind != DIR:
                 return None
-        return self._list(parent).get(path)
+        number = self._number(parent, name)
+        return None if number is None else self._listed[parent].entry(path, name, number)
+
+    def _number(self, parent: bytes, name: bytes) -> int | None:
+        """The place of a name in its directory, which is listed if need be."""
+        with self._lock:
+            names = self._split.get(parent)
+            if names is None:
+                names = self._list(parent).names()
+                if self._split_names + len(names) > _SPLIT:
+                    self._split.clear()
+                    self._split_names = 0
+                self._split[parent] = names
+                self._split_names += len(names)
+        number = bisect_left(names, name)
+        return number if number < len(names) and names[number] == name else None
 
     def children(self, path: bytes) -> list[bytes]:
         found = self.lookup(path)
         if found is None or found.kind != DIR:
             return []
-        start = len(path) + 1 if path else 0
-        return [each[start:] for each in self._list(path)]
+        return self._list(path).names()
 
     def walk(self, path: bytes = b"") -> Iterator[Entry]:
+        for entry, _ in self.walk_linked(path):
+            yield entry
+
+    def walk_linked(self, path: bytes = b"") -> Iterator[tuple[Entry, Hashable | None]]:
         found = self.lookup(path)
         if found is None:
             return
-        pending = [found]
+        yield found, self.inode(path) if found.kind == REG else None
+        pending = [self._list(path).walk(path + b"/" if path else b"")] if found.kind == DIR else []
         while pending:
-            entry = pending.pop()
-            yield entry
-            if entry.kind == DIR:
-                pending += reversed(self._list(entry.path).values())
+            each = next(pending[-1], None)
+            if each is None:
+                pending.pop()
+                continue
+            yield each
+            inner = each[0]
+            if inner.kind == DIR:
+                pending.append(self._list(inner.path).walk(inner.path + b"/"))
 
     def inode(self, path: bytes) -> Hashable | None:
-        status = self.status(path) if path in self._status else None
+        status = self.status(path) if self.lookup(path) is not None and path else None
         return (status.st_dev, status.st_ino) if status is not None and status.st_nlink > 1 else None
 
     def small(self, path: bytes) -> bytes | None:
@@ -134,7 +134,11 @@ class HostTree(Tree):
 
     def status(self, path: bytes) -> FileStatus:
         """What the kernel said of a path, which was looked at before."""
-        return FileStatus._make(_STATUS.unpack(self._status[path]))
+        parent, _, name = path.rpartition(b"/")
+        number = self._number(parent, name)
+        if number is None:
+            raise KeyError(path)
+        return self._listed[parent].status(number)
 
     def open(self, path: bytes) -> int:
         """A descriptor of a regular file, the caller's to close."""
@@ -146,9 +150,8 @@ class HostTree(Tree):
 
     def check_unchanged(self, path: bytes, fd: int) -> None:
         """That the open file is the one whose digest was taken. Raises AerogelError `context.changed`."""
-        _, _, _, _, *then = _STATUS.unpack(self._status[path])
         now = os.fstat(fd)
-        if then != [now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns]:
+        if self.status(path)[4:] != (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns):
             raise changed(path)
 
     def digest(self, path: bytes) -> bytes:
@@ -173,12 +176,9 @@ class HostTree(Tree):
         """What `Witness.listed` takes: the directories that were read, and what of them counts."""
         found = {}
         newest_ns = 0
-        for path, entries in self._listed.items():
-            start = len(path) + 1 if path else 0
-            kept = [inner[start:] for inner in entries]
-            status = [self.status(inner) for inner in entries]
-            newest_ns = max(newest_ns, *(each.st_ctime_ns for each in status), 0)
-            found[path] = (fingerprint(map(row, kept, status)), self._left_out[path])
+        for path, listing in self._listed.items():
+            newest_ns = max(newest_ns, *(each.st_ctime_ns for each in listing.statuses()), 0)
+            found[path] = (fingerprint(map(row, listing.names(), listing.statuses())), listing.left_out)
         return self.path, found, newest_ns, self._began_ns
 
     def explain(self, path: bytes) -> str:
@@ -208,63 +208,58 @@ class HostTree(Tree):
             return False
         return True
 
-    def _list(self, path: bytes) -> dict[bytes, Entry]:
-        """The entries of a directory by path, sorted by name, without what is ignored."""
+    def _list(self, path: bytes) -> Listing:
+        """A directory without what is ignored."""
+        found = self._listed.get(path)
+        if found is not None:
+            return found
         with self._lock:
             found = self._listed.get(path)
             if found is None:
-                kinds, found = self._read(path)
+                found = self._read(path)
                 if self._ignore is not None:
-                    found = {inner: entry for inner, entry in found.items() if self._is_kept(inner, entry)}
-                prefix = path + b"/" if path else b""
-                self._left_out[path] = {name: kind for name, kind in kinds.items() if prefix + name not in found}
+                    found = self._filtered(path, found)
                 self._listed[path] = found
             return found
 
-    def _read(self, path: bytes) -> tuple[dict[bytes, int], dict[bytes, Entry]]:
-        """The kinds (S_IFMT) of all names in a directory, and the entries by path that a layer can hold."""
+    def _read(self, path: bytes) -> Listing:
+        """A directory with all that a layer can hold; the rest of it is left out."""
+        rows, left_out = [], {}
+        make = self._commons.row
         try:
             with os.scandir(self._directories.fd(path)) as listing:
-                rows = sorted((os.fsencode(each.name), each.stat(follow_symlinks=False)) for each in listing)
+                for each in listing:
+                    status = each.stat(follow_symlinks=False)
+                    made = make(status)
+                    if made is None:
+                        left_out[os.fsencode(each.name)] = stat.S_IFMT(status.st_mode)
+                    else:
+                        rows.append(os.fsencode(each.name) + b"\0" + made)
+            rows.sort()
+            found = Listing(rows, self._commons)
+            found.left_out = left_out
+            links = [name for number, name in enumerate(found.names()) if found.kind(number) == SYM]
+            if links:
+                above = self._directories.fd(path)
+                found.links = {name: os.readlink(name, dir_fd=above) for name in links}
         except OSError as error:
             raise _unreadable(path, error) from error
-        found = {}
-        prefix = path + b"/" if path else b""
-        for name, status in rows:
-            kind = _KINDS.get(stat.S_IFMT(status.st_mode))
-            inner = prefix + name
-            if kind is None:
-                continue
-            found[inner] = self._entry(inner, kind, status)
-            self._status[inner] = _STATUS.pack(*map(status.__getattribute__, FileStatus._fields))
-        return {name: stat.S_IFMT(status.st_mode) for name, status in rows}, found
+        return found
 
-    def _is_kept(self, path: bytes, entry: Entry) -> bool:
+    def _filtered(self, path: bytes, listing: Listing) -> Listing:
+        prefix = path + b"/" if path else b""
+        removed = set()
+        for number, name in enumerate(listing.names()):
+            if not self._is_kept(prefix + name, listing.kind(number)):
+                removed.add(number)
+                listing.left_out[name] = stat.S_IFMT(listing.status(number).st_mode)
+        return listing.without(removed) if removed else listing
+
+    def _is_kept(self, path: bytes, kind: int) -> bool:
         if self._ignore is None or not self._ignore.matches(path):
             return True
         # A removed directory is still there for what an exception keeps below it.
-        return entry.kind == DIR and self._ignore.may_except_below(path) and bool(self._list(path))
-
-    def _entry(self, path: bytes, kind: int, status: os.stat_result) -> Entry:
-        link = b""
-        if kind == SYM:
-            parent, _, name = path.rpartition(b"/")
-            try:
-                link = os.readlink(name, dir_fd=self._directories.fd(parent))
-            except OSError as error:
-                raise _unreadable(path, error) from error
-        rdev = (os.major(status.st_rdev), os.minor(status.st_rdev)) if kind in (CHR, BLK) else (0, 0)
-        return Entry(
-            path,
-            kind,
-            stat.S_IMODE(status.st_mode),
-            status.st_uid,
-            status.st_gid,
-            status.st_size if kind == REG else 0,
-            status.st_mtime_ns // 10**9,
-            link,
-            rdev,
-        )
+        return kind == DIR and self._ignore.may_except_below(path) and len(self._list(path)) > 0
 
 
 def _unreadable(path: bytes, error: OSError) -> AerogelError:

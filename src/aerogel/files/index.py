@@ -8,14 +8,26 @@ is not a format for what others send. Standard library only.
 from __future__ import annotations
 
 import marshal
-from collections.abc import Callable, Iterable
-from typing import Any
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, NamedTuple
 
 from aerogel.errors import AerogelError
 from aerogel.files.entry import REG, Entry
+from aerogel.files.pyc import is_compiled
 from aerogel.files.tar import CHUNK, Readable, read_entries
 
-__all__ = ["MARK", "MAX_ENTRIES", "SMALL_FILES", "LayerIndex", "build_index", "mark_of"]
+__all__ = [
+    "MARK",
+    "MAX_ENTRIES",
+    "SMALL_FILES",
+    "IndexWriter",
+    "LayerIndex",
+    "Summary",
+    "build_index",
+    "mark_of",
+    "read_summary",
+]
 
 MARK = b"AEROGEL.mark"
 """The global PAX record that a layer of a RUN begins with inside the store: the time of what the step wrote."""
@@ -33,6 +45,23 @@ _MARKED = 2
 """The format with a mark at its end."""
 # Form 2 has no references between objects, which depend on who else holds them: equal lists give equal bytes.
 _MARSHAL = 2
+_MAX_RUNS = 1000
+_PIECE = 1 << 15
+_HEAD = struct.Struct("<cI")
+"""How marshal begins what has a length."""
+_UNIT = struct.Struct("<ci")
+"""A number of 32 bits."""
+
+
+class Summary(NamedTuple):
+    """What is asked of a layer as a whole."""
+
+    mark: int | None
+    """As in `LayerIndex`."""
+    times: frozenset[int]
+    """All times of entries, in seconds."""
+    has_compiled: bool
+    """Whether a file of Python's compiler is among them."""
 
 
 class LayerIndex:
@@ -67,6 +96,13 @@ class LayerIndex:
 
     __hash__ = None  # type: ignore[assignment] # mutable lists inside
 
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def summary(self) -> Summary:
+        times = frozenset(entry.mtime for entry in self.entries)
+        return Summary(self.mark, times, any(is_compiled(entry.path) for entry in self.entries))
+
     def dumps(self) -> bytes:
         """The saved form: equal indexes give equal bytes."""
         columns = list(zip(*self.entries, strict=True))
@@ -86,6 +122,125 @@ class LayerIndex:
             return cls(entries, offsets, dict(small), *mark)
         except (ValueError, TypeError, EOFError) as error:
             raise AerogelError("the index of a layer is damaged or of another version", code="index.damaged") from error
+
+
+class IndexWriter:
+    """An index in the making, whose entries are not held as objects: `pieces` are what `LayerIndex.dumps` gives."""
+
+    __slots__ = ("_columns", "_count", "_has_compiled", "_times", "mark", "small")
+
+    def __init__(self) -> None:
+        self._columns = tuple(_Column() for _ in (*Entry._fields, "offset"))
+        self._count = 0
+        self._times: set[int] = set()
+        self._has_compiled = False
+        self.small: dict[bytes, bytes] = {}
+        """As in `LayerIndex`."""
+        self.mark: int | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def summary(self) -> Summary:
+        return Summary(self.mark, frozenset(self._times), self._has_compiled)
+
+    def add(self, entry: Entry, offset: int) -> None:
+        """The next entry, and where its content begins in the tar."""
+        self._count += 1
+        self._times.add(entry.mtime)
+        self._has_compiled = self._has_compiled or is_compiled(entry.path)
+        for column, value in zip(self._columns, (*entry, offset), strict=True):
+            column.add(value)
+
+    def pieces(self) -> Iterator[bytes | bytearray]:
+        """The saved form. May be asked for again."""
+        size = struct.pack("<I", self._count)
+        is_marked = self.mark is not None
+        yield b"(" + struct.pack("<I", 4 + is_marked) + marshal.dumps(_MARKED if is_marked else _FORMAT, _MARSHAL)
+        yield b"[" + struct.pack("<I", len(Entry._fields) if self._count else 0)
+        for column in self._columns[:-1] if self._count else ():
+            yield b"(" + size
+            yield from column.pieces()
+        yield b"[" + size
+        yield from self._columns[-1].pieces()
+        yield marshal.dumps(sorted(self.small.items()), _MARSHAL)
+        if is_marked:
+            yield marshal.dumps(self.mark, _MARSHAL)
+
+
+class _Column:
+    """The values of one field of all entries: as they are saved, equal ones behind each other once."""
+
+    __slots__ = ("_data", "_full", "_last", "_packed", "_runs", "_times")
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[bytes, int]] | None = []
+        self._full: list[bytes] = []
+        self._data = bytearray()
+        """What was before, when there are many runs, behind what is full: one that grows for long leaves holes."""
+        self._last: object = None
+        self._packed = b""
+        self._times = 0
+
+    def add(self, value: Any) -> None:
+        if self._times and value == self._last:
+            self._times += 1
+            return
+        self._end()
+        self._last, self._packed, self._times = value, marshal.dumps(value, _MARSHAL), 1
+
+    def _end(self) -> None:
+        if not self._times:
+            return
+        if self._runs is None:
+            self._data += self._packed * self._times
+            if len(self._data) > _PIECE:
+                self._full.append(bytes(self._data))
+                self._data.clear()
+            return
+        self._runs.append((self._packed, self._times))
+        if len(self._runs) > _MAX_RUNS:
+            self._data += b"".join(packed * times for packed, times in self._runs)
+            self._runs = None
+
+    def pieces(self) -> Iterator[bytes | bytearray]:
+        yield from self._full
+        yield self._data
+        for packed, times in self._runs or ():
+            yield packed * times
+        yield self._packed * self._times
+
+
+def read_summary(stream: BinaryIO) -> Summary | None:
+    """The summary of a saved index, without its entries; None when it takes those to tell.
+
+    That is when the layer is marked, or a number takes more than 32 bits.
+    """
+    unit = _UNIT.size
+    head = stream.read(2 * unit + _HEAD.size)
+    if head[: 2 * unit] != b"(" + struct.pack("<I", 4) + marshal.dumps(_FORMAT, _MARSHAL):
+        return None
+    kind, columns = _HEAD.unpack(head[2 * unit :])
+    if kind != b"[" or columns != len(Entry._fields):
+        return None
+    _, count = _HEAD.unpack(stream.read(_HEAD.size))
+    has_compiled = False
+    for _ in range(count):
+        path = stream.read(_HEAD.unpack(stream.read(_HEAD.size))[1])
+        has_compiled = has_compiled or is_compiled(path)
+    times: set[int] = set()
+    for field in Entry._fields[1 : Entry._fields.index("mtime") + 1]:
+        stream.read(_HEAD.size)
+        left = count
+        while left:
+            some = min(left, _MAX_RUNS)
+            block = stream.read(some * unit)
+            if block[::unit] != b"i" * some:
+                return None
+            if field == "mtime":
+                times.update(number for _, number in _UNIT.iter_unpack(block))
+            left -= some
+    return Summary(None, frozenset(times), has_compiled)
 
 
 class _Tee:

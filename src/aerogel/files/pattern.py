@@ -24,7 +24,7 @@ _STAR, _DIRECTORIES, _ANYTHING = "[^/]*", "(?:.*/)?", ".*"
 _JUMPS = (_DIRECTORIES, _ANYTHING)
 _BREAKS = (_STAR, "/", *_JUMPS)
 _LOOPS = (_STAR, *_JUMPS)
-_REMEMBERED = 100_000
+_REMEMBERED = 10_000
 """How many directories and names are remembered with what holds for them."""
 _BLANK = " \t\n\v\f\r\x85\xa0"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 from aerogel.errors import AerogelError
-from aerogel.files.entry import DIR, LNK, OPAQUE, SYM, WHITEOUT, Entry, directory, shown
+from aerogel.files.entry import DIR, LNK, OPAQUE, REG, SYM, WHITEOUT, Entry, directory, shown
 from aerogel.files.index import LayerIndex
 
 __all__ = ["LayerTree", "Origin", "Tree", "follow"]
@@ -63,6 +63,11 @@ class Tree(ABC):
                     child = self.lookup(prefix + name)
                     if child is not None:
                         pending.append(child)
+
+    def walk_linked(self, path: bytes = b"") -> Iterator[tuple[Entry, Hashable | None]]:
+        """The same, each regular file with its `inode`."""
+        for entry in self.walk(path):
+            yield entry, self.inode(entry.path) if entry.kind == REG else None
 
     def resolve(self, path: bytes, *, follow_last: bool = True) -> bytes:
         """The path with symbolic links followed inside the tree; `..` stops at the root; missing parts stay as they are.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import sha256
 from tempfile import TemporaryFile
 from typing import Protocol
@@ -143,7 +143,7 @@ class LayerContent:
             return None
         return self._tree.lookup(sources_of(path))
 
-    def digests(self, items: Sequence[CopyItem]) -> dict[bytes, bytes]:
+    def digests(self, items: Collection[CopyItem]) -> dict[bytes, bytes]:
         """The SHA-256 of the contents of these items by their path in the source, all read in one go."""
         found: dict[bytes, bytes] = {}
         reading = LayerContent(self._materials, self._layers, self._tree)
@@ -158,7 +158,7 @@ class LayerContent:
             reading.close()
         return found
 
-    def open(self, items: Sequence[CopyItem]) -> None:
+    def open(self, items: Iterable[CopyItem]) -> None:
         """Makes the content of these items ready, in this order. `close` is owed even if it raises."""
         wanted: dict[int, list[tuple[bytes, int, int]]] = {}
         for item in items:

@@ -18,7 +18,7 @@ from aerogel.errors import AerogelError
 from aerogel.events import Sink, StepLog
 from aerogel.files.codec import Codec, LayerBlob
 from aerogel.files.host import HostTree
-from aerogel.files.index import LayerIndex
+from aerogel.files.index import IndexWriter, LayerIndex
 from aerogel.files.tar import Readable
 from aerogel.files.tree import LayerTree
 from aerogel.graph.ops import Node, Run
@@ -96,7 +96,7 @@ def run(
                 raise
         settle = _settling(materials, layers, mounts, since_ns, settled)
         layer, index = _take_layer(node, layers, materials, upper, lowers, codec, secrets, settle)
-        if not index.entries:
+        if not len(index):
             snapshots.discard(made, materials.remove)
             return None
         for path in (work, *mounts.shown):
@@ -225,10 +225,10 @@ def _take_layer(
     codec: Codec | None,
     secrets: Mapping[str, bytes],
     settle: dict[str, object] | None,
-) -> tuple[LayerBlob, LayerIndex]:
+) -> tuple[LayerBlob, LayerIndex | IndexWriter]:
     """The layer of what the step wrote, unless one of its secrets is in it. Raises `solve.secret-leak`."""
 
-    def take(stream: Readable) -> tuple[LayerBlob, LayerIndex]:
+    def take(stream: Readable) -> tuple[LayerBlob, LayerIndex | IndexWriter]:
         if codec is None or settle is None:
             return take_tar(materials.store, stream, codec)
         return take_run(stream, layers, bases_of(node), materials, codec)

@@ -11,6 +11,7 @@ WORKDIR         neither the rest of its sources nor the rest of its root
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import msgspec
@@ -124,7 +125,7 @@ class Keys:
                 found.append(Taken(number, "context", self._digest(items, tree)))
         return found
 
-    def _digest(self, items: list[CopyItem], tree: HostTree) -> str:
+    def _digest(self, items: Collection[CopyItem], tree: HostTree) -> str:
         digest = content_key(items, tree)
         if self._selections is not None:
             self._selections.keep(digest, lambda: rows(items, tree))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aerogel.errors import AerogelError
 from aerogel.files.codec import Codec, LayerBlob, LayerWriter, open_uncompressed
-from aerogel.files.index import LayerIndex, build_index
+from aerogel.files.index import IndexWriter, LayerIndex, Summary, build_index
 from aerogel.files.tar import Readable
 from aerogel.files.tree import LayerTree
 from aerogel.oci.digest import Digest
@@ -55,7 +55,7 @@ def take_tar(store: Store, stream: Readable, codec: Codec | None) -> tuple[Layer
     return layer, index
 
 
-def save_layer(store: Store, layer: LayerBlob, index: LayerIndex) -> None:
+def save_layer(store: Store, layer: LayerBlob, index: LayerIndex | IndexWriter) -> None:
     """Makes the layer known to the store; its blob must be there already."""
     blobs = {}
     if layer.digest is not None and layer.size is not None and layer.codec is not None:
@@ -91,6 +91,7 @@ class Materials:
         self.times = times
         self._lock = threading.Lock()
         self._indexes: dict[Digest, LayerIndex] = {}
+        self._summaries: dict[Digest, Summary] = {}
         self._newest: dict[Digest, int] = {}
         self._verified: set[Digest] = set()
 
@@ -116,11 +117,28 @@ class Materials:
                 self._indexes[layer] = found
         return found
 
+    def summary(self, layer: Digest) -> Summary:
+        """What is asked of the layer as a whole, without its entries where that is possible."""
+        with self._lock:
+            index = self._indexes.get(layer)
+            found = self._summaries.get(layer)
+        if found is None:
+            if index is None:
+                self.bring(layer)
+                record = self.store.layers.record(layer)
+                is_here = record is not None and record.index
+                found = self.store.layers.summary(layer) if is_here else self.index(layer).summary()
+            else:
+                found = index.summary()
+            with self._lock:
+                self._summaries[layer] = found
+        return found
+
     def newest(self, layers: Sequence[Digest]) -> int:
         """The latest time in seconds that a file of the layers has, at least that of what COPY brings."""
         for layer in layers:
             if layer not in self._newest:
-                self._newest[layer] = max((entry.mtime for entry in self.index(layer).entries), default=COPIED_S)
+                self._newest[layer] = max(self.summary(layer).times, default=COPIED_S)
         return max([COPIED_S, *(self._newest[layer] for layer in layers)])
 
     def size(self, layer: Digest) -> int:
@@ -333,7 +351,7 @@ class Materials:
             with self.open_tar(layers[position]) as stream:
                 return take(stream)
         upper, lowers = self.directories(layers[: position + 1])[-1], self.directories(layers[:position])
-        return self.read_diff(upper, lowers, take, mark=self.index(layers[position]).mark)
+        return self.read_diff(upper, lowers, take, mark=self.summary(layers[position]).mark)
 
     def read_diff(
         self,

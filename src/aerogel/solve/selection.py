@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from aerogel.errors import AerogelError
@@ -33,7 +33,7 @@ def options_of(op: Copy, target: Tree, epoch_s: int | None) -> CopyOptions:
 
 def select(
     op: Copy, number: int, source: Tree, target: Tree, options: CopyOptions, *, dest: str = ""
-) -> list[CopyItem]:
+) -> Collection[CopyItem]:
     """What the operation copies from `source`, its input `number`, into `target`. Raises `copy.*`."""
     patterns = [each.path for each in op.sources if each.input == number and each.inline is None]
     return plan_copy(source, patterns, dest or op.dest, target, options)

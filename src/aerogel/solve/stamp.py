@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 from aerogel.errors import AerogelError
 from aerogel.files.codec import Codec, LayerBlob, LayerWriter
 from aerogel.files.entry import REG, Entry
-from aerogel.files.index import SMALL_FILES, LayerIndex, mark_of
+from aerogel.files.index import SMALL_FILES, IndexWriter, Summary, mark_of
 from aerogel.files.pyc import HEAD, is_compiled, recorded_time, sources_of, with_time
 from aerogel.files.tar import CHUNK, Readable, TarWriter, read_entries
 from aerogel.oci.digest import Digest
@@ -82,9 +82,9 @@ class Stamper:
                 return head
         return head if time == recorded else with_time(head, time)
 
-    def changes(self, index: LayerIndex) -> bool:
+    def changes(self, layer: Summary) -> bool:
         """Whether the layer is another one with the date."""
-        return index.mark is not None or any(self.time(entry.mtime) != entry.mtime for entry in index.entries)
+        return layer.mark is not None or any(self.time(time) != time for time in layer.times)
 
 
 def stamp(outcome: _R, materials: Materials, codec: Codec) -> _R:
@@ -101,12 +101,12 @@ def stamp(outcome: _R, materials: Materials, codec: Codec) -> _R:
 
 def _stamped(layers: Sequence[Digest], position: int, bases: int, materials: Materials, codec: Codec) -> Digest:
     layer, below = layers[position], layers[:position]
-    index = materials.index(layer)
+    summary = materials.summary(layer)
     stamper = _stamper(materials, below, bases)
-    stamper.begin(index.mark)
-    if not stamper.changes(index):
+    stamper.begin(summary.mark)
+    if not stamper.changes(summary):
         return layer
-    key = _key(materials, layer, index, below, bases)
+    key = _key(materials, layer, summary, below, bases)
     store = materials.store
     with store.once(key, materials.on_wait):
         known = store.actions.get(key)
@@ -114,8 +114,8 @@ def _stamped(layers: Sequence[Digest], position: int, bases: int, materials: Mat
             return Digest(known["layers"][0])
 
         def take(stream: Readable) -> tuple[LayerBlob, Digest]:
-            original, _, stamped = _take(stream, stamper, materials, codec)
-            return original, stamped
+            original, stamped = _take(stream, stamper, materials, codec, None)
+            return original, stamped or layer
 
         original, made = materials.read_layer(layers, position, take)
         if original.diff_id != layer:
@@ -130,27 +130,27 @@ def _stamped(layers: Sequence[Digest], position: int, bases: int, materials: Mat
 
 def take_run(
     stream: Readable, below: Sequence[Digest], bases: int, materials: Materials, codec: Codec
-) -> tuple[LayerBlob, LayerIndex]:
+) -> tuple[LayerBlob, IndexWriter]:
     """Reads the layer of a RUN that an image will hold, once: what it is in the store, and stamped with its blob."""
     stamper = _stamper(materials, below, bases)
-    layer, index, stamped = _take(stream, stamper, materials, codec)
+    index = IndexWriter()
+    layer, stamped = _take(stream, stamper, materials, codec, index)
     save_layer(materials.store, layer, index)
-    if index.entries:
+    if stamped is not None:
         diff_id = Digest(layer.diff_id)
-        _remember(materials, _key(materials, diff_id, index, below, bases), diff_id, stamped)
+        _remember(materials, _key(materials, diff_id, index.summary(), below, bases), diff_id, stamped)
     return layer, index
 
 
 def _stamper(materials: Materials, below: Sequence[Digest], bases: int) -> Stamper:
-    marks = frozenset(mark for layer in below[bases:] if (mark := materials.index(layer).mark) is not None)
+    marks = frozenset(mark for layer in below[bases:] if (mark := materials.summary(layer).mark) is not None)
     return Stamper(materials.times.epoch_s, marks, lambda: materials.tree(below), bases)
 
 
-def _key(materials: Materials, layer: Digest, index: LayerIndex, below: Sequence[Digest], bases: int) -> Digest:
-    marks = sorted({mark for each in below[bases:] if (mark := materials.index(each).mark) is not None})
-    has_compiled = any(is_compiled(entry.path) for entry in index.entries)
+def _key(materials: Materials, layer: Digest, summary: Summary, below: Sequence[Digest], bases: int) -> Digest:
+    marks = sorted({mark for each in below[bases:] if (mark := materials.summary(each).mark) is not None})
     # Only compiled files ask what is below: their source may be in the base.
-    tree = [b"%d" % bases, *(each.encode() for each in below)] if has_compiled else []
+    tree = [b"%d" % bases, *(each.encode() for each in below)] if summary.has_compiled else []
     return key_of(b"stamp", layer.encode(), b"%d" % materials.times.epoch_s, repr(marks).encode(), *tree)
 
 
@@ -160,21 +160,24 @@ def _remember(materials: Materials, key: Digest, layer: Digest, stamped: Digest)
 
 
 def _take(
-    stream: Readable, stamper: Stamper, materials: Materials, codec: Codec
-) -> tuple[LayerBlob, LayerIndex, Digest]:
-    """Reads a layer's tar to its end: what it is, its index, and the stamped layer, which is stored."""
+    stream: Readable, stamper: Stamper, materials: Materials, codec: Codec, index: IndexWriter | None
+) -> tuple[LayerBlob, Digest | None]:
+    """Reads a layer's tar to its end: what it is, its index if asked for, and the stamped layer, which is stored.
+
+    That is None when there are no entries.
+    """
     store = materials.store
-    index = LayerIndex([], [], {})
+    mark: int | None = None
     with LayerWriter(None, None) as original, store.blobs.write() as blob, LayerWriter(blob.fd, codec) as writer:
         tar = _Noting(writer.write)
         notes: dict[bytes, bytes] = {}
         source = _Tee(stream, original.write)
         for entry, content in read_entries(source, notes):
-            if not index.entries:
-                index.mark = mark_of(notes)
-                stamper.begin(index.mark)
-            index.entries.append(entry)
-            index.offsets.append(content.offset)
+            if not len(tar.index):
+                mark = mark_of(notes)
+                stamper.begin(mark)
+            if index is not None:
+                index.add(entry, content.offset)
             tar.entry(entry._replace(mtime=stamper.time(entry.mtime)))
             if entry.kind != REG or not entry.size:
                 continue
@@ -186,15 +189,16 @@ def _take(
         while source.read(CHUNK):
             pass
         tar.close()
-        index.small = tar.index.small
+        if index is not None:
+            index.small, index.mark = tar.index.small, mark
         found = original.finish()
         made = writer.finish()
-        if index.entries:
-            blob.commit(Digest(str(made.digest)), made.size)
-            save_layer(store, made, tar.index)
-        else:
+        if not len(tar.index):
             blob.abort()
-    return found, index, Digest(made.diff_id)
+            return found, None
+        blob.commit(Digest(str(made.digest)), made.size)
+    save_layer(store, made, tar.index)
+    return found, Digest(made.diff_id)
 
 
 class _Tee:
@@ -220,13 +224,12 @@ class _Noting(TarWriter):
 
     def __init__(self, write: Callable[[bytes | memoryview], object]) -> None:
         super().__init__(write)
-        self.index = LayerIndex([], [], {})
+        self.index = IndexWriter()
         self._keep = b""
 
     def entry(self, entry: Entry) -> None:
         super().entry(entry)
-        self.index.entries.append(entry)
-        self.index.offsets.append(self.offset)
+        self.index.add(entry, self.offset)
         self._keep = entry.path if entry.kind == REG and entry.path in SMALL_FILES else b""
         if self._keep:
             self.index.small[self._keep] = b""

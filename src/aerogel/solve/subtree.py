@@ -6,7 +6,7 @@ can see through the mount has changed. Times are left out, as for COPY.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from hashlib import sha256
 
 from aerogel.errors import AerogelError
@@ -48,23 +48,34 @@ def chosen(tree: Tree, source: str, number: int) -> Entry:
     )
 
 
-def context_items(tree: HostTree, source: str, number: int) -> list[CopyItem]:
+class _Items(Collection[CopyItem]):
+    """Everything at and below a path; with `owner`, as if root owned all of it. Made anew each time."""
+
+    def __init__(self, tree: Tree, path: bytes, *, owner: bool = False) -> None:
+        self._tree = tree
+        self._path = path
+        self._owner = owner
+
+    def __iter__(self) -> Iterator[CopyItem]:
+        for entry in self._tree.walk(self._path):
+            shown_as = entry._replace(uid=0, gid=0) if self._owner else entry
+            yield CopyItem(shown_as, entry.path if entry.kind == REG else None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._tree.walk(self._path))
+
+    def __contains__(self, item: object) -> bool:
+        return any(each == item for each in self)
+
+
+def context_items(tree: HostTree, source: str, number: int) -> Collection[CopyItem]:
     """What a mount shows of a local context."""
-    return _items(tree, chosen(tree, source, number).path, owner=True)
+    return _Items(tree, chosen(tree, source, number).path, owner=True)
 
 
 def context_digest(tree: HostTree, source: str, number: int) -> str:
     """The digest of what a mount shows of a local context."""
     return content_key(context_items(tree, source, number), tree)
-
-
-def _items(tree: Tree, path: bytes, *, owner: bool = False) -> list[CopyItem]:
-    """Everything at and below the path; with `owner`, as if root owned all of it."""
-    found = []
-    for entry in tree.walk(path):
-        shown_as = entry._replace(uid=0, gid=0) if owner else entry
-        found.append(CopyItem(shown_as, entry.path if entry.kind == REG else None))
-    return found
 
 
 def narrowed(
@@ -92,7 +103,7 @@ def layers_digest(materials: Materials, layers: tuple[Digest, ...], source: str,
     if known is not None:
         return Digest(known["content"])
     tree = materials.tree(layers)
-    items = _items(tree, chosen(tree, source, number).path)
+    items = _Items(tree, chosen(tree, source, number).path)
     contents = _Contents(LayerContent(materials, layers, tree).digests(items))
     found = Digest(content_key(items, contents))
     materials.store.builds.selections.keep(found, lambda: rows(items, contents))

@@ -19,7 +19,9 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from io import BytesIO
+from itertools import islice
 from typing import Any
 
 from aerogel.errors import AerogelError
@@ -40,6 +42,8 @@ _MAX_SELECTIONS_BYTES = 128 << 20
 _DIGEST_BYTES = 16
 _TOUCH_AFTER_S = 6 * 3600.0
 _CRC_BYTES = 4
+_ROWS = 1000
+"""Rows of a list that are packed at a time."""
 
 
 class Builds:
@@ -128,7 +132,7 @@ class Selections:
         encoded = digest.partition(":")[2]
         return f"{self.root}/{encoded[:2]}/{encoded[2:]}"
 
-    def keep(self, digest: str, make: Callable[[], list[Row]]) -> None:
+    def keep(self, digest: str, make: Callable[[], Iterable[Row]]) -> None:
         """Keeps the list that `make` gives, unless it is there. Says nothing when the disk will not."""
         path = self.path(digest)
         try:
@@ -139,10 +143,15 @@ class Selections:
             pass
         except OSError:
             return
-        rows = [(*row[:7], row[7][:_DIGEST_BYTES]) for row in make()]
-        body = zlib.compress(marshal.dumps(rows), 1)
+        packer = zlib.compressobj(1)
+        body, rows, crc = [b""], iter(make()), 0
+        while some := [(*row[:7], row[7][:_DIGEST_BYTES]) for row in islice(rows, _ROWS)]:
+            body.append(packer.compress(marshal.dumps(some)))
+            crc = zlib.crc32(body[-1], crc)
+        body.append(packer.flush())
+        body[0] = zlib.crc32(body[-1], crc).to_bytes(_CRC_BYTES, "big")
         try:
-            self._scratch.write_file(path, zlib.crc32(body).to_bytes(_CRC_BYTES, "big") + body)
+            self._scratch.write_file(path, body)
         except (AerogelError, OSError):
             return
 
@@ -152,7 +161,11 @@ class Selections:
         body = data[_CRC_BYTES:]
         if len(data) < _CRC_BYTES or zlib.crc32(body).to_bytes(_CRC_BYTES, "big") != data[:_CRC_BYTES]:
             return None
-        return {row[0]: row for row in marshal.loads(zlib.decompress(body))}  # noqa: S302 - our own file, checked
+        found: dict[bytes, Row] = {}
+        plain = BytesIO(zlib.decompress(body))
+        while plain.tell() < plain.getbuffer().nbytes:
+            found |= {row[0]: row for row in marshal.load(plain)}  # noqa: S302 - our own file, checked
+        return found
 
     def all(self) -> Iterator[tuple[str, str]]:
         """Digest and path of each list."""

@@ -17,7 +17,9 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -30,13 +32,14 @@ from aerogel.store.disk import disk_errors, read_file, unlink
 from aerogel.store.scratch import Scratch
 
 if TYPE_CHECKING:
-    from aerogel.files.index import LayerIndex
+    from aerogel.files.index import IndexWriter, LayerIndex, Summary
 
 __all__ = ["LayerRecord", "Layers"]
 
 _HEADER = struct.Struct("<4sIQ")
 _MAGIC = b"AGi1"
 _BLOB = "blob."
+_CHUNK = 1 << 18
 
 
 class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +108,7 @@ class Layers:
         *,
         size: int,
         blobs: Mapping[str, Descriptor] | None = None,
-        index: LayerIndex | bytes | None = None,
+        index: LayerIndex | IndexWriter | bytes | None = None,
     ) -> None:
         """Adds to what is known of the layer; what is known already stays.
 
@@ -122,24 +125,46 @@ class Layers:
                     code="store.missing",
                 )
             plain = Descriptor(media_type=descriptor.media_type, digest=descriptor.digest, size=descriptor.size)
-            self._put(f"{path}/{_BLOB}{codec}", encode(plain))
+            data = encode(plain)
+            self._put(f"{path}/{_BLOB}{codec}", len(data), [data].copy)
         if index is not None:
-            data = index if isinstance(index, bytes) else index.dumps()
-            self._put(f"{path}/index", _HEADER.pack(_MAGIC, zlib.crc32(data), len(data)) + data)
+            crc = length = 0
+            for piece in _pieces(index):
+                crc, length = zlib.crc32(piece, crc), length + len(piece)
+            header = _HEADER.pack(_MAGIC, crc, length)
+            self._put(f"{path}/index", len(header) + length, lambda: chain([header], _pieces(index)))
         meta = json.dumps({"diff_id": diff_id, "size": size}, sort_keys=True, separators=(",", ":")).encode()
-        self._put(f"{path}/meta", meta)
+        self._put(f"{path}/meta", len(meta), lambda: [meta])
 
-    def _put(self, path: str, data: bytes) -> None:
+    def _put(self, path: str, length: int, pieces: Callable[[], Iterable[bytes | bytearray]]) -> None:
         # A layer that is built again gives the same files: then there is nothing to write.
-        if _size(path) == len(data) and read_file(path) == data:
-            return
-        self._scratch.write_file(path, data)
+        if _size(path) == length:
+            with disk_errors(path), open(path, "rb") as there:
+                if all(there.read(len(piece)) == piece for piece in pieces()):
+                    return
+        self._scratch.write_file(path, pieces())
 
     def index(self, diff_id: Digest) -> LayerIndex:
         """The entries of the layer. Raises `store.missing`, and `store.corrupt` after dropping a damaged file."""
         from aerogel.files.index import LayerIndex
 
         return LayerIndex.loads(self.index_bytes(diff_id))
+
+    def summary(self, diff_id: Digest) -> Summary:
+        """What is asked of the layer as a whole. Raises as `index`."""
+        from aerogel.files.index import read_summary
+
+        with suppress(FileNotFoundError), open(f"{self.path(diff_id)}/index", "rb") as file:
+            head = file.read(_HEADER.size)
+            crc = length = 0
+            while data := file.read(_CHUNK):
+                crc, length = zlib.crc32(data, crc), length + len(data)
+            if head == _HEADER.pack(_MAGIC, crc, length):
+                file.seek(_HEADER.size)
+                found = read_summary(file)
+                if found is not None:
+                    return found
+        return self.index(diff_id).summary()
 
     def index_bytes(self, diff_id: Digest) -> bytes:
         """The same as it was saved."""
@@ -179,6 +204,15 @@ class Layers:
         unlink(f"{path}/meta")
         if os.path.isdir(path):
             self._scratch.discard(path)
+
+
+def _pieces(index: LayerIndex | IndexWriter | bytes) -> Iterable[bytes | bytearray]:
+    """The saved form of an index."""
+    if isinstance(index, bytes):
+        return [index]
+    from aerogel.files.index import LayerIndex
+
+    return [index.dumps()] if isinstance(index, LayerIndex) else index.pieces()
 
 
 def _size(path: str) -> int | None:

@@ -18,7 +18,7 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from aerogel.store.disk import disk_errors, is_same_file, remove_tree
 
@@ -58,15 +58,16 @@ class Scratch:
         with disk_errors(self.root):
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
 
-    def write_file(self, target: str, data: bytes) -> None:
+    def write_file(self, target: str, data: bytes | bytearray | Iterable[bytes | bytearray]) -> None:
         """Puts a whole file in place of `target` (same file system), making its directory. Raises `store.*`."""
         fd, path = self.file()
         try:
             with disk_errors(self.root):
                 try:
-                    view = memoryview(data)
-                    while view:
-                        view = view[os.write(fd, view) :]
+                    for piece in [data] if isinstance(data, bytes | bytearray) else data:
+                        view = memoryview(piece)
+                        while view:
+                            view = view[os.write(fd, view) :]
                 finally:
                     os.close(fd)
                 try:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from aerogel.errors import AerogelError
 from aerogel.files.chmod import parse_chmod
-from aerogel.files.copy import CopyOptions, plan_copy, plan_directory
+from aerogel.files.copy import CopyError, CopyOptions, plan_copy, plan_directory
 from aerogel.files.entry import DIR, LNK, REG, SYM, Entry
+from aerogel.files.host import HostTree
 from aerogel.files.index import LayerIndex
 from aerogel.files.owner import parse_owner
 from aerogel.files.tree import LayerTree
@@ -232,3 +236,52 @@ def test_owner_names() -> None:
         with pytest.raises(AerogelError) as caught:
             parse_owner(spec, target)
         assert caught.value.code == code
+
+
+class Walked(LayerTree):
+    """A tree that counts how often it is walked whole."""
+
+    walks = 0
+
+    def walk(self, path: bytes = b"") -> Iterator[Entry]:
+        self.walks += 1
+        return super().walk(path)
+
+
+def test_a_folder_into_an_empty_place_is_not_held() -> None:
+    rows = [Entry(b"d", DIR, 0o755), *(Entry(b"d/%d" % n, REG, 0o644, size=1) for n in range(100, 200))]
+    source = Walked([LayerIndex(rows, [0] * len(rows))])
+    planned = plan_copy(source, ["d"], "/app", LayerTree([]), CopyOptions())
+    before = source.walks
+    assert len(planned) == 101
+    assert list(planned) == list(planned)
+    assert source.walks == before + 2
+    assert [item.entry.path for item in planned][:2] == [b"app", b"app/100"]
+
+
+def test_a_folder_with_a_name_of_a_removal(tmp_path: Path) -> None:
+    (tmp_path / "d" / "e").mkdir(parents=True)
+    (tmp_path / "d" / "e" / ".wh.x").touch()
+    source = HostTree(tmp_path)
+    with pytest.raises(CopyError) as caught:
+        plan_copy(source, ["d"], "/app", LayerTree([]), CopyOptions())
+    source.close()
+    assert (caught.value.code, caught.value.word) == ("copy.whiteout-name", "d/e/.wh.x")
+
+
+@pytest.mark.parametrize(
+    "words", ["dir /app/new", "dir /", "dir x /app", "x dir /n", "dir dir /n", "/ /all", "/ /", "empty /e"]
+)
+def test_planned_at_once_or_as_it_is_asked_for(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    *sources, dest = words.split()
+    for target in (TARGET, LayerTree([])):
+        at_once = []
+        for streams in (True, False):
+            if not streams:
+                monkeypatch.setattr("aerogel.files.copy._Planner._is_free", lambda *_: False)
+            try:
+                at_once.append(list(plan_copy(SOURCE, sources, dest, target, CopyOptions())))
+            except CopyError as error:
+                at_once.append([error.code])
+        monkeypatch.undo()
+        assert at_once[0] == at_once[1]

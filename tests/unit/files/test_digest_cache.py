@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from aerogel.files import hashing
 from aerogel.files.hashing import DigestCache
 
 
@@ -122,3 +123,19 @@ def test_a_folder_in_its_place_costs_only_time(files: Files, tmp_path: Path) -> 
         assert files.digest(cache, 1) == expected(1)
         cache.save()
     assert files.opened == 2
+
+
+def test_a_big_table_forgets_nothing(tmp_path: Path) -> None:
+    place = tmp_path / "table"
+    names = [sha256(b"%d" % n).digest() for n in range(60_000)]
+    statuses = [status(n) for n in range(60_000)]
+    for start in range(0, 60_000, 15_000):
+        hashing._Table.add(place, {hashing._key(statuses[n]): names[n] for n in range(start, start + 15_000)})
+    hashing._Table.add(place, {hashing._key(statuses[7]): names[8]})
+    table = hashing._Table.open(place, os.O_RDONLY)
+    assert table is not None
+    assert (table.used, table.slots) == (60_000, 1 << 18)
+    names[7] = names[8]
+    assert all(table.find(hashing._key(statuses[n])) == names[n] for n in range(60_000))
+    assert dict(table._records()).keys() == {hashing._key(each) for each in statuses}
+    table.close()
