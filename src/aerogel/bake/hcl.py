@@ -13,7 +13,7 @@ from aerogel.errors import EXIT_USAGE, AerogelError, Source, Span
 if TYPE_CHECKING:
     from lark import Token, Tree
 
-__all__ = ["Attribute", "Block", "Body", "Expression", "Text", "parse_tree"]
+__all__ = ["BLOCKS", "Attribute", "Block", "Body", "Expression", "Text", "parse_tree"]
 
 
 class Expression(Protocol):
@@ -44,6 +44,10 @@ class Attribute(NamedTuple):
 class Body(NamedTuple):
     attributes: dict[str, Attribute]
     blocks: tuple[Block, ...]
+
+
+BLOCKS = ("variable", "function", "group", "target", "validation")
+"""The kinds of blocks there are."""
 
 
 class Block(NamedTuple):
@@ -94,6 +98,9 @@ def parse_tree(text: Text) -> Tree[Token]:
         at = getattr(error.token, "start_pos", None) or getattr(error, "pos_in_stream", None) or 0
         word = str(error.token).strip()
         what = f"`{word}` is not expected here" if word else "something is missing at the end of this line"
+        if word.startswith("<<"):
+            word = word.partition("\n")[0].rstrip()
+            what = f"the here-document has no line `{word.lstrip('<-')}` that ends it"
         raise _fault(what, text.span(at, at + max(1, len(word)))) from None
     except UnexpectedCharacters as error:
         at = error.pos_in_stream or 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aerogel.bake.expressions import HclExpression
-from aerogel.bake.hcl import Attribute, Block, Body, Text, parse_tree
+from aerogel.bake.hcl import BLOCKS, Attribute, Block, Body, Text, parse_tree
 from aerogel.errors import EXIT_USAGE, AerogelError, Source, Span
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def _block(tree: Tree[Token], text: Text) -> Block:
     parts = [child for child in tree.children if getattr(child, "data", "") not in ("new_line_or_comment", "body", "")]
     body = next(child for child in tree.children if getattr(child, "data", "") == "body")
     words = [_word(part, text) for part in parts]
-    place = text.of(parts[-1])
+    # A block of a kind that is not known is wrong in its first word, any other is known by its name.
+    place = text.of(parts[-1 if words[0] in BLOCKS else 0])
     return Block(words[0], tuple(words[1:]), place, _body(body, text))  # type: ignore[arg-type]  # a body is a tree
 
 

@@ -35,5 +35,10 @@ def run(options: Bake, world: World) -> BakeResult | BakeReport:
         return _build(baking)
 
 
-def _build(baking: Baking) -> BakeResult:
-    return BakeResult(targets=baking.build())
+def _build(baking: Baking) -> BakeResult | BakeReport:
+    """Targets that have a `call` are answered for, as by `--call`; the others are built."""
+    report, status = baking.answers()
+    targets = baking.build()
+    if not targets:
+        return BakeReport(report=report, status=status)
+    return BakeResult(targets=targets, report=report, status=status)

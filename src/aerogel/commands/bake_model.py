@@ -93,9 +93,16 @@ class BakeResult(Result, frozen=True, kw_only=True):
     """What was built, by target."""
 
     targets: dict[str, BuildResult]
+    report: str = ""
+    """What is said of targets with a `call`, which are not built."""
+    status: int = 0
 
     def text(self) -> str:
-        return "\n".join(f"{name} {built.image_id}" for name, built in self.targets.items())
+        lines = [f"{name} {built.image_id}" for name, built in self.targets.items()]
+        return "\n".join([*([self.report, ""] if self.report else []), *lines])
+
+    def exit_status(self) -> int:
+        return self.status
 
 
 class BakeReport(Result, frozen=True, kw_only=True):

@@ -272,14 +272,20 @@ class Baking:
         return text if _CALLS[method] else ""
 
     def answers(self) -> tuple[str, int]:
-        """What `--call` says of each target, and the exit status."""
+        """What `--call` says of each target, or the `call` of a target in the files; and the exit status.
+
+        Empty when no target that is asked for is to be answered for.
+        """
         from aerogel.commands.calling import call, parse_call
 
         resolved = self.resolved()
         parts, status = [], EXIT_OK
         for name, target in resolved.targets.items():
-            options = self.options_of(target, call=self._call(target))
-            answer = call(parse_call(options), options, self._builder(target, {}, call=self._call(target)), self._world)
+            method = self._call(target)
+            if not method:
+                continue
+            options = self.options_of(target, call=method)
+            answer = call(parse_call(options), options, self._builder(target, {}, call=method), self._world)
             parts.append(answer.report if len(resolved.targets) == 1 else f"{name}\n{answer.report}")
             status = max(status, answer.status)
         return "\n\n".join(parts), EXIT_FAILED if status else EXIT_OK
@@ -305,8 +311,8 @@ class Baking:
                 builders[name] = self._builder(target, linked, name=name if len(resolved.targets) > 1 else "")
             return builders[name]
 
-        wanted = [name for name, target in resolved.targets.items() if not target.is_linked]
-        made = build_together([builder_of(name) for name in wanted])
+        wanted = [name for name, target in resolved.targets.items() if not target.is_linked and not self._call(target)]
+        made = build_together([builder_of(name) for name in wanted]) if wanted else []
         results = {name: result for name, (result, _) in zip(wanted, made, strict=True)}
         for name, result in results.items():
             builders[name].exporter.write(result)

@@ -156,6 +156,33 @@ def test_faults(text: str, message: str) -> None:
     assert caught.value.span is not None
 
 
+@pytest.mark.parametrize(
+    ("text", "message", "line", "column", "marked"),
+    [
+        ('target "a" { tags = ["x" }\n', "`}` is not expected here", 1, 26, "}"),
+        ('target "a" {\n  tgas = ["x"]\n}\n', "a target has no attribute `tgas`", 2, 3, "tgas"),
+        ('targte "a" {}\n', "there is no block `targte`", 1, 1, "targte"),
+        ('target "a" { tags = [nope] }\n', "there is no variable `nope`", 1, 22, "nope"),
+        ('target "a" { tags = ["${upper(1, 2)}"] }\n', "upper: it does not take 2 arguments", 1, 25, "upper(1, 2)"),
+        (
+            'target "a" {\n  dockerfile = <<EOT\nx\n}\n',
+            "the here-document has no line `EOT` that ends it",
+            2,
+            16,
+            "<<EOT",
+        ),
+        ('target "ä" {}\ntarget "b c" {}\n', "`ä` cannot be the name of a target", 1, 8, '"ä"'),
+    ],
+)
+def test_places(text: str, message: str, line: int, column: int, marked: str) -> None:
+    """The line, the column and the caret of what an error is about."""
+    with pytest.raises(AerogelError) as caught:
+        define([Source("docker-bake.hcl", text.encode())], lambda _: None, lambda _: None, {}, _no_file)
+    assert caught.value.message == message
+    assert caught.value.span is not None
+    assert (caught.value.span.line, caught.value.span.column, caught.value.span.text) == (line, column, marked)
+
+
 def test_a_function_that_calls_itself_ends() -> None:
     text = 'function "f" {\n params = [x]\n result = f(x)\n}\ntarget "a" { tags = [f(1)] }\n'
     with pytest.raises(AerogelError, match="without end"):
