@@ -62,7 +62,12 @@ _SCRATCH_NAME = re.compile(rb"(/tmp/(?:pip-(?:[a-z]+-)+|tmp))[a-z0-9_]{8}(?=/)")
 """A folder as Python's tempfile names it, of pip or without a prefix; the last eight characters are random."""
 
 _SHADOW = (b"etc/shadow", b"etc/shadow-")
-_SHADOW_DAY = re.compile(rb"(?m)^([^:\n]*:[^:\n]*:)([0-9]+):")
+_SHADOW_DAY = re.compile(rb"(?m)^([^:\n]*:[^:\n]*:)([0-9]{1,9}):")
+"""The day on which a password was set. Accounts that a step makes get the newest day that was there before."""
+_OLD_DAY = 3652  # 1980-01-01; 0 would ask for a new password
+
+_LISTS = b"var/lib/apt/lists/"
+"""Lists of packages have the time at which the mirror says it got them, and mirrors differ."""
 
 
 def settle(
@@ -98,9 +103,9 @@ class _Settling:
         for _, status in found:
             # The clock may have been set back meanwhile; a change of the inode tells when that was.
             self._since_ns = min(self._since_ns, status.st_ctime_ns)
-        mark = max([newest, *(time for _, status in found if (time := self._time(status)) is not None)]) + 1
+        mark = max([newest, *(time for path, status in found if (time := self._time(status, path)) is not None)]) + 1
         if not keep_volatile:
-            self._empty(mark)
+            self._empty()
         for path, status in found:
             if is_compiled(path) and stat.S_ISREG(status.st_mode):
                 with system_errors("settle", path, "settle.failed"):
@@ -112,8 +117,10 @@ class _Settling:
                 self._date(path, status, mark)
         return mark
 
-    def _time(self, status: os.stat_result) -> int | None:
+    def _time(self, status: os.stat_result, path: bytes = b"") -> int | None:
         """The time of a file as any run of the step would give it, None for one that this step wrote."""
+        if path.startswith(_LISTS):
+            return None
         seconds = status.st_mtime_ns // _SECOND
         known = self._unsettled.get(seconds)
         if known is not None:
@@ -141,7 +148,7 @@ class _Settling:
                 yield path, status
 
     def _date(self, path: bytes, status: os.stat_result, mark: int) -> None:
-        known = self._time(status)
+        known = self._time(status, path)
         seconds = mark if known is None else known
         os.utime(path, ns=(seconds * _SECOND, seconds * _SECOND), dir_fd=self._upper, follow_symlinks=False)
 
@@ -245,17 +252,20 @@ class _Settling:
             fd = below
         return fd
 
-    def _empty(self, mark: int) -> None:
+    def _empty(self) -> None:
         for path in map(os.fsencode, EMPTIED):
             self._rewrite(path, lambda _: b"")
         first = self._since_ns // _SECOND // _DAY
 
-        def settled(found: re.Match[bytes]) -> bytes:
-            day = int(found[2])
-            return found[0] if day < first else b"%b%d:" % (found[1], mark // _DAY)
+        def settled(data: bytes) -> bytes:
+            days = [day for _, text in _SHADOW_DAY.findall(data) if (day := int(text)) < first]
+            newest = b"%d" % max(days, default=_OLD_DAY)
+            return _SHADOW_DAY.sub(
+                lambda found: found[0] if int(found[2]) < first else b"%b%b:" % (found[1], newest), data
+            )
 
         for path in _SHADOW:
-            self._rewrite(path, lambda data: _SHADOW_DAY.sub(settled, data))
+            self._rewrite(path, settled)
 
     def _rewrite(self, path: bytes, change: Callable[[bytes], bytes]) -> None:
         """Changes the content of a regular file of this step in place."""

@@ -197,10 +197,19 @@ def test_logs_and_caches_are_left_when_asked(layers: Layers) -> None:
 
 def test_the_day_of_a_password(layers: Layers) -> None:
     today = int(time.time()) // 86400
-    text = f"root:*:12000:0:99999:7:::\nnew:!:{today}::::::\nnone:!:::::::\n"
+    text = f"root:*:12000:0:99999:7:::\nold:!:11000::::::\nnew:!:{today}::::::\nnone:!:::::::\n"
     shadow = layers.write("etc/shadow", text.encode())
+    only_new = layers.write("etc/shadow-", f"new:!:{today}::::::\n".encode())
     layers.settle()
-    assert shadow.read_text() == text.replace(str(today), str(MARK // 86400))
+    assert shadow.read_text() == text.replace(str(today), "12000")
+    assert only_new.read_text() == "new:!:3652::::::\n"
+
+
+def test_lists_of_packages_have_no_time_of_their_own(layers: Layers) -> None:
+    """Mirrors of the same archive say other times, or none."""
+    told = layers.write("var/lib/apt/lists/debian_InRelease", mtime=NEWEST + 500)
+    assert layers.settle() == MARK
+    assert mtime(told) == MARK * SECOND
 
 
 def test_links_lead_nowhere(layers: Layers, tmp_path: Path) -> None:
