@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = ("tests/unit", "tests/golden", "tests/house")
-WHOLE = (*FAST, "tests/fuzz", "tests/host", "tests/integration", "tests/differential")
+WHOLE = (*FAST, "tests/fuzz", "tests/host", "tests/redteam", "tests/integration", "tests/differential")
 SOURCES = ("src", "tests", "tools", "bench")
 MOST_AGAIN = 5
 """More failures than this are no accident."""

@@ -1,7 +1,7 @@
 """The helper process: one per build, single-threaded, inside the namespaces; forks a child per command and per job.
 
-Started as `python -I -S -B helper.py SOURCE CONTROL` with the directory of the package and the descriptor of the socket
-to the main process; the first message there is the configuration: parent (the main process's pid), rungs (names to try
+Started as `python -I -S -B helper.py SOURCE CONTROL PROGRAM` with the directory of the package, the descriptor of the
+socket to the main process and that of the interpreter's copy (-1 without one); the first message there is the configuration: parent (the main process's pid), rungs (names to try
 in order), ids, mount_dir, scratch, preload (modules whose functions may be called),
 search (more directories for them), probe (only say what works).
 
@@ -47,8 +47,10 @@ class _Task(NamedTuple):
     kind: str
 
 
-def main(control_fd: int) -> NoReturn:
+def main(control_fd: int, program_fd: int) -> NoReturn:
     """Climbs the ladder and serves until the main process is gone."""
+    if program_fd >= 0:  # what this process was started from
+        os.close(program_fd)
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
     received = wire.receive(control)
@@ -353,4 +355,4 @@ def _job_error(error: OSError) -> AerogelError:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[2]))
+    main(int(sys.argv[2]), int(sys.argv[3]))

@@ -40,6 +40,7 @@ __all__ = ["Helper", "HelperBug", "Process", "try_rungs"]
 
 _RUNGS = ("root", "ident", "subid", "single", "chroot")
 _START_TIMEOUT_S = 60.0
+_MFD_EXEC = 0x10
 _COPIED = "aerogel.sandbox.copied"
 
 
@@ -346,22 +347,27 @@ class _Keeper:
             )
 
     def _keep(self, arguments: list[str], theirs: socket.socket) -> None:
+        program = _sealed_program(sys.executable)
         try:
             process = subprocess.Popen(
-                arguments,
+                [*arguments, str(program)],
+                executable=f"/proc/self/fd/{program}" if program >= 0 else None,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *((program,) if program >= 0 else ())),
                 start_new_session=True,
                 cwd="/",
-                env={"PATH": DEFAULT_PATH, "LC_ALL": "C.UTF-8"},
+                # a program without a name finds no libraries beside itself
+                env={"PATH": DEFAULT_PATH, "LC_ALL": "C.UTF-8", "LD_LIBRARY_PATH": _libraries_of(sys.executable)},
             )
         except OSError as error:
             self._failed = error
             return
         finally:
             theirs.close()
+            if program >= 0:
+                os.close(program)
             self._started.set()
         process.wait()
 
@@ -379,6 +385,33 @@ class _Keeper:
         if self._stderr >= 0:
             os.close(self._stderr)
             self._stderr = -1
+
+
+def _sealed_program(path: str) -> int:
+    """A copy in memory of the interpreter, -1 where none can be executed.
+
+    A command reaches the program that started it by /proc/self/exe, and as root could change the mode of the host's
+    file or, at the right moment, the file (CVE-2019-5736). Nobody can change this copy, and nobody else uses it.
+    """
+    for flags in (_MFD_EXEC, 0):  # before Linux 6.3 all can be executed, and the flag is not known
+        try:
+            fd = os.memfd_create("aerogel", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
+        except OSError:
+            continue
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            while size > 0 and (sent := os.sendfile(fd, file.fileno(), None, size)):
+                size -= sent
+        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        if os.access(f"/proc/self/fd/{fd}", os.X_OK):
+            return fd
+        os.close(fd)  # vm.memfd_noexec
+    return -1
+
+
+def _libraries_of(path: str) -> str:
+    return os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(path))), "lib")
 
 
 def _launch(

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import struct
 from collections.abc import Callable, Iterator
 
@@ -37,6 +38,8 @@ statx 332 291
 """
 _COLUMNS = {"x86_64": 1, "aarch64": 2}
 _NOFOLLOW = 0x100
+_HARMLESS = (b"cmdline", b"comm", b"stat", b"statm", b"status")
+"""Of any process, for `ps`."""
 _MASKED = (b"kcore", b"keys", b"kmsg", b"sysrq-trigger", b"timer_list", b"acpi", b"scsi", b"mem")
 _STANDARD = {b"/dev/stdin": b"0", b"/dev/stdout": b"1", b"/dev/stderr": b"2"}
 
@@ -127,6 +130,8 @@ class Shim:
                 parts[0] = b"%d/task/%d" % (group, pid)
         if parts in ([b"mounts"], [b"net"]):
             parts.insert(0, b"%d" % _group_of(pid))
+        if parts and parts[0].isdigit() and not _is_shown(pid, parts):
+            return None
         return b"/".join((b"/proc", *parts))
 
     def _open(self, call: Call, place: bytes, at: int) -> None:
@@ -142,7 +147,7 @@ class Shim:
             raise PermissionError(errno.EACCES, "read-only")
         wanted = flags & ~(os.O_CREAT | os.O_EXCL)
         # a pipe's other end may not be open yet, and nobody else could answer meanwhile
-        fd = os.open(place, wanted | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        fd = self._opened(call.pid, place, wanted | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             if not flags & (os.O_NONBLOCK | os.O_PATH):
                 fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_NONBLOCK)
@@ -150,15 +155,35 @@ class Shim:
         finally:
             os.close(fd)
 
+    def _opened(self, pid: int, place: bytes, flags: int) -> int:
+        """The file as the caller may open it; its own pipes and terminals whatever it has become since it got them."""
+        try:
+            with _as_caller(pid):
+                return os.open(place, flags)
+        except PermissionError:
+            if not place.startswith(b"/proc/%d/fd/" % _group_of(pid)):
+                raise
+            fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
+            try:
+                if stat.S_IFMT(os.fstat(fd).st_mode) not in (stat.S_IFIFO, stat.S_IFCHR):
+                    raise
+                return os.open(f"/proc/self/fd/{fd}", flags)
+            finally:
+                os.close(fd)
+
     def _stat(self, call: Call, place: bytes, at: int) -> None:
         name = self._names[call.number]
         flags = _NOFOLLOW if name == "lstat" else (call.args[3] & _NOFOLLOW if name == "newfstatat" else 0)
-        self._put(call, call.args[at + 1], syscalls.stat_bytes(self._followed(call, place, flags), flags))
+        with _as_caller(call.pid):
+            data = syscalls.stat_bytes(self._followed(call, place, flags), flags)
+        self._put(call, call.args[at + 1], data)
 
     def _statx(self, call: Call, place: bytes, at: int) -> None:
         del at
         flags, mask = call.args[2] & _NOFOLLOW, call.args[3] & 0xFFFFFFFF
-        self._put(call, call.args[4], syscalls.statx_bytes(self._followed(call, place, flags), flags, mask))
+        with _as_caller(call.pid):
+            data = syscalls.statx_bytes(self._followed(call, place, flags), flags, mask)
+        self._put(call, call.args[4], data)
 
     def _followed(self, call: Call, place: bytes, flags: int) -> bytes:
         """The links to a process's own part point at the caller's, not at this process's."""
@@ -168,10 +193,11 @@ class Shim:
 
     def _access(self, call: Call, place: bytes, at: int) -> None:
         mode = call.args[at + 1] & 7
-        if not os.path.exists(self._followed(call, place, 0)):
-            raise FileNotFoundError(errno.ENOENT, "no such file")
-        if not os.access(self._followed(call, place, 0), mode):
-            raise PermissionError(errno.EACCES, "permission denied")
+        with _as_caller(call.pid):
+            if not os.path.exists(self._followed(call, place, 0)):
+                raise FileNotFoundError(errno.ENOENT, "no such file")
+            if not os.access(self._followed(call, place, 0), mode, effective_ids=True):
+                raise PermissionError(errno.EACCES, "permission denied")
         self._listener.answer(call)
 
     def _readlink(self, call: Call, place: bytes, at: int) -> None:
@@ -180,7 +206,8 @@ class Shim:
         elif place == b"/proc/thread-self":
             target = b"%d/task/%d" % (_group_of(call.pid), call.pid)
         else:
-            target = os.readlink(place)
+            with _as_caller(call.pid):
+                target = os.readlink(place)
             if target == self._tree:
                 target = b"/"
             elif target.startswith(self._tree + b"/"):
@@ -194,6 +221,46 @@ class Shim:
         if not self._listener.write(call.pid, address, data):
             raise OSError(errno.EFAULT, "bad address")
         self._listener.answer(call)
+
+
+def _is_shown(caller: int, parts: list[bytes]) -> bool:
+    """Whether a path below a process's folder is answered: what leads out of /proc, and other programs' secrets, are not.
+
+    This process sees the tree of the container around the step; a link of the image means another file there.
+    """
+    pid, *names = parts
+    if names[:1] == [b"task"]:
+        names = names[2:]
+    if names[:1] in ([b"root"], [b"cwd"], [b"exe"]) and len(names) > 1:
+        return False
+    if names[:1] in ([b"fd"], [b"map_files"]) and len(names) > 2:
+        return False
+    return not names or names[0] in _HARMLESS or _is_in_step(int(pid), caller)
+
+
+def _is_in_step(pid: int, caller: int) -> bool:
+    """Whether this process, which adopts what a step leaves behind, is above the other one."""
+    if pid == _group_of(caller):
+        return True
+    while pid > 1:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                pid = int(file.read().rpartition(b")")[2].split()[1])
+        except (OSError, IndexError):
+            return False
+        if pid == os.getpid():
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def _as_caller(pid: int) -> Iterator[None]:
+    """With the rights of the step's process: its user may not read what root may."""
+    if os.geteuid() != 0:
+        yield
+        return
+    with _as_user_of(pid):
+        yield
 
 
 @contextlib.contextmanager

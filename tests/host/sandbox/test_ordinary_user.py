@@ -1,4 +1,4 @@
-"""All tests of this directory again as a real ordinary user with subordinate ids, and one without.
+"""All tests of this directory, and the red team's, again as a real ordinary user with subordinate ids, and one without.
 
 Needs root, and a Python of the same version that other users may execute. Debian packages: uidmap, passwd.
 """
@@ -76,7 +76,11 @@ def as_user(name: str, *arguments: str) -> subprocess.CompletedProcess:
     source = home / "src"
     if not source.exists():
         shutil.copytree(Path(aerogel.__file__).parent, source / "aerogel", ignore=shutil.ignore_patterns("__pycache__"))
-        for place, copy in ((HERE, "tests"), (HERE.parents[1] / "support", "support")):
+        for place, copy in (
+            (HERE, "tests"),
+            (HERE.parents[1] / "support", "support"),
+            (HERE.parents[1] / "redteam", "redteam"),
+        ):
             shutil.copytree(place, home / copy, ignore=shutil.ignore_patterns("__pycache__"))
         marks = (
             '[tool.pytest.ini_options]\nmarkers = ["host: x", "slow: x", "network: x"]\nfilterwarnings = ["error"]\n'
@@ -103,7 +107,16 @@ def as_user(name: str, *arguments: str) -> subprocess.CompletedProcess:
 def test_as_an_ordinary_user(account):
     _, name = account
     done = as_user(
-        name, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rs", "tests", "--ignore=tests/test_emulation.py"
+        name,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-rs",
+        "tests",
+        "redteam",
+        "--ignore=tests/test_emulation.py",
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
