@@ -88,6 +88,7 @@ class Emulator:
             raise AerogelError(
                 f"this machine cannot run programs for `{platform}`: {error.message}",
                 code="sandbox.no-emulation",
+                detail=error.detail,
                 hints=["let the host register it, as root: `apt-get install qemu-user-static binfmt-support`"],
                 exit_status=EXIT_HOST,
             ) from None

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from boxes import gone, mounts_below, processes_with
@@ -43,20 +44,36 @@ def start_main(state, layer, mark):
     return process
 
 
-def helper_pids(state):
-    """The three processes of the helper: they hold the state directory's session."""
-    return [int(line.split()[0]) for line in processes_with("sandbox/helper.py")]
+def parent(pid):
+    """The parent of a process, 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def helper_pids(main):
+    """The processes of the helper of this main process, the first one first."""
+    found = []
+    for line in processes_with("sandbox/helper.py"):
+        pid = int(line.split()[0])
+        above = pid
+        while above > 1 and above != main.pid:
+            above = parent(above)
+        if above == main.pid:
+            found.append(pid)
+    return sorted(found)
 
 
 @pytest.mark.parametrize("victim", ["main", "helper", "both"])
 def test_killed(tmp_path, layer, victim):
     mark = f"9{os.getpid()}.{time.monotonic_ns() % 100000}"
     state = tmp_path / "state"
-    others = set(helper_pids(state))
     main = start_main(state, layer, mark)
     time.sleep(0.1)
     assert len(processes_with(f"sleep {mark}")) >= 6
-    mine = sorted(set(helper_pids(state)) - others)
+    mine = helper_pids(main)
+    assert len(mine) >= 2
     if victim != "main":
         os.kill(mine[0], signal.SIGKILL)
     if victim != "helper":
@@ -64,9 +81,9 @@ def test_killed(tmp_path, layer, victim):
         main.wait()
     assert gone(f"sleep {mark}")
     until = time.monotonic() + 5
-    while set(helper_pids(state)) - others and time.monotonic() < until:
+    while any(parent(pid) for pid in mine) and time.monotonic() < until:
         time.sleep(0.02)
-    assert set(helper_pids(state)) - others == set()
+    assert not any(parent(pid) for pid in mine)
     main.kill()
     main.wait()
     main.stdout.close()
