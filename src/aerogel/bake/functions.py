@@ -17,7 +17,19 @@ from typing import Any
 
 from aerogel.bake.expressions import arithmetic, equal
 from aerogel.bake.printf import format_text
-from aerogel.bake.values import CONTEXT, Set, ValueFault, encode_json, kind, number, to_bool, to_number, to_text
+from aerogel.bake.values import (
+    CONTEXT,
+    MAX_TEXT,
+    Set,
+    ValueFault,
+    encode_json,
+    joined,
+    kind,
+    number,
+    to_bool,
+    to_number,
+    to_text,
+)
 
 __all__ = ["functions"]
 
@@ -130,6 +142,12 @@ def _match(found: re.Match[str]) -> Any:
     return list(found.groups()) if found.re.groups else found.group()
 
 
+def _replaced(text: str, old: str, new: str) -> str:
+    if len(text) + text.count(old) * len(new) > MAX_TEXT:
+        raise ValueFault("the text is too long")
+    return text.replace(old, new)
+
+
 def _strings() -> dict[str, Function]:
     def regex(pattern: Any, text: Any) -> Any:
         found = _pattern(pattern).search(to_text(text))
@@ -166,13 +184,13 @@ def _strings() -> dict[str, Function]:
         "dirname": dirname,
         "format": lambda form, *values: format_text(to_text(form), values),
         "formatlist": _formatlist,
-        "indent": lambda spaces, text: to_text(text).replace("\n", "\n" + " " * _int(spaces)),
-        "join": lambda glue, *lists: to_text(glue).join(to_text(item) for each in lists for item in _list(each)),
+        "indent": lambda spaces, text: _replaced(to_text(text), "\n", "\n" + " " * min(max(0, _int(spaces)), MAX_TEXT)),
+        "join": lambda glue, *lists: joined(to_text(glue), [to_text(item) for each in lists for item in _list(each)]),
         "lower": lambda text: to_text(text).lower(),
         "regex": regex,
         "regex_replace": regex_replace,
         "regexall": lambda pattern, text: [_match(found) for found in _pattern(pattern).finditer(to_text(text))],
-        "replace": lambda text, old, new: to_text(text).replace(to_text(old), to_text(new)),
+        "replace": lambda text, old, new: _replaced(to_text(text), to_text(old), to_text(new)),
         "reverse": lambda text: to_text(text)[::-1],
         "sanitize": lambda text: _SANITIZE.sub("_", to_text(text)),
         "split": lambda glue, text: to_text(text).split(to_text(glue)) if to_text(glue) else list(to_text(text)),

@@ -11,7 +11,7 @@ from typing import Any
 
 from aerogel.bake.expressions import Scope, fault, template
 from aerogel.bake.hcl import Attribute, Block, Body
-from aerogel.bake.values import number
+from aerogel.bake.values import ValueFault, number
 from aerogel.errors import EXIT_USAGE, AerogelError, Source, Span
 
 __all__ = ["JsonExpression", "parse_json"]
@@ -46,7 +46,10 @@ class JsonExpression:
             return [self._value(item, scope) for item in data]
         if isinstance(data, dict):
             return {str(self._value(key, scope)): self._value(item, scope) for key, item in data.items()}
-        return number(data) if isinstance(data, Decimal) else data
+        try:
+            return number(data) if isinstance(data, Decimal) else data
+        except ValueFault as error:
+            raise fault(str(error), self.span) from None
 
 
 def _place(source: Source, text: str, otherwise: Span) -> Span:

@@ -42,8 +42,14 @@ def format_text(form: str, values: Sequence[Any]) -> str:
     return made
 
 
+_MAX_WORD = 6
+"""Digits of a width or a precision."""
+
+
 def _verb(found: re.Match[str], value: Any) -> str:
     verb, precision = found["verb"], found["precision"]
+    if max(len(found["width"] or ""), len(precision or "")) > _MAX_WORD:
+        raise ValueFault(f"`{found[0][:20]}` asks for more characters than a text may have")
     sign = "+" if "+" in found["flags"] else " " if " " in found["flags"] else ""
     match verb:
         case "v":

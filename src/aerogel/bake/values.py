@@ -7,16 +7,19 @@ when it has a fraction. Spec: HCL's syntax-agnostic information model, go-cty's 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any
 
 __all__ = [
     "CONTEXT",
+    "MAX_DIGITS",
+    "MAX_TEXT",
     "Set",
     "ValueFault",
     "decode_json",
     "encode_json",
+    "joined",
     "kind",
     "number",
     "to_bool",
@@ -26,6 +29,12 @@ __all__ = [
 
 CONTEXT = Context(prec=150)
 """As many digits as go-cty's 512 bits have."""
+
+
+MAX_DIGITS = 1000
+"""Of a number, before or after its point. Go's floats go on to 646 million, which no output can be meant to hold."""
+MAX_TEXT = 1 << 24
+"""Characters of one text that an expression makes."""
 
 
 class ValueFault(Exception):
@@ -68,11 +77,15 @@ def kind(value: Any) -> str:
 
 
 def number(value: Decimal | int) -> int | Decimal:
-    """A number in its one form: an int when it is whole."""
+    """A number in its one form: an int when it is whole. Raises ValueFault for one beyond `MAX_DIGITS` digits."""
     if isinstance(value, int):
+        if value.bit_length() > MAX_DIGITS * 3.33:
+            raise ValueFault("a number is too large")
         return value
     if not value.is_finite():
         raise ValueFault("the number is not finite")
+    if abs(value.adjusted()) > MAX_DIGITS or len(value.as_tuple().digits) > MAX_DIGITS:
+        raise ValueFault("a number is too large" if value.adjusted() > 0 else "a number has too many digits")
     return int(value) if value == value.to_integral_value() else value.normalize(CONTEXT)
 
 
@@ -131,6 +144,13 @@ def encode_json(value: Any) -> str:
             )
         case _:
             raise ValueFault(f"a {kind(value)} has no form in JSON")
+
+
+def joined(glue: str, parts: Sequence[str]) -> str:
+    """The parts as one text. Raises ValueFault when that is too long."""
+    if sum(map(len, parts)) + len(glue) * len(parts) > MAX_TEXT:
+        raise ValueFault("the text is too long")
+    return glue.join(parts)
 
 
 def decode_json(text: str) -> Any:

@@ -226,3 +226,43 @@ def test_random_text_gives_values_or_faults_with_places() -> None:
         except AerogelError as caught:
             error = caught
         assert error is None or (error.code.startswith("bake.") and error.span is not None), text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1 / 0", "divided by zero"),
+        ("7 % 0", "divided by zero"),
+        ("1e99999999999", "a number is too large"),
+        ("1e999999999 * 10", "a number is too large"),
+        ("1e900 * 1e900", "a number is too large"),
+        ("1e-900 * 1e-900", "too many digits"),
+        ('"1e999999999" + 1', "a number is too large"),
+        ('jsondecode("1e99999999")', "a number is too large"),
+        ('indent(1e12, "a\\nb")', "the text is too long"),
+        ('format("%1000000000d", 1)', "more characters than a text may have"),
+        ('format("%.1000000000f", 1)', "more characters than a text may have"),
+        ('replace(format("%900000s", "a"), " ", format("%900000s", "a"))', "the text is too long"),
+        ('timeadd("9999-12-31T23:59:59Z", "1000h")', "this has no value"),
+    ],
+)
+def test_what_is_beyond_all_measure_is_an_error_at_once(text: str, message: str) -> None:
+    with pytest.raises(AerogelError, match=message) as caught:
+        value(text)
+    assert caught.value.span is not None
+
+
+def test_texts_that_double_end() -> None:
+    lines = ['variable "a0" { default = "aaaaaaaaaaaaaaaa" }']
+    lines += [f'variable "a{n + 1}" {{ default = "${{a{n}}}${{a{n}}}" }}' for n in range(40)]
+    lines.append('target "default" { tags = [a40] }')
+    source = Source("x.hcl", "\n".join(lines).encode())
+    with pytest.raises(AerogelError, match="the text is too long"):
+        define([source], lambda _: None, lambda _: None, {})
+
+
+def test_numbers_of_json_files_are_measured_too() -> None:
+    source = Source("docker-bake.json", b'{"target": {"t": {"args": {"v": 1e99999}}}}')
+    with pytest.raises(AerogelError, match="a number is too large") as caught:
+        define([source], lambda _: None, lambda _: None, {})
+    assert caught.value.code == "bake.value"
