@@ -49,10 +49,11 @@ if TYPE_CHECKING:
     """Directory -> fingerprint of what is in it, and the names that do not count, with their kinds (S_IFMT): another
     kind may count."""
 
-__all__ = ["RACY_NS", "Witness", "fingerprint", "holds", "row", "touch"]
+__all__ = ["RACY_NS", "Witness", "fingerprint", "holds", "is_racy", "row", "touch"]
 
 RACY_NS = 50_000_000
-"""A change so recent may share its time stamp with the next one: kernels tick every 1 to 10 ms."""
+_COARSE_NS = 2_100_000_000
+_SECOND_NS = 10**9
 
 _TOUCH_AFTER_S = 6 * 3600.0
 _FOLDER = 3
@@ -73,7 +74,7 @@ class Witness:
         """A file of the host, or one that is not there, is about to be read. A folder counts as being one."""
         name = os.path.abspath(path)
         found = self._files[name] = _identity(name)
-        if found is not None and len(found) > _FOLDER and found[-1] > time.time_ns() - RACY_NS:
+        if found is not None and len(found) > _FOLDER and is_racy(found[-1], time.time_ns()):
             self.doubt(name)
 
     def keep(self, path: str) -> None:
@@ -83,7 +84,7 @@ class Witness:
     def listed(self, root: str | os.PathLike[str], listings: Listings, newest_ns: int, began_ns: int) -> None:
         """Directories below `root` were listed, from `began_ns` on; `newest_ns` is the last change of what was found."""
         self._trees.append((os.path.abspath(root), listings))
-        if newest_ns > began_ns - RACY_NS:
+        if is_racy(newest_ns, began_ns):
             self.doubt(str(root))
 
     def doubt(self, what: str) -> None:
@@ -101,7 +102,7 @@ class Witness:
         if self._doubts or not self._is_sworn:
             return None
         if since_ns and any(
-            len(each) > _FOLDER and each[-1] > since_ns - RACY_NS for each in self._files.values() if each
+            len(each) > _FOLDER and is_racy(each[-1], since_ns) for each in self._files.values() if each
         ):
             return None
         return self._files, self._kept, self._trees
@@ -123,6 +124,15 @@ def touch(facts: Facts) -> None:
     for path in facts[1]:
         if "/actions-v1/" in path and now_s - os.stat(path).st_mtime > _TOUCH_AFTER_S:
             os.utime(path)
+
+
+def is_racy(changed_ns: int, now_ns: int) -> bool:
+    """Whether a change is so recent that the next one may have the same time stamp.
+
+    Kernels tick every 1 to 10 ms; some file systems keep seconds only, or even ones (vfat).
+    """
+    tick_ns = RACY_NS if changed_ns % _SECOND_NS else _COARSE_NS
+    return changed_ns > now_ns - tick_ns
 
 
 def row(name: bytes, status: Status) -> tuple[bytes | int, ...]:

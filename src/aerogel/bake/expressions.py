@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from lark import Token, Tree
 
 from aerogel.bake.hcl import Text, parse_tree
-from aerogel.bake.values import CONTEXT, ValueFault, joined, kind, number, to_bool, to_number, to_text
+from aerogel.bake.values import CONTEXT, ValueFault, joined, kind, number, reason, to_bool, to_number, to_text
 from aerogel.errors import EXIT_USAGE, AerogelError, Span
 
 __all__ = ["HclExpression", "Scope", "arithmetic", "equal", "fault", "template", "type_of"]
@@ -106,8 +106,7 @@ class _Evaluation:
         except RecursionError:
             raise fault("the expression is nested too deeply", self.text.of(node)) from None
         except (ArithmeticError, ValueError, MemoryError) as error:
-            # A number, a time or a text that is beyond what can be computed with.
-            raise fault(f"this has no value: {_reason(error)}", self.text.of(node)) from None
+            raise fault(f"this has no value: {reason(error)}", self.text.of(node)) from None
 
     def unwrapped(self, node: Tree[Token] | Token) -> Tree[Token] | Token:
         """The node inside parentheses and terms."""
@@ -533,14 +532,6 @@ def _closing(text: str, at: int) -> int:
             depth += {"{": 1, "}": -1}.get(char, 0)
         at += 1
     return at
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnicodeError):
-        return "a text holds half of a character"
-    if isinstance(error, ZeroDivisionError):
-        return "a number is divided by zero"
-    return "a number is too large" if isinstance(error, ArithmeticError | MemoryError) else str(error)
 
 
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}

@@ -22,6 +22,7 @@ __all__ = [
     "joined",
     "kind",
     "number",
+    "reason",
     "to_bool",
     "to_number",
     "to_text",
@@ -144,6 +145,15 @@ def encode_json(value: Any) -> str:
             )
         case _:
             raise ValueFault(f"a {kind(value)} has no form in JSON")
+
+
+def reason(error: Exception) -> str:
+    """Why something has no value, of what Python says."""
+    if isinstance(error, UnicodeError):
+        return "a text holds half of a character"
+    if isinstance(error, ZeroDivisionError):
+        return "a number is divided by zero"
+    return "a number is too large" if isinstance(error, ArithmeticError | MemoryError) else str(error)
 
 
 def joined(glue: str, parts: Sequence[str]) -> str:

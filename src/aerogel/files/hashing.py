@@ -30,6 +30,7 @@ from typing import Protocol
 from aerogel.errors import AerogelError
 from aerogel.files.copy import CopyItem
 from aerogel.files.entry import REG, shown
+from aerogel.witness import is_racy
 
 __all__ = ["DigestCache", "Digests", "Status", "changed", "content_key"]
 
@@ -53,8 +54,6 @@ _FEW = 200
 """Records that are written one by one."""
 _PENDING = 20_000
 """Digests that are held back before they are written."""
-_RACY_NS = 50_000_000
-"""A change so recent may share its time stamp with the next one: kernels tick every 1 to 10 ms."""
 _CHUNK = 1 << 17
 
 
@@ -100,7 +99,8 @@ class DigestCache:
         if found is not None:
             return found
         # Asked before reading: a change during it could still have the time stamp of the one before.
-        is_settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _RACY_NS
+        now_ns = time.time_ns()
+        is_settled = not (is_racy(status.st_mtime_ns, now_ns) or is_racy(status.st_ctime_ns, now_ns))
         fd = open_file()
         try:
             found = _hash(fd)

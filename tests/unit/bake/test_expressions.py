@@ -258,11 +258,11 @@ def test_texts_that_double_end() -> None:
     lines.append('target "default" { tags = [a40] }')
     source = Source("x.hcl", "\n".join(lines).encode())
     with pytest.raises(AerogelError, match="the text is too long"):
-        define([source], lambda _: None, lambda _: None, {})
+        define([source], lambda _: None, lambda _: None, {}, _no_file)
 
 
 def test_numbers_of_json_files_are_measured_too() -> None:
     source = Source("docker-bake.json", b'{"target": {"t": {"args": {"v": 1e99999}}}}')
     with pytest.raises(AerogelError, match="a number is too large") as caught:
-        define([source], lambda _: None, lambda _: None, {})
+        define([source], lambda _: None, lambda _: None, {}, _no_file)
     assert caught.value.code == "bake.value"

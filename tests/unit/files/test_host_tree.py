@@ -17,6 +17,7 @@ from aerogel.files.entry import DIR, FIFO, REG, SYM
 from aerogel.files.hashing import DigestCache
 from aerogel.files.host import HostTree
 from aerogel.files.pattern import IgnoreMatcher, PatternMatcher
+from aerogel.witness import RACY_NS, is_racy
 
 
 def make(root: Path, *names: str) -> Path:
@@ -114,7 +115,7 @@ def test_parallel_reading_never_mixes_files(tmp_path: Path) -> None:
 
 def settle(path: Path) -> None:
     """Waits until a change of the file is old enough to be remembered."""
-    while time.time_ns() - path.stat().st_ctime_ns <= hashing._RACY_NS:
+    while time.time_ns() - path.stat().st_ctime_ns <= RACY_NS:
         time.sleep(0.01)
 
 
@@ -189,3 +190,33 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(AerogelError) as caught:
         tree.digest(b"f")
     assert (caught.value.code, caught.value.temporary) == ("context.changed", True)
+
+
+def test_a_file_system_that_keeps_seconds_is_not_trusted_so_soon(tmp_path: Path) -> None:
+    """The next change within the second would have the same time stamp."""
+    now_ns = 1_700_000_000_900_000_000
+    assert is_racy(1_700_000_000_000_000_000, now_ns)
+    assert is_racy(1_699_999_999_000_000_000, now_ns), "vfat keeps even seconds"
+    assert not is_racy(1_699_999_998_000_000_000, now_ns)
+    assert not is_racy(1_700_000_000_800_000_001, now_ns)
+    path, store = tmp_path / "f", tmp_path / "digests"
+    path.write_text("text")
+    settle(path)
+    opened = []
+
+    def ask() -> None:
+        cache = DigestCache(store)
+        status = path.lstat()
+        cache.digest(status, lambda: opened.append(1) or os.open(path, os.O_RDONLY), b"f")
+        cache.save()
+
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    settle(path)
+    ask()
+    ask()
+    assert len(opened) == 1
+    os.utime(path, (time.time() // 1, time.time() // 1))
+    settle(path)
+    ask()
+    ask()
+    assert len(opened) == 3
