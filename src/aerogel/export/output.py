@@ -111,7 +111,7 @@ def parse_output(text: str) -> Output:
         guess = nearest(kind, TYPES)
         what = f"output type `{kind}` is not known" if kind else f"the output `{text}` has no type"
         raise _bad(
-            what, f"did you mean `{guess}`?" if guess else "write `type=oci,dest=FILE` or `type=docker,dest=FILE`"
+            what, f"did you mean `{guess}`?" if guess else f"types are {', '.join(f'`{each}`' for each in TYPES)}"
         )
     annotations = _annotations(kind, fields)
     _check_keys(kind, fields)

@@ -9,6 +9,7 @@ tests say what the prose leaves open.
 from __future__ import annotations
 
 import posixpath
+import re
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import NamedTuple
@@ -454,7 +455,9 @@ def _missing(source: Tree, pattern: str) -> CopyError:
     slash = "/" if pattern.startswith("/") else ""
     hints: list[str] = []
     reason = source.explain(wanted)
-    if reason:
+    if re.match(r"--[a-z]+(?:-[a-z]+)*(?:=|$)", pattern):
+        hints.append("flags come before the first source")
+    elif reason:
         hints.append(reason)
     else:
         there = b""

@@ -57,7 +57,7 @@ def test_outputs(text: str, expected: Output) -> None:
         (
             "dest=x,name=y",
             "the output `dest=x,name=y` has no type",
-            "write `type=oci,dest=FILE` or `type=docker,dest=FILE`",
+            "types are `image`, `registry`, `oci`, `docker`, `tar`, `local`, `cacheonly`",
         ),
         ("type=tar,x", "`x` in the output `type=tar,x` has no value", "write `key=value,key=value`"),
         ("type=local", "output `local` needs a folder", "write `type=local,dest=FOLDER`"),

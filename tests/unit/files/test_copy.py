@@ -142,6 +142,13 @@ def test_refusals(words: str, code: str) -> None:
     assert caught.value.code == code
 
 
+def test_a_flag_among_the_sources_says_where_it_belongs() -> None:
+    with pytest.raises(AerogelError) as caught:
+        copied("a.txt --chmod=755 /t")
+    assert caught.value.message == "`--chmod=755` is not in the source"
+    assert caught.value.hints == ("flags come before the first source",)
+
+
 def test_file_over_directory_and_back() -> None:
     with pytest.raises(AerogelError) as caught:
         copied("dir /", target=tree("one/", "one/x"))
