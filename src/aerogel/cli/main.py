@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aerogel.cli.console import Console
     from aerogel.cli.parse import Parsed, Specification
     from aerogel.cli.replay import Recorder, Replay
+    from aerogel.commands.world import Bringing, World
     from aerogel.errors import AerogelError
     from aerogel.settings import Settings
 
@@ -115,7 +116,7 @@ class _Run:
         stream = sys.stderr if recorder is None else cast("TextIO", recorder)  # the part of it that consoles use
         console: Console = make_console(form, stream, parsed.settings, redactor)
         try:
-            with World(parsed.settings, sink=console, redactor=redactor) as world:
+            with World(parsed.settings, sink=console, redactor=redactor, bringer=_bringer) as world:
                 result = spec.module.run(parsed.options, world)
         finally:
             console.close()
@@ -207,6 +208,12 @@ class _Run:
             sys.stderr.flush()
         except OSError:  # nobody reads standard error: the exit status still tells
             pass
+
+
+def _bringer(world: World) -> Bringing:
+    from aerogel.commands.lazily import Bringer
+
+    return Bringer(world)
 
 
 def _plain_redact(text: str) -> str:

@@ -22,7 +22,7 @@ from aerogel.graph.ops import frame
 from aerogel.graph.stages import ContextRef, ImageRef, SourceRef
 from aerogel.graph.steps import BaseImage
 from aerogel.oci.digest import Digest, is_digest
-from aerogel.oci.image import load
+from aerogel.oci.image import Image, load
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import Descriptor, History, ImageConfig, from_dict, to_dict
@@ -128,16 +128,18 @@ class Bases:
             return found
 
     def _pulled(self, reference: Reference, name: str, platform: str) -> BaseImage:
-        """The image of a registry, put in the store."""
+        """The image of a registry; its layers come when they are needed."""
         self._world.witness.doubt(name)
-        from aerogel.commands.registries import open_registries, pull_image
+        from aerogel.commands.lazily import pull_lazily
+        from aerogel.commands.registries import open_registries
 
         if self.will_run:
             self._world.helper()
         number = self._world.take_numbers()
         with closing(open_registries(self._world)) as registries:
             wanted = Platform.parse(platform)
-            pulled = pull_image(self._world, registries, reference, wanted, number=number, as_base=True)
+            offers = self._materials.offers
+            pulled = pull_lazily(self._world, registries, reference, wanted, offers, number=number)
         self._tell(name, f"registry, {pulled.served.digest}")
         config = pulled.image.config
         return BaseImage(tuple(config.rootfs.diff_ids), _with_history(config))
@@ -183,10 +185,22 @@ class Bases:
     def _loaded(self, descriptor: Descriptor, name: str, platform: str) -> BaseImage:
         """An image whose blobs are in the store."""
         image = load(descriptor, self._world.store.blobs, Platform.parse(platform))
-        for layer, diff_id in zip(image.manifest.layers, image.config.rootfs.diff_ids, strict=True):
-            self._materials.adopt(diff_id, layer)
+        self._adopt(image)
         self._tell(name, f"local store, {image.descriptor.digest}")
         return BaseImage(tuple(image.config.rootfs.diff_ids), _with_history(image.config))
+
+    def _adopt(self, image: Image) -> None:
+        """Makes the layers of an image known by their diff ids; those that are elsewhere stay there."""
+        store, layers = self._world.store, image.layers()
+        absent = [layer for layer in layers if not store.blobs.has(layer.descriptor.digest)]
+        if any(store.origins.of(layer.descriptor.digest) for layer in absent):
+            from aerogel.commands.lazily import offer_layers
+
+            self._world.witness.doubt(image.digest)
+            offer_layers(image, self._world, self._materials.offers)
+            return
+        for layer in layers:
+            self._materials.adopt(layer.diff_id, layer.descriptor)
 
     def _built_in(self, name: str, platform: str) -> BaseImage | None:
         import msgspec

@@ -177,6 +177,9 @@ class Builder:
     ) -> tuple[BuildResult, Exported]:
         """Puts the results of all platforms in the store. Raises `store.*`, `build.bad-squash`."""
         materials = ready.materials
+        if not self.exporter.is_only_pushed:
+            for each in prepared:
+                materials.bring_all(outcomes[each.graph.target.node.digest].layers)
         finished = []
         for each in prepared:
             target = each.graph.target

@@ -233,10 +233,7 @@ class _Result(msgspec.Struct, frozen=True):
 
 def bring(layers: Iterable[Digest], materials: Materials) -> None:
     """Sees to it that layers of a result are here, unless they are a base image's. Raises `cache.broken`."""
-    wanted = [layer for layer in layers if materials.offers.part(layer) is None and not materials.is_stored(layer)]
-    with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="cache") as pool:
-        for future in [pool.submit(materials.bring, layer) for layer in wanted]:
-            future.result()
+    materials.bring_all([layer for layer in layers if materials.offers.part(layer) is None])
 
 
 def _known(data: bytes, origin: str) -> Known:

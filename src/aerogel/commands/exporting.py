@@ -77,6 +77,11 @@ class Exporter:
         """The names of `--tag` that the image has in the store afterwards."""
         return self.references if self._stored else []
 
+    @property
+    def is_only_pushed(self) -> bool:
+        """Whether only registries get the image: then layers of its base that are in one may stay there."""
+        return bool(self._pushed) and not self._options.squash and all(output.push for output in self.outputs)
+
     def take(
         self,
         finished: Sequence[Finished],

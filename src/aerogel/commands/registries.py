@@ -38,6 +38,7 @@ __all__ = [
     "Pulled",
     "credentials",
     "in_parallel",
+    "index_images",
     "open_registries",
     "pull_image",
     "pull_referrers",
@@ -117,11 +118,8 @@ def pull_image(
     platform: Platform,
     *,
     number: int = 1,
-    as_base: bool = False,
 ) -> Pulled:
     """Brings one image into the store, under its name if it has a tag and no digest. `number` is the step's.
-
-    What is no index may be for another platform when it is pulled `as_base`: the rule `InvalidBaseImagePlatform` warns.
 
     Raises `registry.*`, `net.*`, `oci.*` (`oci.platform-missing`), `store.*`.
     """
@@ -131,8 +129,7 @@ def pull_image(
         source = repository.blobs()
         served = source.resolve(reference)
         remote = load(served, source, platform)
-        if not as_base:
-            _check_platform(remote, reference, platform)
+        _check_platform(remote, reference, platform)
         layers = {layer.descriptor.digest: (number, layer) for number, layer in enumerate(remote.layers())}
         wanted = [layer.descriptor for _, layer in layers.values() if _is_wanted(layer.descriptor, store)]
         size = sum(layer.size for layer in wanted)
@@ -145,7 +142,7 @@ def pull_image(
         image = msgspec.structs.replace(remote, blobs=store.blobs)
         meta = describe(image.descriptor, store.blobs)
         if reference.digest is None:
-            store.images.tag(reference, image.descriptor, meta, beside=_listed(served, source))
+            store.images.tag(reference, image.descriptor, meta, beside=index_images(served, source))
         else:
             store.images.add(image.descriptor, meta)
         if not wanted:
@@ -184,7 +181,7 @@ def pull_referrers(world: World, registries: Registries, pulled: Pulled, *, numb
     return found
 
 
-def _listed(served: Descriptor, source: RepositoryBlobs) -> frozenset[Digest]:
+def index_images(served: Descriptor, source: RepositoryBlobs) -> frozenset[Digest]:
     """The images of the index that a name means; none when it means one image."""
     found, _ = document(served, source)
     return frozenset(each.digest for each in found.manifests) if isinstance(found, Index) else frozenset()
@@ -247,6 +244,7 @@ def stored_by_digest(store: Store, reference: Reference, platform: Platform) -> 
         return None
     with suppress(AerogelError):
         image = load(Descriptor(digest=digest, size=size), store.blobs, platform)
-        if all(layer.urls or store.blobs.has(layer.digest) for layer in image.manifest.layers):
+        here, origins = store.blobs.has, store.origins.of
+        if all(layer.urls or here(layer.digest) or origins(layer.digest) for layer in image.manifest.layers):
             return image.descriptor
     return None

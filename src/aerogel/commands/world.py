@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from aerogel.errors import AerogelError
 from aerogel.events import NullSink, Sink
@@ -19,10 +19,11 @@ from aerogel.settings import Settings
 from aerogel.witness import Witness
 
 if TYPE_CHECKING:
+    from aerogel.oci.digest import Digest
     from aerogel.sandbox.launch import Helper
     from aerogel.store.store import Store
 
-__all__ = ["Streams", "World"]
+__all__ = ["Bringing", "Streams", "World"]
 
 
 class Streams(NamedTuple):
@@ -33,8 +34,19 @@ class Streams(NamedTuple):
     stderr: int = 2
 
 
+class Bringing(Protocol):
+    """Brings blobs that stayed elsewhere (`commands.lazily`)."""
+
+    def __call__(self, digest: Digest, size: int | None, /) -> bool: ...
+
+    def close(self) -> None: ...
+
+
 class World:
-    """What a command may touch. Threads may share it; `close` is called once, by whoever made it."""
+    """What a command may touch. Threads may share it; `close` is called once, by whoever made it.
+
+    `bringer` makes what is asked for blobs that the store does not have, when there is one.
+    """
 
     def __init__(
         self,
@@ -43,6 +55,7 @@ class World:
         sink: Sink | None = None,
         clock: Callable[[], float] = time.time,
         redactor: Redactor | None = None,
+        bringer: Callable[[World], Bringing] | None = None,
         streams: Streams = Streams(),  # noqa: B008 - a tuple, made once and never changed
     ) -> None:
         self.settings = settings
@@ -56,6 +69,8 @@ class World:
         self._helper: Helper | None = None
         self._lock = threading.Lock()
         self._numbers = 0
+        self._make_bringer = bringer
+        self._bringer: Bringing | None = None
 
     @property
     def store(self) -> Store:
@@ -65,7 +80,15 @@ class World:
                 from aerogel.store.store import Store
 
                 self._store = Store.open(self.settings.data, self.settings.cache)
+                self._store.blobs.on_missing = self._bring
             return self._store
+
+    def _bring(self, digest: Digest, size: int | None) -> bool:
+        """A blob that is not in the store: it may be a layer that stayed in its registry."""
+        with self._lock:
+            if self._bringer is None and self._make_bringer is not None:
+                self._bringer = self._make_bringer(self)
+        return self._bringer is not None and self._bringer(digest, size)
 
     def helper(self) -> Helper:
         """The sandbox helper of this run, started on first use; `close` ends it.
@@ -95,6 +118,9 @@ class World:
         with self._lock:
             helper, self._helper = self._helper, None
             store, self._store = self._store, None
+            bringer, self._bringer = self._bringer, None
+        if bringer is not None:
+            bringer.close()
         try:
             if store is not None:
                 _reclaim(store, helper)

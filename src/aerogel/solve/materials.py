@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -31,6 +31,7 @@ __all__ = ["FS", "Materials", "make_layer_root", "save_layer", "take_tar"]
 _T = TypeVar("_T")
 
 _ROOT_MODE = 0o755
+_PARALLEL = 4
 _TIMES = Times()
 
 FS = "fs"
@@ -97,6 +98,7 @@ class Materials:
 
     def tree(self, layers: Sequence[Digest]) -> LayerTree:
         """The merged tree of the layers, lowest first, from their indexes."""
+        self.bring_all(layers)
         return LayerTree([self.index(layer) for layer in layers])
 
     def index(self, layer: Digest) -> LayerIndex:
@@ -178,6 +180,22 @@ class Materials:
             if not self.is_stored(layer):
                 self.offers.bring(layer)
 
+    def bring_all(self, layers: Iterable[Digest]) -> None:
+        """The same for several layers, some at a time."""
+        wanted = [layer for layer in dict.fromkeys(layers) if self.offers.of(layer) and not self.is_stored(layer)]
+        if not wanted:
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="bring") as pool:
+            futures = [pool.submit(self.bring, layer) for layer in wanted]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
     def is_stored(self, layer: Digest) -> bool:
         """Whether the store has a blob of the layer, or a directory under the mapping of this host."""
         record = self.store.layers.record(layer)
@@ -196,8 +214,7 @@ class Materials:
         Layers that other tools made are unpacked on top of each other into one directory: they may leave out parent
         directories, and what a missing parent is depends on the layers below.
         """
-        for layer in layers:
-            self.bring(layer)
+        self.bring_all(layers)
         number = 0
         while number < len(layers) and self._is_foreign(layers[number]):
             number += 1

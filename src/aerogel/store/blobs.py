@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
@@ -41,6 +41,8 @@ class Blobs:
         self._root = f"{data}/blobs"
         self._scratch = scratch
         self._unsynced: set[Digest] = set()
+        self.on_missing: Callable[[Digest, int | None], bool] | None = None
+        """Asked for a blob (of this size, if that is known) that is not here; whether it is now. Called by `open` and `read`."""
         self._lock = threading.Lock()
 
     def path(self, digest: Digest) -> str:
@@ -63,6 +65,8 @@ class Blobs:
 
         A blob that is not is dropped from the store. Raises `store.missing`. The caller closes.
         """
+        if self.on_missing is not None and not self.has(digest):
+            self.on_missing(digest, size)
         stream = os.fdopen(self.open_fd(digest), "rb", buffering=0)
 
         def drop() -> None:

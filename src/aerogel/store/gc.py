@@ -310,6 +310,7 @@ def _remove(
     """Removes from names to content; returns what is gone."""
     for record in survey.images:
         store.images.remove(record.descriptor.digest)
+    store.origins.keep(survey.uses.last)
     gone = []
     mounts = CacheMounts(store.cache, store.scratch)
     for kind in ("file", "action", "layer", "snapshot", "blob", "mount"):

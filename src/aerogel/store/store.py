@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from aerogel.store.failed import FailedStates
     from aerogel.store.images import Images
     from aerogel.store.layers import Layers
+    from aerogel.store.origins import Origins
     from aerogel.store.referrers import Referrers
     from aerogel.store.repositories import Repositories
 
@@ -130,6 +131,13 @@ class Store:
         from aerogel.store.repositories import Repositories
 
         return Repositories(self.data, self.data_scratch)
+
+    @property
+    def origins(self) -> Origins:
+        """Where blobs are that are not here."""
+        from aerogel.store.origins import Origins
+
+        return Origins(self.data, self.data_scratch)
 
     def once(self, key: str, on_wait: Callable[[], object] | None = None) -> AbstractContextManager[bool]:
         """Holds the lock of a piece of work, so that threads and processes do it once.
