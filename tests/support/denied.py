@@ -24,12 +24,13 @@ MISSING = (428, 429, 430, 431, 432, 442)  # open_tree, move_mount, fsopen, fscon
 ALLOW, EPERM, ENOSYS = 0x7FFF0000, 0x00050001, 0x00050026
 
 
+def op(code, value, yes=0, no=0):
+    """One instruction of a filter."""
+    return struct.pack("=HBBI", code, yes, no, value)
+
+
 def program(machine):
     """A filter: the calls of `REFUSED` get EPERM, those of `MISSING` ENOSYS."""
-
-    def op(code, value, yes=0, no=0):
-        return struct.pack("=HBBI", code, yes, no, value)
-
     code = [op(0x20, 4), op(0x15, ARCHES[machine], 1, 0), op(0x06, ALLOW), op(0x20, 0)]
     for number in REFUSED[machine].values():
         code += [op(0x15, number, 0, 1), op(0x06, EPERM)]

@@ -76,7 +76,9 @@ def _isolation(world: World) -> list[Finding]:
     except OSError as error:
         return [_unusable("isolation", error)]
     lines = [Finding(what="kernel", state="ok", found=found.kernel)]
+    is_better = True
     for one in found.findings:
+        is_better = is_better and one.rung != found.rung
         state: State = "ok" if one.rung == found.rung else "unused" if found.rung else "problem"
         note, fixes = one.message, tuple(one.fixes)
         if one.works:
@@ -85,9 +87,9 @@ def _isolation(world: World) -> list[Finding]:
             state = "warning"
             note = "works; no overlay can be written in the cache folder, so each step copies its root"
             fixes = ("point AEROGEL_ROOT at a local disk or a volume",)
-        lines.append(
-            Finding(what=f"isolation {one.rung}", state=state, found=note, fixes=() if state == "unused" else fixes)
-        )
+        # Of what is better than the rung that is taken it is worth knowing how to get it.
+        shown = fixes if state != "unused" or is_better else ()
+        lines.append(Finding(what=f"isolation {one.rung}", state=state, found=note, fixes=shown))
     return lines
 
 

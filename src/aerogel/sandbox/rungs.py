@@ -144,11 +144,16 @@ def _no_userns(error: OSError) -> Refused:
                 "the host allows no user namespaces (user.max_user_namespaces is 0)",
                 "as root: `sysctl -w user.max_user_namespaces=15000`",
             )
-        return Refused("userns-quota", f"the quota of user namespaces ({limit or 'unknown'}) is used up")
+        return Refused(
+            "userns-quota",
+            f"the quota of user namespaces ({limit or 'unknown'}) is used up",
+            f"as root: `sysctl -w user.max_user_namespaces={2 * int(limit) if limit.isdecimal() else 15000}`",
+        )
     return Refused(
         "userns-refused",
         f"the kernel makes no user namespace here ({error.strerror}): an outer container, or a chroot",
-        "start the outer container with `--security-opt seccomp=unconfined`",
+        "start the outer container with `--security-opt seccomp=unconfined`; "
+        "in a pod set `securityContext: {seccompProfile: {type: Unconfined}}`",
     )
 
 
