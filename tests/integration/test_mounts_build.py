@@ -205,6 +205,32 @@ def test_a_cache_begins_with_its_source(project: Project) -> None:
     assert "5:6" in said
 
 
+def test_caches_go_to_another_store(project: Project, tmp_path: Path) -> None:
+    write = "mkdir /c/d; echo x >/c/d/f; chown 5:6 /c/d /c/d/f; chmod 4755 /c/d/f; ln -s f /c/d/l; echo y >/e/y"
+    mounts = "--mount=type=cache,target=/c,uid=7,mode=0711 --mount=type=cache,target=/e,id=odd/../id"
+    project.build(f"{TOOLS}RUN {mounts} {write}\n")
+    archive = tmp_path / "caches.tar"
+    project.aerogel("cache", "export", "-o", str(archive))
+    other = Aerogel(tmp_path / "other")
+    other.env |= {"AEROGEL_PROGRESS": "plain", "XDG_CONFIG_HOME": str(tmp_path)}
+    assert other("cache", "import", str(archive)).stdout == "/c\nodd/../id\n"
+    shown = f"{TOOLS}RUN {mounts} stat -c '%n %u:%g %a' /c /c/d /c/d/f; readlink /c/d/l; cat /c/d/f /e/y; rm /e/y\n"
+    project.write(shown)
+    done = other("build", str(project.context))
+    for line in ("/c 7:0 711", "/c/d 5:6 755", "/c/d/f 5:6 4755", "f", "x", "y"):
+        assert f"#3 {line}\n" in done.stderr
+    assert other("cache", "import", str(archive)).stdout == "/c (was here already)\nodd/../id (was here already)\n"
+    assert other("cache", "import", "--replace", str(archive)).stdout == "/c\nodd/../id\n"
+    assert "#3 y\n" in other("build", "--no-cache", str(project.context)).stderr
+    assert "did you mean `/c`?" in other("cache", "export", "/cc", "-o", "x.tar", check=False).stderr
+    (tmp_path / "short.tar").write_bytes(archive.read_bytes()[:2000])
+    (tmp_path / "other.tar").write_bytes(b"")
+    for name in ("short", "other"):
+        done = other("cache", "import", "--replace", str(tmp_path / f"{name}.tar"), check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: this is no archive of `aerogel cache export`: "), done.stderr
+
+
 @pytest.mark.parametrize("sharing", ["locked", "shared", "private"])
 def test_steps_at_the_same_time(project: Project, sharing: str) -> None:
     project.build(TOOLS)

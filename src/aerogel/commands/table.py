@@ -81,6 +81,8 @@ COMMANDS = (
         aliases=("system prune", "builder prune", "buildx prune", "image prune"),
     ),
     Command("cache ls", "cache_ls", "List the directories of RUN's cache mounts", group=STORE, aliases=("cache list",)),
+    Command("cache export", "cache_export", "Write directories of RUN's cache mounts to an archive", group=STORE),
+    Command("cache import", "cache_import", "Read directories of RUN's cache mounts from an archive", group=STORE),
     Command("cache rm", "cache_rm", "Remove directories of RUN's cache mounts", group=STORE, aliases=("cache remove",)),
     Command("doctor", "doctor", "Check what this host can do", group=HOST),
     Command("completion", "aerogel.cli.completion", "Print a completion script for a shell", group=HOST),

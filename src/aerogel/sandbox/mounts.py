@@ -23,12 +23,13 @@ __all__ = ["enter", "mount_asked", "mount_system", "open_terminal", "places_of",
 
 _SYSTEM = ("/proc", "/sys", "/dev")
 _NODES = ("null", "zero", "full", "random", "urandom", "tty")
+_KCORE = "/proc/kcore"
 _LINKS = (
     ("/proc/self/fd", "fd"),
     ("/proc/self/fd/0", "stdin"),
     ("/proc/self/fd/1", "stdout"),
     ("/proc/self/fd/2", "stderr"),
-    ("/proc/kcore", "core"),
+    (_KCORE, "core"),
     ("pts/ptmx", "ptmx"),
 )
 _MASKED_PROC = (
@@ -141,7 +142,8 @@ def _mount_dev(root_fd: int, request: dict[str, Any]) -> None:
         os.close(os.open(f"{here}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
         syscalls.mount(f"/dev/{name}", f"{here}/{name}", "", MS_BIND)
     for link, name in _LINKS:
-        os.symlink(link, f"{here}/{name}")
+        if link != _KCORE or os.path.exists(_KCORE):  # where the kernel has none, runc makes no link either
+            os.symlink(link, f"{here}/{name}")
     for name in ("pts", "shm", "mqueue"):
         os.mkdir(f"{here}/{name}", 0o755)
     options = "newinstance,ptmxmode=0666,mode=0620"

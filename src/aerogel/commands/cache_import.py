@@ -1,0 +1,150 @@
+"""`aerogel cache import`: directories of cache mounts out of an archive of `aerogel cache export`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tarfile
+import threading
+from contextlib import suppress
+from typing import IO, Annotated, BinaryIO
+
+from msgspec import Struct
+
+from aerogel.commands.cache_export import FORMAT, LIST
+from aerogel.commands.result import Result
+from aerogel.commands.world import World
+from aerogel.errors import AerogelError
+from aerogel.flag import Flag
+from aerogel.store.disk import disk_errors
+from aerogel.store.mounts import CacheAbout, CacheMounts
+
+__all__ = ["EXAMPLES", "CacheImport", "CacheImportResult", "run"]
+
+EXAMPLES = (("what another host exported", "zstd -dc caches.tar.zst | aerogel cache import"),)
+_CHUNK = 1 << 18
+
+
+class CacheImport(Struct, frozen=True, kw_only=True):
+    """Read cache mounts from an archive.
+
+    A cache that is here already stays as it is, unless `--replace` is given.
+    """
+
+    file: Annotated[
+        str, Flag("Archive; without it, standard input", positional=True, metavar="FILE", complete="file")
+    ] = "-"
+    replace: Annotated[bool, Flag("Put those of the archive in place of those that are here")] = False
+
+
+class CacheImportResult(Result, frozen=True, kw_only=True):
+    imported: tuple[str, ...]
+    """Ids."""
+    kept: tuple[str, ...]
+    """Ids of those that were here already."""
+
+    def text(self) -> str:
+        lines = [f"{name}" for name in self.imported]
+        return "\n".join([*lines, *(f"{name} (was here already)" for name in self.kept)])
+
+
+def run(options: CacheImport, world: World) -> CacheImportResult:
+    """Reads the archive from its begin to its end. Raises `cache.archive`, `extract.*`, `tar.*`, `store.*`."""
+    if options.file == "-":
+        return _read(sys.stdin.buffer, options, world)
+    path = world.settings.directory / options.file
+    with disk_errors(str(path)), path.open("rb") as stream:
+        return _read(stream, options, world)
+
+
+def _read(stream: BinaryIO, options: CacheImport, world: World) -> CacheImportResult:
+    imported: list[str] = []
+    here: list[str] = []
+    try:
+        with tarfile.open(fileobj=stream, mode="r|*") as archive:
+            abouts = _list(archive)
+            for number, about in enumerate(abouts):
+                member = archive.next()
+                content = archive.extractfile(member) if member is not None else None
+                if member is None or content is None or member.name != f"{number}.tar":
+                    raise _bad(f"`{number}.tar` is missing")
+                done = _take(content, about, options, world)
+                (imported if done else here).append(about.id)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise _bad(str(error) or "it ends early") from None
+    return CacheImportResult(imported=tuple(imported), kept=tuple(here))
+
+
+def _list(archive: tarfile.TarFile) -> list[CacheAbout]:
+    member = archive.next()
+    content = archive.extractfile(member) if member is not None else None
+    if member is None or content is None or member.name != LIST:
+        raise _bad(f"it does not begin with `{LIST}`")
+    try:
+        data = json.loads(content.read())
+        if data["format"] != FORMAT:
+            raise _bad(f"its format is {data['format']}, this is known: {FORMAT}")
+        found = [CacheAbout(**one) for one in data["caches"]]
+    except (ValueError, KeyError, TypeError):
+        raise _bad(f"`{LIST}` is damaged") from None
+    kinds = (str, int, int, int, str)
+    if not all(isinstance(value, kind) for one in found for value, kind in zip(one, kinds, strict=True)):
+        raise _bad(f"`{LIST}` is damaged")
+    return found
+
+
+def _take(content: IO[bytes], about: CacheAbout, options: CacheImport, world: World) -> bool:
+    """Makes the cache; whether it was made."""
+    kept = CacheMounts(world.store.cache, world.store.scratch)
+    helper = world.helper()
+    mapping = helper.rung.map_id
+    old = [one for one in kept.all() if (one.about, one.mapping, one.number) == (about, mapping, 0)]
+    if old and not options.replace:
+        return False
+    for one in old:
+        kept.remove(one, lambda path: helper.call("remove", {"path": path}))
+
+    def fill(path: str) -> None:
+        _extract(content, path, world)
+        helper.call("own", {"path": path, "uid": about.uid, "gid": about.gid, "mode": about.mode})
+
+    def wait(first: bool) -> None:
+        del first
+        raise AerogelError(f"a step has just made cache `{about.id}`", code="store.cache-in-use", temporary=True)
+
+    kept.hold(mapping, about, "locked", fill, wait).close()
+    return True
+
+
+def _extract(content: IO[bytes], path: str, world: World) -> None:
+    read_fd, write_fd = os.pipe()
+    failures: list[BaseException] = []
+
+    def pump() -> None:
+        try:
+            with os.fdopen(write_fd, "wb") as pipe, suppress(BrokenPipeError):  # the job failed and says why
+                while data := content.read(_CHUNK):
+                    pipe.write(data)
+        except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
+            failures.append(error)
+
+    thread = threading.Thread(target=pump, name="import a cache")
+    thread.start()
+    try:
+        world.helper().call("extract", {"path": path, "overlay": None}, [read_fd])
+    finally:
+        os.close(read_fd)
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+def _bad(why: str) -> AerogelError:
+    return AerogelError(
+        f"this is no archive of `aerogel cache export`: {why}",
+        code="cache.archive",
+        hints=["`aerogel cache export -o FILE` writes one"],
+    )
