@@ -5,6 +5,7 @@ Debian packages: busybox-static, libc-bin.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import select
@@ -85,6 +86,25 @@ def test_a_corrected_instruction_goes_on_too(project: Project) -> None:
     assert "#4 slow\n" in said
     said = project.build(HEAD + "RUN true\n", "--retry")
     assert "`--retry` changed nothing" in said
+
+
+def test_a_state_outlives_a_retry_that_cannot_begin(project: Project) -> None:
+    (project.folder / "s").write_text(SECRET)
+    text = HEAD + "RUN --mount=type=secret,id=s,required test -f by-hand\n"
+    words = ["--secret", f"id=s,src={project.folder / 's'}"]
+    project.build(text, *words, status=1)
+    assert "needs the secret `s`" in project.build(text, "--retry", status=1)
+    project.debug("--", "touch", "by-hand")
+    [state] = project.kept()
+    fd = os.open(state, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    _, said = project.debug("--", "true", status=1)
+    assert said.endswith(
+        "error: another shell is open where the step failed\nhint: end that `aerogel debug last` first\n"
+    )
+    assert "error: another shell is open" in project.build(text, "--retry", *words, status=1)
+    os.close(fd)
+    assert "going on from where it failed" in project.build(text, "--retry", *words)
 
 
 def test_the_newest_few_are_kept_and_prune_removes_them(project: Project) -> None:

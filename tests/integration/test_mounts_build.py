@@ -300,6 +300,8 @@ def test_secrets_are_nowhere(project: Project) -> None:
         f"id=s,src={project.folder / 's'}",
         "--secret",
         "id=v,env=TOKEN",
+        "--provenance=mode=max",
+        "--sbom",
         "-o",
         f"type=oci,dest={project.folder / 'x.tar'}",
     )

@@ -5,10 +5,8 @@ The archive is a tar of `caches.json` (format, and what each cache is) and of `N
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import tarfile
 from functools import partial
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -18,6 +16,8 @@ from msgspec import Struct
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
+from aerogel.files.entry import REG, Entry
+from aerogel.files.tar import TarWriter
 from aerogel.flag import Flag
 from aerogel.store.disk import disk_errors
 from aerogel.store.mounts import CacheMounts, KeptCache
@@ -94,25 +94,28 @@ def _write_file(target: Path, chosen: list[KeptCache], kept: CacheMounts, world:
 
 
 def _write(stream: BinaryIO, chosen: list[KeptCache], kept: CacheMounts, world: World) -> None:
-    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-        caches = [one.about._asdict() for one in chosen]
-        data = json.dumps({"format": FORMAT, "caches": caches}, indent=1, sort_keys=True).encode()
-        archive.addfile(_member(LIST, len(data)), io.BytesIO(data))
-        for number, one in enumerate(chosen):
-            fd, path = world.store.scratch.file()
-            with os.fdopen(fd, "w+b") as files:
-                with kept.hold(one.mapping, one.about, "shared", _refill, partial(_busy, one)) as held:
-                    world.helper().call("archive", {"root": held.path, "epoch": None}, [files.fileno()])
-                os.unlink(path)
-                size = files.seek(0, os.SEEK_END)
-                files.seek(0)
-                archive.addfile(_member(f"{number}.tar", size), files)
+    archive = TarWriter(stream.write)
+    caches = [one.about._asdict() for one in chosen]
+    data = json.dumps({"format": FORMAT, "caches": caches}, indent=1, sort_keys=True).encode()
+    archive.entry(_entry(LIST, len(data)))
+    archive.content(data)
+    archive.pad()
+    for number, one in enumerate(chosen):
+        fd, path = world.store.scratch.file()
+        try:
+            os.unlink(path)
+            with kept.hold(one.mapping, one.about, "shared", _refill, partial(_busy, one)) as held:
+                world.helper().call("archive", {"root": held.path, "epoch": None}, [fd])
+            size = os.lseek(fd, 0, os.SEEK_END)
+            os.lseek(fd, 0, os.SEEK_SET)
+            archive.file_fd(_entry(f"{number}.tar", size), fd)
+        finally:
+            os.close(fd)
+    archive.close()
 
 
-def _member(name: str, size: int) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.size = size
-    return member
+def _entry(name: str, size: int) -> Entry:
+    return Entry(name.encode(), REG, 0o644, 0, 0, size, 0, b"", (0, 0), ())
 
 
 def _refill(path: str) -> None:

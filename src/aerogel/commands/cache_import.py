@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tarfile
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import IO, Annotated, BinaryIO
+from typing import Annotated, BinaryIO
 
 from msgspec import Struct
 
@@ -16,6 +16,8 @@ from aerogel.commands.cache_export import FORMAT, LIST
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
 from aerogel.errors import AerogelError
+from aerogel.files.entry import Entry
+from aerogel.files.tar import Readable, read_entries
 from aerogel.flag import Flag
 from aerogel.store.disk import disk_errors
 from aerogel.store.mounts import CacheAbout, CacheMounts
@@ -24,6 +26,7 @@ __all__ = ["EXAMPLES", "CacheImport", "CacheImportResult", "run"]
 
 EXAMPLES = (("what another host exported", "zstd -dc caches.tar.zst | aerogel cache import"),)
 _CHUNK = 1 << 18
+_LONGEST_LIST = 16 << 20
 
 
 class CacheImport(Struct, frozen=True, kw_only=True):
@@ -61,30 +64,29 @@ def run(options: CacheImport, world: World) -> CacheImportResult:
 def _read(stream: BinaryIO, options: CacheImport, world: World) -> CacheImportResult:
     imported: list[str] = []
     here: list[str] = []
+    members = read_entries(stream)
     try:
-        with tarfile.open(fileobj=stream, mode="r|*") as archive:
-            abouts = _list(archive)
-            for number, about in enumerate(abouts):
-                member = archive.next()
-                content = archive.extractfile(member) if member is not None else None
-                if member is None or content is None or member.name != f"{number}.tar":
-                    raise _bad(f"`{number}.tar` is missing")
-                done = _take(content, about, options, world)
-                (imported if done else here).append(about.id)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise _bad(str(error) or "it ends early") from None
+        for number, about in enumerate(_list(_member(members, LIST))):
+            done = _take(_member(members, f"{number}.tar"), about, options, world)
+            (imported if done else here).append(about.id)
+    except AerogelError as error:
+        if error.code.startswith("tar."):
+            raise _bad(error.message) from None
+        raise
     return CacheImportResult(imported=tuple(imported), kept=tuple(here))
 
 
-def _list(archive: tarfile.TarFile) -> list[CacheAbout]:
-    member = archive.next()
-    content = archive.extractfile(member) if member is not None else None
-    if member is None or content is None or member.name != LIST:
-        raise _bad(f"it does not begin with `{LIST}`")
+def _member(members: Iterator[tuple[Entry, Readable]], name: str) -> Readable:
+    for entry, content in members:
+        if entry.path == name.encode():
+            return content
+        break
+    raise _bad(f"`{name}` is not where it belongs")
+
+
+def _list(content: Readable) -> list[CacheAbout]:
     try:
-        data = json.loads(content.read())
+        data = json.loads(content.read(_LONGEST_LIST))
         if data["format"] != FORMAT:
             raise _bad(f"its format is {data['format']}, this is known: {FORMAT}")
         found = [CacheAbout(**one) for one in data["caches"]]
@@ -96,7 +98,7 @@ def _list(archive: tarfile.TarFile) -> list[CacheAbout]:
     return found
 
 
-def _take(content: IO[bytes], about: CacheAbout, options: CacheImport, world: World) -> bool:
+def _take(content: Readable, about: CacheAbout, options: CacheImport, world: World) -> bool:
     """Makes the cache; whether it was made."""
     kept = CacheMounts(world.store.cache, world.store.scratch)
     helper = world.helper()
@@ -119,7 +121,7 @@ def _take(content: IO[bytes], about: CacheAbout, options: CacheImport, world: Wo
     return True
 
 
-def _extract(content: IO[bytes], path: str, world: World) -> None:
+def _extract(content: Readable, path: str, world: World) -> None:
     read_fd, write_fd = os.pipe()
     failures: list[BaseException] = []
 

@@ -110,7 +110,8 @@ def _enter(state: FailedState, options: DebugLast, world: World) -> int:
     age = time.time() - os.stat(state.path).st_ctime
     for line in _about(state, age, is_kept=not helper.rung.copies):
         world.sink.emit(Message(line))
-    ended = _try(sandbox, options.arguments, world, materials)
+    with world.store.failed.held(state):
+        ended = _try(sandbox, options.arguments, world, materials)
     if ended.fault is not None:
         ended.fault.exit_status = ended.code
         raise ended.fault

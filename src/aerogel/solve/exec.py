@@ -72,7 +72,9 @@ def run(
     layers = inputs[0]
     lowers = materials.directories(layers)
     mapping = helper.rung.map_id
-    made = (materials.store.failed.claim(resumed) if resumed is not None else None) or snapshots.new(mapping)
+    claimed = materials.store.failed.claim(resumed) if resumed is not None else None
+    made = claimed or snapshots.new(mapping)
+    has_begun = False
     try:
         upper, work = f"{made}/{FS}", f"{made}/work"
         if resumed is None or not os.path.isdir(upper):
@@ -87,6 +89,7 @@ def run(
             root = Rootfs(lowers=(*lowers, *mounts.above), upper=upper, work=work)
             emulated = ambient.emulator.prepare(materials.helper, node.platform)
             sandbox = _sandbox(op, root, materials.tree(layers), ambient, mounts, emulated=emulated)
+            has_begun = True
             try:
                 _must_succeed(op, sandbox, mounts, materials, ambient, materials.tree(layers), sink, step, canceled)
             except StepError as error:
@@ -104,7 +107,10 @@ def run(
         snapshots.commit(made, mapping, layer.diff_id, materials.remove)
         return Digest(layer.diff_id)
     except BaseException:
-        snapshots.discard(made, materials.remove)
+        if claimed is not None and resumed is not None and not has_begun:
+            materials.store.failed.give_back(claimed, resumed)
+        else:
+            snapshots.discard(made, materials.remove)
         raise
 
 

@@ -7,16 +7,20 @@
         fs/  work/      the upper directory of the step's overlay
 
 A state is made in scratch space and gets its name by one rename. It is not synced: one of an earlier boot is refused.
+Whoever works in one holds a lock on its directory with flock(2).
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import msgspec
 
+from aerogel.errors import AerogelError
 from aerogel.store.disk import boot_id, disk_errors, read_file
 from aerogel.store.scratch import Scratch
 
@@ -94,17 +98,49 @@ class FailedStates:
         return exact or next((state for state in states if state.stage == stage), None)
 
     def claim(self, state: FailedState) -> str | None:
-        """Takes the state away, to go on from it: a directory of the scratch space; None when it is gone."""
+        """Takes the state away, to go on from it: a directory of the scratch space; None when it is gone.
+
+        Raises `store.state-in-use` while somebody looks around in it.
+        """
         made = self._scratch.name("d")
-        try:
-            os.rename(state.path, made)
-        except FileNotFoundError:
-            return None
+        with self.held(state):
+            try:
+                os.rename(state.path, made)
+            except FileNotFoundError:
+                return None
         return made
 
+    def give_back(self, made: str, state: FailedState) -> None:
+        """Puts a claimed state back, unchanged. Raises `store.*`."""
+        with disk_errors(self._root):
+            os.rename(made, state.path)
+
+    @contextmanager
+    def held(self, state: FailedState) -> Iterator[None]:
+        """The state is nobody else's in the block. Raises `store.state-in-use`."""
+        try:
+            fd = os.open(state.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield
+            return
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AerogelError(
+                    "another shell is open where the step failed",
+                    code="store.state-in-use",
+                    hints=["end that `aerogel debug last` first"],
+                    temporary=True,
+                ) from None
+            yield
+        finally:
+            os.close(fd)
+
     def remove(self, state: FailedState, remove: Callable[[str], object] | None = None) -> None:
-        """Removes a state; `remove(path)` is asked for what belongs to mapped owners."""
-        self._scratch.discard(state.path, remove)
+        """Removes a state that nobody looks at; `remove(path)` is asked for what belongs to mapped owners."""
+        with suppress(AerogelError), self.held(state):
+            self._scratch.discard(state.path, remove)
 
 
 def _names(path: str) -> list[str]:
