@@ -17,8 +17,24 @@ CAPABILITIES = (
 )
 ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 REFUSED = {
-    "x86_64": {"mount": 165, "umount2": 166, "unshare": 272, "setns": 308, "pivot_root": 155},
-    "aarch64": {"mount": 40, "umount2": 39, "unshare": 97, "setns": 268, "pivot_root": 41},
+    "x86_64": {
+        "mount": 165,
+        "umount2": 166,
+        "unshare": 272,
+        "setns": 308,
+        "pivot_root": 155,
+        "process_vm_readv": 310,
+        "process_vm_writev": 311,
+    },
+    "aarch64": {
+        "mount": 40,
+        "umount2": 39,
+        "unshare": 97,
+        "setns": 268,
+        "pivot_root": 41,
+        "process_vm_readv": 270,
+        "process_vm_writev": 271,
+    },
 }
 MISSING = (428, 429, 430, 431, 432, 442)  # open_tree, move_mount, fsopen, fsconfig, fsmount, mount_setattr
 ALLOW, EPERM, ENOSYS = 0x7FFF0000, 0x00050001, 0x00050026

@@ -67,50 +67,63 @@ def run(
     Raises `solve.step-failed` with the last lines of output, `solve.timeout`, `solve.secret-leak`, what
     `mounts.prepare` raises, `sandbox.*`, `store.*`.
     """
-    helper = materials.helper()
-    snapshots = materials.store.snapshots
     layers = inputs[0]
     lowers = materials.directories(layers)
-    mapping = helper.rung.map_id
-    claimed = materials.store.failed.claim(resumed) if resumed is not None else None
-    made = claimed or snapshots.new(mapping)
-    has_begun = False
-    try:
-        upper, work = f"{made}/{FS}", f"{made}/work"
-        if resumed is None or not os.path.isdir(upper):
-            resumed = None
-            _make_upper(upper, work)
+    with _placed(materials, resumed) as place:
+        upper, work = f"{place.made}/{FS}", f"{place.made}/work"
         lent = ambient.lent
         secrets = looked_for(lent.secrets)
         with ExitStack() as stack:
-            mounts = prepare(node, op, inputs, contexts, materials, lent, stack, made, step, sink, canceled)
+            mounts = prepare(node, op, inputs, contexts, materials, lent, stack, place.made, step, sink, canceled)
             secrets |= mounts.secrets
-            since_ns, settled = _begin(upper, mounts, resumed)
+            since_ns, settled = _begin(upper, mounts, place.resumed)
             root = Rootfs(lowers=(*lowers, *mounts.above), upper=upper, work=work)
             emulated = ambient.emulator.prepare(materials.helper, node.platform)
             sandbox = _sandbox(op, root, materials.tree(layers), ambient, mounts, emulated=emulated)
-            has_begun = True
+            place.has_begun = True
             try:
                 _must_succeed(op, sandbox, mounts, materials, ambient, materials.tree(layers), sink, step, canceled)
             except StepError as error:
                 if not canceled.is_set():
                     begun = (since_ns, settled, secrets)
-                    keep_failed(made, error, about, node, op, layers, lowers, sandbox, mounts, materials, begun)
+                    keep_failed(place.made, error, about, node, op, layers, lowers, sandbox, mounts, materials, begun)
                 raise
         settle = _settling(materials, layers, mounts, since_ns, settled)
         layer, index = _take_layer(node, layers, materials, upper, lowers, codec, secrets, settle)
         if not len(index):
-            snapshots.discard(made, materials.remove)
+            materials.store.snapshots.discard(place.made, materials.remove)
             return None
         for path in (work, *mounts.shown):
             materials.remove(path)
-        snapshots.commit(made, mapping, layer.diff_id, materials.remove)
+        materials.store.snapshots.commit(place.made, place.mapping, layer.diff_id, materials.remove)
         return Digest(layer.diff_id)
+
+
+class _Place:
+    """Where a step writes: a directory of the scratch space, made for it or that of a kept state."""
+
+    def __init__(self, made: str, mapping: str, resumed: FailedState | None) -> None:
+        self.made = made
+        self.mapping = mapping
+        self.resumed = resumed
+        self.has_begun = False
+
+
+@contextmanager
+def _placed(materials: Materials, resumed: FailedState | None) -> Iterator[_Place]:
+    """A place for the block; when that fails it goes, or back to where it was kept if no command began."""
+    store, mapping = materials.store, materials.helper().rung.map_id
+    claimed = store.failed.claim(resumed) if resumed is not None else None
+    place = _Place(claimed or store.snapshots.new(mapping), mapping, resumed if claimed else None)
+    try:
+        if place.resumed is None:
+            _make_upper(f"{place.made}/{FS}", f"{place.made}/work")
+        yield place
     except BaseException:
-        if claimed is not None and resumed is not None and not has_begun:
-            materials.store.failed.give_back(claimed, resumed)
+        if place.resumed is not None and not place.has_begun:
+            store.failed.give_back(place.made, place.resumed)
         else:
-            snapshots.discard(made, materials.remove)
+            store.snapshots.discard(place.made, materials.remove)
         raise
 
 
