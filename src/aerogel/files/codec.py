@@ -194,14 +194,23 @@ class LayerWriter:
 
     Memory is a ring of a few blocks, whatever the size of the layer. Up to one block all happens in the calling
     thread; then `threads` compress and one hashes and writes. Use it as a context manager, or call `abort()`
-    after an error, so that the threads end. `fd` stays the caller's.
+    after an error, so that the threads end. `fd` stays the caller's. `on_block` is called before each full block of
+    1 MiB is taken, in the caller's thread, and may raise to give up.
     """
 
-    def __init__(self, fd: int | None, codec: Codec | None = GZIP, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        fd: int | None,
+        codec: Codec | None = GZIP,
+        *,
+        threads: int | None = None,
+        on_block: Callable[[], object] | None = None,
+    ) -> None:
         if (fd is None) != (codec is None):
             raise ValueError("a descriptor and a codec come together")
         self._fd = fd
         self._codec = codec
+        self._on_block = on_block
         self._threads = min(threads or len(os.sched_getaffinity(0)), _MAX_THREADS)
         self._diff = sha256()
         self._blob = sha256()
@@ -276,6 +285,8 @@ class LayerWriter:
 
     def _submit(self) -> None:
         """Sends the filled block on its way and takes a free one."""
+        if self._on_block is not None:
+            self._on_block()
         if not self._running:
             self._start()
         slot = self._slot

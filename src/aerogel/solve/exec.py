@@ -249,7 +249,7 @@ def _take_layer(
 
     def take(stream: Readable) -> tuple[LayerBlob, LayerIndex | IndexWriter]:
         if codec is None or settle is None:
-            return take_tar(materials.store, stream, codec)
+            return take_tar(materials.store, stream, codec, materials.on_wait)
         return take_run(stream, layers, bases_of(node), materials, codec)
 
     if not secrets:

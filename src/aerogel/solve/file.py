@@ -123,7 +123,8 @@ class Copying:
         unknown = {}
         if identities.unknown:
             unknown = {item.entry.path: n for n, (item, _) in self._with_content() if not identities[n]}
-        with store.blobs.write() as blob, LayerWriter(blob.fd, codec) as writer:
+        give_up = self._materials.on_wait
+        with store.blobs.write() as blob, LayerWriter(blob.fd, codec, on_block=give_up) as writer:
             scanner = LeakScanner(looked_for(secrets))
             tar = _IndexingTar(scanner.watched(writer.write), unknown)
             write_items(self._items, tar)

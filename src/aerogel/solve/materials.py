@@ -38,17 +38,19 @@ FS = "fs"
 """The directory inside a snapshot that holds the layer's files."""
 
 
-def take_tar(store: Store, stream: Readable, codec: Codec | None) -> tuple[LayerBlob, LayerIndex]:
+def take_tar(
+    store: Store, stream: Readable, codec: Codec | None, give_up: Callable[[], object] | None = None
+) -> tuple[LayerBlob, LayerIndex]:
     """Reads a layer's tar to its end in one pass: diff id, index and, with a codec, the blob; stores them.
 
-    Raises `tar.*`, `codec.*`, `store.*`.
+    `give_up` is called for each block and may raise. Raises `tar.*`, `codec.*`, `store.*`.
     """
     if codec is None:
-        with LayerWriter(None, None) as writer:
+        with LayerWriter(None, None, on_block=give_up) as writer:
             index = build_index(stream, writer.write)
             layer = writer.finish()
     else:
-        with store.blobs.write() as blob, LayerWriter(blob.fd, codec) as writer:
+        with store.blobs.write() as blob, LayerWriter(blob.fd, codec, on_block=give_up) as writer:
             index = build_index(stream, writer.write)
             layer = writer.finish()
             blob.commit(Digest(str(layer.digest)), layer.size)
@@ -263,6 +265,8 @@ class Materials:
             try:
                 with os.fdopen(write_fd, "wb", buffering=0) as pipe:
                     while data := stream.read(1 << 18):
+                        if self.on_wait is not None:
+                            self.on_wait()
                         digest.update(data)
                         pipe.write(data)
             except BrokenPipeError:
@@ -346,9 +350,11 @@ class Materials:
             if self._is_foreign(layer):
                 return next(iter(record.blobs.values()))
             with self.open_tar(layer) as stream:
-                made, _ = take_tar(self.store, stream, codec)
+                made, _ = take_tar(self.store, stream, codec, self.on_wait)
         else:
-            made, _ = self.read_layer(layers, position, lambda stream: take_tar(self.store, stream, codec))
+            made, _ = self.read_layer(
+                layers, position, lambda stream: take_tar(self.store, stream, codec, self.on_wait)
+            )
         if made.diff_id != layer:
             raise AerogelError(
                 f"layer `{layer}` gave `{made.diff_id}` when it was written again",
@@ -390,7 +396,7 @@ class Materials:
 
     def through_pipe(self, job: str, args: dict[str, object], codec: Codec | None) -> tuple[LayerBlob, LayerIndex]:
         """Runs a helper job that writes a layer tar, and stores what it writes."""
-        return self._piped(job, args, lambda stream: take_tar(self.store, stream, codec))
+        return self._piped(job, args, lambda stream: take_tar(self.store, stream, codec, self.on_wait))
 
     def _piped(self, job: str, args: dict[str, object], take: Callable[[Readable], _T]) -> _T:
         read_fd, write_fd = os.pipe()

@@ -213,6 +213,28 @@ def test_abort_ends_the_threads() -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("how", [codec.GZIP, None])
+def test_the_caller_may_give_up_at_each_block(how: Codec | None, tmp_path: Path) -> None:
+    """Ctrl-C during a COPY of a big file: not one block more is taken, and the threads end."""
+    before = threading.active_count()
+    asked: list[int] = []
+
+    def give_up() -> None:
+        asked.append(len(asked))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+
+    def copy(fd: int) -> None:
+        with codec.LayerWriter(None if how is None else fd, how, threads=2, on_block=give_up) as writer:
+            for _ in range(100):
+                writer.write(bytes(1 << 20))
+
+    with (tmp_path / "blob").open("wb") as file, pytest.raises(KeyboardInterrupt):
+        copy(file.fileno())
+    assert asked == [0, 1, 2]
+    assert threading.active_count() == before
+
+
 def test_names_and_levels() -> None:
     for how in CODECS:
         assert codec_named(how.name) == how
