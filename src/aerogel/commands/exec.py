@@ -88,7 +88,9 @@ def run(options: Exec, world: World) -> ExecResult:
     )
     streams = world.streams
     with streams_for((streams.stdin, streams.stdout, streams.stderr), options) as stdio:
-        return ExecResult(code=execute(Command(seen, sandbox, stdio, is_detached=options.detach), stdio, options))
+        command = Command(seen, sandbox, stdio, is_detached=options.detach)
+        code = execute(command, stdio, is_interactive=options.interactive, is_detached=options.detach)
+        return ExecResult(code=code)
 
 
 @contextmanager
@@ -105,12 +107,12 @@ def streams_for(stdio: tuple[int, int, int], options: Exec) -> Iterator[tuple[in
         os.close(null)
 
 
-def execute(command: Command, stdio: tuple[int, int, int], options: Exec) -> int:
+def execute(command: Command, stdio: tuple[int, int, int], *, is_interactive: bool, is_detached: bool = False) -> int:
     """Follows a command to its end; its exit status. Raises the fault of one that could not be started."""
     with command:
-        if options.detach:
+        if is_detached:
             return 0
-        end = follow(command, stdio, stop=_STOP, grace_s=10.0, is_interactive=options.interactive)
+        end = follow(command, stdio, stop=_STOP, grace_s=10.0, is_interactive=is_interactive)
     if end.fault is not None:
         end.fault.exit_status = end.code
         raise end.fault

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from aerogel.solve.materials import Materials
     from aerogel.store.images import ImageRecord
 
-__all__ = ["ABSENT", "EXAMPLES", "Run", "RunResult", "run"]
+__all__ = ["ABSENT", "EXAMPLES", "Run", "RunResult", "found_image", "run"]
 
 EXAMPLES = (
     ("the image's own command with arguments", "aerogel run calculator 6 '*' 7"),
@@ -148,7 +148,7 @@ def run(options: Run, world: World) -> RunResult:
     wanted = _container_options(options, world)
     restart, restarts = parse_restart(options)
     materials = Materials(world.store, world.helper)
-    layers, config, platform = _image(options.image, world, materials, options.pull)
+    layers, config, platform = found_image(options.image, world, materials, options.pull)
     wanted = msgspec.structs.replace(wanted, emulated=Emulator().prepare(world.helper, platform))
     sandbox = msgspec.structs.replace(sandbox_for(materials.directories(layers), config, wanted), joinable=True)
     check = parse_check(options, config)
@@ -216,7 +216,9 @@ def _write_id(path: str, seen: Seen, world: World) -> None:
         raise fault(f"`--cidfile {path}`: {str(error.strerror).lower()}", "run.cidfile", "name a new file") from None
 
 
-def _image(name: str, world: World, materials: Materials, pull: str) -> tuple[tuple[Digest, ...], ContainerConfig, str]:
+def found_image(
+    name: str, world: World, materials: Materials, pull: str
+) -> tuple[tuple[Digest, ...], ContainerConfig, str]:
     """Layers, config and platform of an image: from the store by name or id, else a built-in base or a registry's."""
     from aerogel.oci.image import load
     from aerogel.oci.platform import Platform

@@ -7,14 +7,13 @@ import shutil
 
 from aerogel.commands.world import World
 from aerogel.errors import AerogelError, Source, Span
+from aerogel.sandbox.launch import TOOLS
 from aerogel.sandbox.program import HEAD_BYTES, read_program
 from aerogel.sandbox.spec import Mount
 from aerogel.solve.materials import Materials
 
-__all__ = ["SHELL", "TOOLS", "tools_mount"]
+__all__ = ["SHELL", "TOOLS", "installed", "tools_mount", "tools_program"]
 
-TOOLS = "/.aerogel"
-"""Where the tools are seen."""
 SHELL = (f"{TOOLS}/busybox", "sh")
 
 _BASE = "gcr.io/distroless/static:debug"
@@ -25,9 +24,38 @@ def tools_mount(world: World, materials: Materials) -> Mount:
 
     Raises what finding a base raises, with a hint.
     """
+    path = _of_host(world)
+    if path is not None:
+        return Mount(kind="bind", source=path, target=SHELL[0], readonly=True)
+    return Mount(
+        kind="overlay", lowers=tuple(_of_debian(world, materials)), source="busybox", target=TOOLS, readonly=True
+    )
+
+
+def tools_program(world: World, materials: Materials) -> str:
+    """The static busybox as a file of this host. Raises as `tools_mount`."""
+    path = _of_host(world)
+    if path is not None:
+        return path
+    folders = _of_debian(world, materials)
+    found = [f"{folder}/busybox/busybox" for folder in folders if os.path.isfile(f"{folder}/busybox/busybox")]
+    if not found:
+        raise AerogelError("Debian's busybox is not where it was", code="debug.no-tools")
+    return found[-1]
+
+
+def installed(command: tuple[str, ...]) -> tuple[str, ...]:
+    """A command, or a shell, that runs when each tool has its name in `TOOLS`."""
+    script = f'{SHELL[0]} --install -s {TOOLS} 2>/dev/null; exec "$@"'
+    return (*SHELL, "-c", script, "sh", *(command or SHELL))
+
+
+def _of_host(world: World) -> str | None:
     path = shutil.which("busybox", path=world.settings.environment.get("PATH", os.defpath))
-    if path is not None and _is_static(path):
-        return Mount(kind="bind", source=os.path.realpath(path), target=SHELL[0], readonly=True)
+    return os.path.realpath(path) if path is not None and _is_static(path) else None
+
+
+def _of_debian(world: World, materials: Materials) -> list[str]:
     from aerogel.commands.bases import Bases
     from aerogel.graph.stages import ImageRef
     from aerogel.oci.digest import Digest
@@ -45,8 +73,7 @@ def tools_mount(world: World, materials: Materials) -> Mount:
             "this image has no shell; with `apt install busybox-static` the host lends its own",
         )
         raise
-    layers = materials.directories([Digest(one) for one in found.diff_ids])
-    return Mount(kind="overlay", lowers=tuple(layers), source="busybox", target=TOOLS, readonly=True)
+    return materials.directories([Digest(one) for one in found.diff_ids])
 
 
 def _is_static(path: str) -> bool:

@@ -49,7 +49,15 @@ def ask(seen: Seen, **message: Any) -> dict[str, Any]:
 class Command:
     """A command beside a container's own. One thread waits; any thread may signal. To be closed."""
 
-    def __init__(self, seen: Seen, sandbox: Sandbox, stdio: tuple[int, int, int], *, is_detached: bool = False) -> None:
+    def __init__(
+        self,
+        seen: Seen,
+        sandbox: Sandbox,
+        stdio: tuple[int, int, int],
+        *,
+        is_detached: bool = False,
+        tools: int | None = None,
+    ) -> None:
         self.tty: int | None = None
         self._seen = seen
         self._lock = threading.RLock()
@@ -57,7 +65,7 @@ class Command:
         try:
             # json: variables may hold bytes that are no UTF-8
             request = {"do": "exec", "sandbox": msgspec.to_builtins(sandbox), "is_detached": is_detached}
-            wire.send(self._sock, request, stdio)
+            wire.send(self._sock, request, stdio if tools is None else (*stdio, tools))
             _, fds = _received(self._sock, seen)
             self.tty = fds[0] if fds else None
         except BaseException:

@@ -6,7 +6,7 @@ container's socket as messages of `sandbox.wire`, the word in `do` first:
 - `signal` (number): to the command;
 - `stop` (number, grace_s): signals, kills everything when the grace is over; answered when the container has ended;
 - `wait`: answered then as well, with `code`;
-- `exec` (sandbox, is_detached; standard streams): answered with `started` and the terminal, then with `exit`; meanwhile
+- `exec` (sandbox, is_detached; standard streams, and a static busybox to show): answered with `started` and the terminal, then with `exit`; meanwhile
   more messages with `signal` may come. When the one who asked goes, the command is killed, unless it is detached.
 """
 
@@ -166,7 +166,14 @@ class Server:
     def _exec(self, sock: Connection, message: dict[str, Any], fds: list[int]) -> None:
         sandbox = msgspec.convert(message["sandbox"], Sandbox)
         with self._lock:
-            other = self._helper.join(self._running(), sandbox, stdin=fds[0], stdout=fds[1], stderr=fds[2])
+            other = self._helper.join(
+                self._running(),
+                sandbox,
+                stdin=fds[0],
+                stdout=fds[1],
+                stderr=fds[2],
+                tools=fds[3] if len(fds) > 3 else None,
+            )
         with other:
             given = () if other.tty is None else (other.tty,)
             wire.send(sock, {"started": other.pid}, given)

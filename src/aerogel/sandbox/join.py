@@ -23,8 +23,9 @@ __all__ = ["join"]
 
 
 def join(sock: socket.socket, session: init.Session, request: dict[str, Any], fds: list[int]) -> None:
-    """Serves a request with standard streams and the descriptors of `Process.namespaces`, in their order."""
+    """Serves a request with standard streams, the tools to show if any, and the descriptors of `Process.namespaces`."""
     stdio, spaces = fds[:3], fds[3:]
+    tools = spaces.pop(0) if request["tools"] else -1
     if session.is_plain:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         _serve(sock, session, request, stdio, os.getpid())
@@ -51,7 +52,50 @@ def join(sock: socket.socket, session: init.Session, request: dict[str, Any], fd
         syscalls.setns(fd, kind)
     for fd in spaces:
         os.close(fd)
+    if tools >= 0:
+        _show_tools(tools, request["tools"])
     _serve(sock, session, request, stdio, host_pid)
+
+
+def _show_tools(program: int, folder: str) -> None:
+    """Enters a root that shows all that the joined one does, and `folder` with the program, as nobody else sees it.
+
+    The root is a list of the joined one's directories: what lies in them is the same, and a read-only one stays so.
+    """
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+    trees: list[tuple[str, str | tuple[bool, int]]] = []
+    for entry in os.scandir("/"):
+        if entry.is_symlink():
+            trees.append((entry.name, os.readlink(entry.path)))
+        else:
+            trees.append((entry.name, (entry.is_dir(follow_symlinks=False), syscalls.open_tree(entry.path))))
+    place = "/dev"  # is there always, and is in the list already
+    syscalls.mount("aerogel", place, "tmpfs", syscalls.MS_NODEV, "mode=755")
+    for name, what in trees:
+        if isinstance(what, str):
+            os.symlink(what, f"{place}/{name}")
+            continue
+        is_directory, tree = what
+        if is_directory:
+            os.mkdir(f"{place}/{name}", 0o755)
+        else:
+            os.close(os.open(f"{place}/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        target = os.open(f"{place}/{name}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        syscalls.move_mount(tree, target)
+        os.close(target)
+        os.close(tree)
+    shown = place + folder
+    os.mkdir(shown, 0o755)
+    os.chmod(shown, 0o1777)  # noqa: S103 - links to the program are made by the command, whoever runs it
+    copy = os.open(f"{shown}/busybox", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o755)
+    size = os.fstat(program).st_size
+    while size > 0 and (sent := os.sendfile(copy, program, None, size)):
+        size -= sent
+    os.fchmod(copy, 0o755)
+    os.close(copy)
+    os.close(program)
+    mounts.enter(place)
 
 
 def _serve(

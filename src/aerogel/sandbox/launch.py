@@ -36,10 +36,12 @@ from aerogel.sandbox.network import network_mounts
 from aerogel.sandbox.process import DISCARD, HelperBug, Process, failure
 from aerogel.sandbox.spec import DEFAULT_PATH, Finding, Isolation, Mount, Rung, Sandbox
 
-__all__ = ["Helper", "HelperBug", "Process", "try_rungs"]
+__all__ = ["TOOLS", "Helper", "HelperBug", "Process", "try_rungs"]
 
 _RUNGS = ("root", "ident", "subid", "single", "chroot")
 _START_TIMEOUT_S = 60.0
+TOOLS = "/.aerogel"
+"""Where a command sees tools from outside."""
 _MFD_EXEC = 0x10
 _COPIED = "aerogel.sandbox.copied"
 
@@ -106,19 +108,36 @@ class Helper:
         return _started(process, request, sockets, (stdin, stdout, stderr), groups)
 
     def join(
-        self, process: Process, sandbox: Sandbox, *, stdin: int | None = None, stdout: int, stderr: int
+        self,
+        process: Process,
+        sandbox: Sandbox,
+        *,
+        stdin: int | None = None,
+        stdout: int,
+        stderr: int,
+        tools: int | None = None,
     ) -> Process:
         """Starts one more command in the namespaces and the root of a running one that is `joinable`.
 
         Root, mounts, network and names of `sandbox` do not count: they are the other's. The first one's end ends it;
-        what it leaves behind lives on in the sandbox, except on `single` and `chroot`. Raises as `run`.
+        what it leaves behind lives on in the sandbox, except on `single` and `chroot`. With `tools`, a descriptor of a static busybox, this command
+        alone sees that in the folder `TOOLS`. Raises as `run`, and `sandbox.no-tools` where nothing can be mounted.
         """
         request: dict[str, Any] = msgspec.to_builtins(
             msgspec.structs.replace(sandbox, mounts=(), joinable=False), builtin_types=(bytes,)
         )
-        request["tree"] = process.tree
+        if tools is not None and process.tree:
+            raise AerogelError(
+                "tools cannot be shown beside a running command where nothing can be mounted",
+                code="sandbox.no-tools",
+                hints=["`aerogel debug IMAGE` shows them in a new container of its image"],
+                exit_status=EXIT_HOST,
+            )
+        request |= {"tree": process.tree, "tools": "" if tools is None else TOOLS}
         joined = Process(self, self._open("join"), None, None)
-        started = _started(joined, request, (), (stdin, stdout, stderr), process.namespaces)
+        started = _started(
+            joined, request, (), (stdin, stdout, stderr), (*(() if tools is None else (tools,)), *process.namespaces)
+        )
         process.joined = [*(each for each in process.joined if each.is_running), started]
         return started
 

@@ -1,0 +1,142 @@
+"""`aerogel debug`: a shell in an image or beside a container that has none; neither is changed.
+
+The tools are a static busybox of this host or of Debian. They are seen in one folder, by the shell alone.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, ClassVar
+
+import msgspec
+from msgspec import Struct
+
+from aerogel.commands.detaching import containers_of
+from aerogel.commands.exec import execute
+from aerogel.commands.result import Result
+from aerogel.commands.run import found_image
+from aerogel.commands.tools import TOOLS, installed, tools_program
+from aerogel.commands.world import World
+from aerogel.errors import AerogelError
+from aerogel.events import Message
+from aerogel.flag import Flag
+from aerogel.runtime.container import ContainerOptions, attend, parse_env, sandbox_for
+from aerogel.runtime.containers import Seen
+from aerogel.runtime.remote import Command
+from aerogel.runtime.serving import beside
+from aerogel.runtime.terminal import window_of
+from aerogel.sandbox.emulator import Emulator
+from aerogel.sandbox.spec import DEFAULT_CAPABILITIES, DEFAULT_PATH, Mount, Rootfs, Sandbox
+from aerogel.solve.materials import Materials
+
+__all__ = ["EXAMPLES", "Debug", "DebugResult", "run"]
+
+EXAMPLES = (
+    ("look around in an image without a shell", "aerogel debug gcr.io/distroless/static"),
+    ("what a running container listens on", "aerogel debug web netstat -ltn"),
+)
+_STOP = 15
+_GRACE_S = 10.0
+_CAPABILITIES = (*DEFAULT_CAPABILITIES, "SYS_PTRACE")
+"""To look into the container's processes, whatever user they have."""
+
+
+class Debug(Struct, frozen=True, kw_only=True):
+    """Open a shell in an image, or beside the command of a container, with tools from outside.
+
+    Nothing of it is left in the image or the container. The exit status is the shell's. `aerogel debug last` is for
+    the step of a build that failed last.
+    """
+
+    target: Annotated[
+        str,
+        Flag("Name or id of a container or an image, a container first", positional=True, metavar="CONTAINER|IMAGE"),
+    ]
+    arguments: Annotated[tuple[str, ...], Flag("Command instead of a shell", rest=True, metavar="COMMAND")] = ()
+    user: Annotated[str, Flag("User and group", short="u", metavar="USER[:GROUP]")] = "0"
+    workdir: Annotated[str, Flag("Working directory", short="w", metavar="PATH")] = ""
+    env: Annotated[
+        tuple[str, ...], Flag("`NAME=value`, or `NAME` with this environment's value", short="e", metavar="NAME")
+    ] = ()
+
+
+class DebugResult(Result, frozen=True, kw_only=True):
+    is_data: ClassVar[bool] = False
+
+    code: int
+
+    def exit_status(self) -> int:
+        return self.code
+
+
+def run(options: Debug, world: World) -> DebugResult:
+    """Runs the shell, or the command, on the caller's streams.
+
+    Raises `container.ambiguous`, `build.no-base` for what is neither, and what starting it raises.
+    """
+    materials = Materials(world.store, world.helper)
+    try:
+        seen = containers_of(world).find(options.target)
+    except AerogelError as error:
+        if error.code != "container.not-found":
+            raise
+        layers, config, platform = found_image(options.target, world, materials, "missing")
+        given = ContainerOptions(entrypoint="", arguments=("sh",))
+        emulated = Emulator().prepare(world.helper, platform)
+        sandbox = msgspec.structs.replace(sandbox_for(materials.directories(layers), config, given), emulated=emulated)
+        return DebugResult(code=_in_new_root(sandbox, options, world, materials))
+    if seen.is_running:
+        return DebugResult(code=_beside(seen, options, world, materials))
+    root = seen.container.sandbox.root
+    uppers = (root.upper,) if root.upper is not None and os.path.isdir(root.upper) else ()
+    sandbox = msgspec.structs.replace(seen.container.sandbox, root=Rootfs(lowers=(*root.lowers, *uppers)))
+    world.sink.emit(Message(f"container `{options.target}` does not run: this is a copy of its files"))
+    return DebugResult(code=_in_new_root(sandbox, options, world, materials))
+
+
+def _is_terminal(world: World) -> bool:
+    return os.isatty(world.streams.stdin) and os.isatty(world.streams.stdout)
+
+
+def _changed(sandbox: Sandbox, options: Debug, world: World) -> Sandbox:
+    """The sandbox with the command of the options, the tools in its search path, and their user."""
+    lookup = world.settings.environment.get
+    env = dict(sandbox.env)
+    env.pop("HOME", None)
+    env["PATH"] = f"{env.get('PATH') or DEFAULT_PATH}:{TOOLS}"
+    is_terminal = _is_terminal(world)
+    if is_terminal:
+        env["TERM"] = lookup("TERM") or "xterm"
+    env |= dict(pair for text in options.env if (pair := parse_env(text, lookup)) is not None)
+    return msgspec.structs.replace(
+        sandbox,
+        argv=installed(options.arguments),
+        env=tuple(env.items()),
+        user=options.user,
+        cwd=options.workdir or sandbox.cwd,
+        tty=is_terminal,
+        window=window_of(world.streams.stdout),
+        capabilities=_CAPABILITIES,
+        joinable=False,
+    )
+
+
+def _in_new_root(sandbox: Sandbox, options: Debug, world: World, materials: Materials) -> int:
+    tools = Mount(kind="tmpfs", target=TOOLS)
+    program = Mount(kind="bind", source=tools_program(world, materials), target=f"{TOOLS}/busybox", readonly=True)
+    asked = _changed(sandbox, options, world)
+    root = msgspec.structs.replace(asked.root, upper=None, work=None, readonly=False)
+    asked = msgspec.structs.replace(asked, root=root, mounts=(*asked.mounts, tools, program), create_cwd=True)
+    end = attend(world.helper(), asked, _STOP, _GRACE_S, interactive=True, stdio=world.streams)
+    if end.fault is not None:
+        end.fault.exit_status = end.code
+        raise end.fault
+    return end.code
+
+
+def _beside(seen: Seen, options: Debug, world: World, materials: Materials) -> int:
+    streams = world.streams
+    stdio = (streams.stdin, streams.stdout, streams.stderr)
+    with open(tools_program(world, materials), "rb") as tools:
+        sandbox = _changed(beside(seen.container, ()), options, world)
+        return execute(Command(seen, sandbox, stdio, tools=tools.fileno()), stdio, is_interactive=True)

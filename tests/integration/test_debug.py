@@ -1,0 +1,88 @@
+"""`aerogel debug`: a shell where there is none, in images and beside containers, which stay as they were."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import subprocess
+
+import pytest
+from process import Aerogel
+
+pytestmark = pytest.mark.host("busybox")
+
+BARE = 'FROM scratch\nCOPY busybox /app/busybox\nUSER 1000\nENV MARK=here\nWORKDIR /app\nCMD ["/app/busybox", "sleep", "1000"]\n'
+RUNGS = ("auto", "ident", "single", "chroot") if os.getuid() == 0 else ("auto",)
+
+
+@pytest.fixture(scope="module", params=RUNGS)
+def bare(request, tmp_path_factory):
+    """A store with an image that has no shell, on one rung."""
+    folder = tmp_path_factory.mktemp("debug")
+    aerogel = Aerogel(folder / "state")
+    aerogel.env["AEROGEL_ISOLATION"] = request.param
+    context = folder / "context"
+    context.mkdir()
+    shutil.copy(shutil.which("busybox") or "", context / "busybox")
+    (context / "Dockerfile").write_text(BARE)
+    aerogel("build", "-q", "-t", "bare", str(context))
+    yield aerogel
+    left = aerogel("ps", "-aq").stdout.split()
+    if left:
+        aerogel("rm", "-f", *left)
+
+
+def test_an_image(bare):
+    said = bare("debug", "bare", "sh", "-c", "ls /; id -u; pwd; echo $MARK; touch /new; which vi").stdout
+    assert said.split() == ["app", "dev", "etc", "proc", "sys", "0", "/app", "here", "/.aerogel/vi"]
+    assert bare("debug", "bare", "sh", "-c", "ls /new", check=False).returncode == 1
+    assert bare("debug", "-u", "1000", "bare", "id", "-u").stdout == "1000\n"
+    assert bare("debug", "bare", "sh", "-c", "exit 9", check=False).returncode == 9
+
+
+def test_a_read_only_container(bare):
+    bare("run", "-d", "--read-only", "--name", "web", "bare")
+    script = (
+        "ls /; ps | grep -c '[s]leep 1000'; echo x 2>/dev/null >/app/new || echo refused; which vi; touch /dev/shm/seen"
+    )
+    done = bare("debug", "web", "sh", "-c", script, check=False)
+    if bare.env["AEROGEL_ISOLATION"] == "chroot":
+        assert done.stderr.startswith(
+            "error: tools cannot be shown beside a running command where nothing can be mounted\n"
+        )
+        return
+    assert done.stdout.split() == ["app", "dev", "etc", "proc", "sys", "1", "refused", "/.aerogel/vi"]
+    said = bare("exec", "web", "/app/busybox", "ls", "/", "/dev/shm").stdout
+    assert said.split() == ["/:", "app", "dev", "etc", "proc", "sys", "/dev/shm:", "seen"]
+    assert bare("exec", "web", "/.aerogel/busybox", "true", check=False).returncode == 127
+
+
+def test_a_container_that_ended(bare):
+    bare("run", "-d", "--name", "job", "-u", "0", "bare", "/app/busybox", "touch", "/app/made")
+    bare("wait", "job")
+    done = bare("debug", "job", "ls", "/app")
+    assert done.stdout.split() == ["busybox", "made"]
+    assert "this is a copy of its files" in done.stderr
+
+
+def test_what_is_neither(bare, monkeypatch):
+    monkeypatch.setitem(bare.env, "AEROGEL_BASES", "builtin")
+    done = bare("debug", "nothing", check=False)
+    assert done.returncode == 1
+    assert "error: image `nothing` was not found" in done.stderr
+
+
+def test_on_a_terminal(bare):
+    """Without a command it is a shell that asks."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        bare.argv("debug", "bare"), env=bare.env, stdin=follower, stdout=follower, stderr=follower
+    )
+    os.write(leader, b"echo $((6*7)); exit 3\n")
+    said = b""
+    while b"42\r\n" not in said:
+        said += os.read(leader, 1000)
+    assert process.wait(30) == 3
+    os.close(leader)
+    os.close(follower)
