@@ -48,7 +48,10 @@ def run(options: Completion, world: World) -> CompletionResult:
     commands = parser.add_subparsers()
     families = {"": commands}
     offered = {"file": shtab.FILE, "directory": shtab.DIRECTORY}
+    names = {command.name for command in COMMANDS}
     for command in COMMANDS:
+        if command.name.rpartition(" ")[0] in names:  # `debug last` is a command, and a word of the command `debug`
+            continue
         spec = specification(command)
         made = command_parser(spec)
         fields = {one.field: one for one in (*spec.options, *spec.common)}
