@@ -12,7 +12,8 @@ from typing import NamedTuple
 __all__ = ["Bar", "as_svg", "seconds"]
 
 _ROW, _GAP, _LEFT, _TOP, _WIDTH, _RIGHT = 22, 6, 380, 58, 760, 90
-_LONGEST = 54
+_LONGEST, _STAGE = 54, 16
+"""Letters of a row's name, and of the stage in it."""
 _COLORS = {
     "RAN": "#4c8dca",
     "CACHED": "#7fb77e",
@@ -31,6 +32,8 @@ class Bar(NamedTuple):
     status: str
     began_s: float
     ended_s: float
+    stage: str = ""
+    """Shown before the instruction, when there are several."""
 
 
 def as_svg(title: str, bars: Sequence[Bar], duration_s: float) -> str:
@@ -51,11 +54,13 @@ def as_svg(title: str, bars: Sequence[Bar], duration_s: float) -> str:
         y = _TOP + row * (_ROW + _GAP)
         x = _LEFT + bar.began_s / length * _WIDTH
         wide = max(2.0, (bar.ended_s - bar.began_s) / length * _WIDTH)
-        name = bar.title if len(bar.title) <= _LONGEST else f"{bar.title[: _LONGEST - 3]}..."
+        room = _LONGEST - len(bar.stage[:_STAGE]) - bool(bar.stage)
+        name = bar.title if len(bar.title) <= room else f"{bar.title[: room - 3]}..."
+        stage = f'<tspan fill="#777">{_text(bar.stage[:_STAGE])}</tspan> ' if bar.stage else ""
         spent = seconds(bar.ended_s - bar.began_s)
         lines.append(
             f"<g><title>{_text(f'#{bar.number} {bar.title}: {bar.status}, {spent}')}</title>"
-            f'<text x="{_LEFT - 10}" y="{y + 15}" text-anchor="end">{_text(name)}</text>'
+            f'<text x="{_LEFT - 10}" y="{y + 15}" text-anchor="end">{stage}{_text(name)}</text>'
             f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{_ROW}" rx="3" '
             f'fill="{_COLORS.get(bar.status, "#bbbbbb")}"/>'
             f'<text x="{x + wide + 5:.1f}" y="{y + 15}" fill="#555">{spent}</text></g>'

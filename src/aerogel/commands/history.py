@@ -158,8 +158,9 @@ def _draw(record: dict[str, Any], path: str) -> None:
     from aerogel.commands.gantt import Bar, as_svg
     from aerogel.store.disk import disk_errors
 
+    several = len({step["stage"] for step in record["steps"] if step["number"]}) > 1
     bars = [
-        Bar(step["number"], step["title"], step["status"], step["began"], step["ended"])
+        Bar(step["number"], step["title"], step["status"], step["began"], step["ended"], step["stage"] * several)
         for step in record["steps"]
         if step["number"] and "began" in step
     ]

@@ -63,6 +63,9 @@ class WhyResult(Result, frozen=True, kw_only=True):
 
     def text(self) -> str:
         lines = []
+        first = [step for step in self.steps if [cause.kind for cause in step.causes] == ["first"]]
+        if len(first) > 1 and len(first) == len(self.steps):
+            return f"{len(first)} steps ran: {first[0].causes[0].text}"
         for step in self.steps:
             lines.append(f"#{step.number} {step.title}: {step.status}")
             if step.status == "REUSED":
@@ -82,6 +85,8 @@ def run(options: Why, world: World) -> WhyResult:
     record = find_build(store, options.build)
     older = (each for each in store.builds.newest() if each["id"] < record["id"])
     before = list(islice((each for each in older if each["identity"] == record["identity"]), _MAX_BEFORE))
+    record = _completed(record, before)
+    before = [_completed(each, before[number + 1 :]) for number, each in enumerate(before)]
     places = [at for at, step in enumerate(record["steps"]) if step["number"]]
     wanted = _choose(record, places, options.step) if options.step else places
     shown = wanted if options.step else [at for at in wanted if _ran(record["steps"][at])]
@@ -158,6 +163,18 @@ def _step(record: Record, previous: Record | None, at: int, lookup: Lookup) -> W
         previous=previous["id"] if previous is not None else "",
         causes=causes,
     )
+
+
+def _completed(record: Record, older: Sequence[Record]) -> Record:
+    """What a build skipped has no result in its record; an older build knows the result of the same key."""
+    lacking = {step["key"] for step in record["steps"] if step["key"] and not step.get("layers")}
+    known: dict[str, str] = {}
+    for each in older if lacking else ():
+        for step in each["steps"]:
+            if step["key"] in lacking and step.get("layers"):
+                known.setdefault(step["key"], step["layers"])
+    steps = [{**step, "layers": step.get("layers") or known.get(step["key"], "")} for step in record["steps"]]
+    return {**record, "steps": steps}
 
 
 def _previous(record: Record, before: Sequence[Record], at: int) -> Record | None:

@@ -207,7 +207,8 @@ class _Explaining:
         selected = tuple(self._selected(step, before, number))
         if selected == () and number > 0 and step["status"] == "RAN" and self._is_known(step, before):
             return
-        text = f"`{child['title']}` gives another result" if child["number"] else f"`{child['title']}` is another image"
+        verb = "is the same on other layers" if child["status"] == "REUSED" else "gives another result"
+        text = f"`{child['title']}` {verb if child['number'] else 'is another image'}"
         yield Cause(
             kind="step",
             text=text,

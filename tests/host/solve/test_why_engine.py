@@ -74,6 +74,29 @@ def test_a_file_of_the_context(bench: Bench, name: str) -> None:
     assert cause["causes"][0]["text"] == expected
 
 
+def test_after_builds_in_which_nothing_ran(bench: Bench) -> None:
+    """These know little of their steps; what is the same all the same is no cause."""
+    (bench.context / "busybox").chmod(0o755)
+    text = TEXT.replace('"cat /src/*.c > /out"', '"cat /src/*.c > /out; echo $LEVEL"')
+    bench.build(text)
+    told = bench.aerogel("why").stdout
+    assert told == "6 steps ran: no earlier build of this Dockerfile, context and target is known\n"
+    for _ in range(2):
+        bench.build(text)
+    bench.write("Dockerfile", (HEAD + text).replace("COPY busybox", "COPY --chmod=755 busybox"))
+    bench.aerogel("build", "-q", "--build-arg", "LEVEL=2", str(bench.context))
+    (cause,) = why(bench, "/src/*.c >")
+    assert (cause["kind"], cause["path"]) == ("variable", "LEVEL")
+
+
+def test_the_same_step_on_other_layers(bench: Bench) -> None:
+    bench.build(TEXT)
+    bench.build(TEXT.replace("COPY src /src", "COPY src/a.c /more\nCOPY src /src"))
+    (cause,) = why(bench, RAN)
+    assert (cause["text"], cause["status"]) == (f"`{COPIED}` is the same on other layers", "REUSED")
+    assert leaves([cause]) == ["the instruction is new"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "step", "expected"),
     [
@@ -185,6 +208,7 @@ def test_history(bench: Bench, tmp_path: Path) -> None:
     drawn = ET.parse(tmp_path / "x.svg").getroot()
     titles = [each.text or "" for each in drawn.iter("{http://www.w3.org/2000/svg}title")]
     assert any(f"{COPIED}: RAN" in title for title in titles)
+    assert "made" in [each.text for each in drawn.iter("{http://www.w3.org/2000/svg}tspan")], "the stage of the step"
     assert "build " in bench.aerogel("history", done[1]["id"]).stdout
     layers = bench.aerogel("history", "--format", "{{.CreatedBy}}", "--no-trunc", "app").stdout
     assert "COPY /out /out # buildkit" in layers
