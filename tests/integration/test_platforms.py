@@ -147,6 +147,21 @@ def test_a_command_of_another_platform_runs_under_qemu(aerogel: Aerogel, tmp_pat
         assert len(image.manifest.layers) == 2
 
 
+def test_an_ordinary_user_runs_it_too(ordinary: Aerogel, aerogel: Aerogel) -> None:
+    """On the rung `subid` a command of another platform runs as on `root`, and the image is the same."""
+    folder = Path(ordinary.env["HOME"]) / "foreign"
+    folder.mkdir()
+    (folder / "greet").write_bytes(greeter(code=0))
+    (folder / "greet").chmod(0o755)
+    (folder / "Dockerfile").write_text('FROM scratch\nCOPY --chown=1234:5678 greet /greet\nUSER 7\nRUN ["/greet"]\n')
+    subprocess.run(["chown", "-R", f"{ordinary.account}:", str(folder)], check=True)
+    words = ("build", "--platform", "linux/arm64", "-t", "foreign", str(folder))
+    built = ordinary.json(*words)
+    assert [step["status"] for step in built["steps"]] == ["RAN"] * len(built["steps"])
+    assert ordinary("run", "--platform", "linux/arm64", "foreign", "/greet").stdout == "hello from arm64\n"
+    assert aerogel.json(*words)["image_id"] == built["image_id"]
+
+
 def test_stages_keep_the_platform_of_what_they_start_from(aerogel: Aerogel, tmp_path: Path) -> None:
     """A stage from one with --platform runs on that platform: no emulation, whatever is built for."""
     shutil.copy("/bin/busybox", tmp_path / "sh")

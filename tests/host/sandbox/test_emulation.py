@@ -1,5 +1,6 @@
 """Commands of other machines, through qemu that is registered for the sandbox alone. Debian: qemu-user-static."""
 
+import errno
 import os
 import shutil
 import struct
@@ -9,6 +10,7 @@ import pytest
 from foreign import greeter
 
 from aerogel.errors import EXIT_HOST, AerogelError
+from aerogel.sandbox import emulation, syscalls
 from aerogel.sandbox.emulation import line_of
 from aerogel.sandbox.emulator import Emulator, runs_natively
 from aerogel.sandbox.launch import Helper
@@ -59,6 +61,38 @@ def test_a_platform_without_qemu_is_told_with_what_to_install(tmp_path):
     assert caught.value.message == "this machine cannot run programs for `linux/s390x`: there is no qemu for them"
     assert caught.value.hints == (
         "install qemu: `apt-get install qemu-user-static` (Debian, Ubuntu), `dnf install qemu-user-static` (Fedora)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (errno.EPERM, "mount: the kernel has no binfmt_misc for user namespaces (Linux 6.7 has)"),
+        (errno.ENODEV, "mount: the kernel has no binfmt_misc for user namespaces (Linux 6.7 has)"),
+        (errno.ENOMEM, "mount: Cannot allocate memory"),
+    ],
+)
+def test_a_kernel_that_has_no_list_for_user_namespaces(tmp_path, monkeypatch, number, why):
+    """As before Linux 6.7: the mount is refused, and the one way that is left is said."""
+    mount = syscalls.mount
+
+    def refused(source, target, kind, *rest):
+        if kind == "binfmt_misc":
+            raise OSError(number, os.strerror(number), "mount")
+        mount(source, target, kind, *rest)
+
+    class Old:
+        def emulate(self, interpreters):
+            emulation.make(str(tmp_path), interpreters)
+
+    monkeypatch.setattr(syscalls, "mount", refused)
+    with pytest.raises(AerogelError) as caught:
+        Emulator(registered=str(tmp_path)).prepare(Old, "linux/arm64")
+    assert (caught.value.code, caught.value.exit_status) == ("sandbox.no-emulation", EXIT_HOST)
+    assert caught.value.message.startswith("this machine cannot run programs for `linux/arm64`: ")
+    assert why in f"{caught.value.message}\n{caught.value.detail}"
+    assert caught.value.hints == (
+        "let the host register it, as root: `apt-get install qemu-user-static binfmt-support`",
     )
 
 
