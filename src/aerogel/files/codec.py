@@ -1,9 +1,11 @@
 """Layer compression with bytes that repeat, and decompression of whatever registries and archives hold.
 
-A codec is a recorded string (`gzip-libdeflate-3-1MiB`): same string and same tar give the same blob on every CPU,
-with any number of threads and however the tar arrived. gzip layers are cut into blocks of 1 MiB, each a member
+A codec is a recorded string (`gzip-libdeflate-3-entries`): same string and same tar give the same blob on every CPU,
+with any number of threads and however the tar arrived. gzip layers are cut into blocks of at most 1 MiB, each a member
 of its own, with no time, no name and system byte 255, whose extra field `ag` holds the member's size: that lets
-`open_at` hop to any place of a blob that we made. Compressor libraries are imported when first used.
+`open_at` hop to any place of a blob that we made. Where a block ends, the names of the files in it decide (`_cut`):
+behind a changed file the blocks are soon those of the layer before, and need not be compressed again (`blocks`).
+Compressor libraries are imported when first used.
 Spec: RFC 1952 (gzip), RFC 8878 (zstd), OCI image-spec v1.1 layer.md#media-types.
 """
 
@@ -21,6 +23,7 @@ from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
 from aerogel.errors import EXIT_HOST, AerogelError, nearest
+from aerogel.files.blocks import Blocks, Table
 from aerogel.files.decode import Members, ZstdReader
 from aerogel.files.tar import Readable
 
@@ -43,7 +46,9 @@ __all__ = [
 ]
 
 BLOCK_SIZE = 1 << 20
-"""Bytes of tar in one gzip member."""
+"""Bytes of tar in one gzip member, at most."""
+
+_MIN_BLOCK = 1 << 18
 
 Family = Literal["gzip", "zstd", "tar"]
 
@@ -55,6 +60,11 @@ _MEDIA_TYPES: dict[Family, str] = {
 _MEMBER_HEADER = struct.Struct("<10sHBBHI")
 _MEMBER_MAGIC = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff"
 _MAX_THREADS = 8
+_CUTS = ("entries", "1MiB")
+_BLOCK_OF_TAR = 512
+_MAGIC_AT = 257
+_PREFIX = slice(345, 500)
+"""Where the head of an entry has `ustar`, and the first part of a long path."""
 
 
 class Codec(NamedTuple):
@@ -63,11 +73,13 @@ class Codec(NamedTuple):
     family: Family
     backend: str
     level: int
+    cut: str = "entries"
+    """Where gzip members end; `1MiB`, always after so much, is what layers of older stores have."""
 
     @property
     def name(self) -> str:
         if self.family == "gzip":
-            return f"gzip-{self.backend}-{self.level}-1MiB"
+            return f"gzip-{self.backend}-{self.level}-{self.cut}"
         return "tar" if self.family == "tar" else f"zstd-{self.level}"
 
     @property
@@ -119,8 +131,8 @@ def codec_named(name: str) -> Codec:
     parts = name.split("-")
     found: Codec | None = None
     with suppress(ValueError):
-        if len(parts) == 4 and parts[0] == "gzip" and parts[1] in ("libdeflate", "zlib", "isal") and parts[3] == "1MiB":
-            found = Codec("gzip", parts[1], int(parts[2]))
+        if len(parts) == 4 and parts[0] == "gzip" and parts[1] in ("libdeflate", "zlib", "isal") and parts[3] in _CUTS:
+            found = Codec("gzip", parts[1], int(parts[2]), parts[3])
         elif len(parts) == 2 and parts[0] == "zstd":
             found = Codec("zstd", "zstd", int(parts[1]))
         elif name == "tar":
@@ -177,12 +189,33 @@ def _member(block: memoryview, compress: Callable[[memoryview], bytes | bytearra
     return [head, body, struct.pack("<II", zlib.crc32(block), len(block))]
 
 
+def _cut(buffer: bytearray, size: int = BLOCK_SIZE) -> int:
+    """Where the first block of these bytes of a tar ends: at the head of an entry, or at the end if there is none.
+
+    Of all heads it is the one whose path has the lowest checksum, so the choice hardly depends on what is before. What
+    only looks like a head serves as well: the bytes alone decide.
+    """
+    found, lowest = size, 1 << 32
+    place = buffer.find(b"ustar", _MIN_BLOCK + _MAGIC_AT, size)
+    while place >= 0:
+        start = place - _MAGIC_AT
+        if not start % _BLOCK_OF_TAR:
+            head = buffer[start : start + _BLOCK_OF_TAR]
+            mark = zlib.crc32(head[_PREFIX], zlib.crc32(head[:100]))
+            if mark < lowest:
+                found, lowest = start, mark
+        place = buffer.find(b"ustar", place + 5, size)
+    return found
+
+
 class _Slot:
     """One block on its way: filled by the writer, compressed by a worker, hashed and written by the finisher."""
 
-    __slots__ = ("buffer", "length", "ready", "view")
+    __slots__ = ("buffer", "key", "length", "ready", "view")
 
     def __init__(self) -> None:
+        self.key = b""
+        """SHA-256 of the block, when it may be found again."""
         self.buffer = bytearray(BLOCK_SIZE)
         self.view = memoryview(self.buffer)
         self.length = 0
@@ -194,8 +227,9 @@ class LayerWriter:
 
     Memory is a ring of a few blocks, whatever the size of the layer. Up to one block all happens in the calling
     thread; then `threads` compress and one hashes and writes. Use it as a context manager, or call `abort()`
-    after an error, so that the threads end. `fd` stays the caller's. `on_block` is called before each full block of
-    1 MiB is taken, in the caller's thread, and may raise to give up.
+    after an error, so that the threads end. `fd` stays the caller's. `on_block` is called before each full block is
+    taken, in the caller's thread, and may raise to give up. With `blocks`, what an earlier layer has compressed is
+    taken from there; that changes no byte.
     """
 
     def __init__(
@@ -205,6 +239,7 @@ class LayerWriter:
         *,
         threads: int | None = None,
         on_block: Callable[[], object] | None = None,
+        blocks: Blocks | None = None,
     ) -> None:
         if (fd is None) != (codec is None):
             raise ValueError("a descriptor and a codec come together")
@@ -218,6 +253,8 @@ class LayerWriter:
         self._size = 0
         self._compress = _block_compressor(codec) if codec is not None and codec.family == "gzip" else None
         self._zstd = _ZstdStream(codec.level, self._threads) if codec is not None and codec.family == "zstd" else None
+        self._blocks = blocks if codec is not None and codec.cut == "entries" else None
+        self._table: Table | None = None
         self._slot = _Slot()
         self._fill = 0
         self._error: BaseException | None = None
@@ -251,7 +288,8 @@ class LayerWriter:
             self._fill += len(piece)
             view = view[room:]
             if self._fill == BLOCK_SIZE:
-                self._submit()
+                by_entry = self._compress is not None and self._codec is not None and self._codec.cut == "entries"
+                self._submit(_cut(self._slot.buffer) if by_entry else BLOCK_SIZE)
 
     def finish(self) -> LayerBlob:
         """Ends the layer. Raises AerogelError `codec.write` if the blob cannot be written."""
@@ -262,7 +300,7 @@ class LayerWriter:
                 self._finish_block(self._slot, self._compressed(self._slot))
         else:
             if self._fill:
-                self._submit()
+                self._submit(self._fill)
             self.abort()
             self._raise()
         if self._zstd is not None:
@@ -271,6 +309,8 @@ class LayerWriter:
         if self._codec is None:
             return LayerBlob(diff_id, self._size, None, None, None, None)
         digest = f"sha256:{self._blob.hexdigest()}"
+        if self._table is not None:
+            self._table.save(self._blob.digest())
         return LayerBlob(diff_id, self._size, digest, self._blob_size, self._codec.media_type, self._codec.name)
 
     def abort(self) -> None:
@@ -282,16 +322,19 @@ class LayerWriter:
         for thread in self._running:
             thread.join()
         self._running = []
+        if self._table is not None:
+            self._table.close()
 
-    def _submit(self) -> None:
-        """Sends the filled block on its way and takes a free one."""
+    def _submit(self, length: int) -> None:
+        """Sends a block on its way and takes a free one, with what is left."""
         if self._on_block is not None:
             self._on_block()
         if not self._running:
             self._start()
         slot = self._slot
-        slot.length = self._fill
-        self._size += self._fill
+        slot.length = length
+        self._size += length
+        left = slot.buffer[length : self._fill]
         if self._compress is not None:
             self._work.put(slot)
         self._order.put(slot)
@@ -300,7 +343,8 @@ class LayerWriter:
             self._slot = _Slot()
         else:
             self._slot = self._free.get()
-        self._fill = 0
+        self._slot.buffer[: len(left)] = left
+        self._fill = len(left)
         self._raise()
 
     def _raise(self) -> None:
@@ -309,6 +353,8 @@ class LayerWriter:
 
     def _start(self) -> None:
         workers = self._threads if self._compress is not None else 0
+        if self._blocks is not None and self._compress is not None and self._codec is not None:
+            self._table = self._blocks.table(self._codec.name, self._compress)
         self._running = [threading.Thread(target=self._worker, name="compress", daemon=True) for _ in range(workers)]
         self._running.append(threading.Thread(target=self._finisher, name="layer", daemon=True))
         for thread in self._running:
@@ -334,7 +380,15 @@ class LayerWriter:
             self._free.put(slot)
 
     def _compressed(self, slot: _Slot) -> list[bytes | bytearray]:
-        return _member(slot.view[: slot.length], self._compress) if self._compress is not None else []
+        if self._compress is None:
+            return []
+        block = slot.view[: slot.length]
+        if self._table is not None:
+            slot.key = sha256(block).digest()
+            found = self._table.find(slot.key)
+            if found is not None:
+                return [found]
+        return _member(block, self._compress)
 
     def _finish_block(self, slot: _Slot, compressed: list[bytes | bytearray]) -> None:
         block = slot.view[: slot.length]
@@ -342,6 +396,8 @@ class LayerWriter:
         if self._zstd is not None:
             self._emit([self._zstd.compress(block)])
         elif self._compress is not None:
+            if self._table is not None:
+                self._table.add(slot.key, self._blob_size, compressed)
             self._emit(compressed)
         elif self._fd is not None:
             self._emit([block])
@@ -501,13 +557,17 @@ def open_at(fd: int, codec: Codec, offset: int) -> Uncompressed:
     if codec.family == "tar":
         position, skip = offset, 0
     elif codec.family == "gzip":
-        for _ in range(offset // BLOCK_SIZE):
+        while skip:
             head = os.pread(fd, _MEMBER_HEADER.size, position)
             if len(head) != _MEMBER_HEADER.size or not head.startswith(_MEMBER_MAGIC) or head[12:14] != b"ag":
                 position, skip = 0, offset
                 break
-            position += _MEMBER_HEADER.unpack(head)[5]
-            skip -= BLOCK_SIZE
+            size = _MEMBER_HEADER.unpack(head)[5]
+            length = int.from_bytes(os.pread(fd, 4, position + size - 4), "little")
+            if skip < length:
+                break
+            position += size
+            skip -= length
     os.lseek(fd, position, os.SEEK_SET)
     stream = open_uncompressed(fd, codec.family)
     while skip:

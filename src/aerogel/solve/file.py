@@ -124,7 +124,7 @@ class Copying:
         if identities.unknown:
             unknown = {item.entry.path: n for n, (item, _) in self._with_content() if not identities[n]}
         give_up = self._materials.on_wait
-        with store.blobs.write() as blob, LayerWriter(blob.fd, codec, on_block=give_up) as writer:
+        with store.blobs.write() as blob, LayerWriter(blob.fd, codec, on_block=give_up, blocks=store.blocks) as writer:
             scanner = LeakScanner(looked_for(secrets))
             tar = _IndexingTar(scanner.watched(writer.write), unknown)
             write_items(self._items, tar)

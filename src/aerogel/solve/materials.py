@@ -50,7 +50,7 @@ def take_tar(
             index = build_index(stream, writer.write)
             layer = writer.finish()
     else:
-        with store.blobs.write() as blob, LayerWriter(blob.fd, codec, on_block=give_up) as writer:
+        with store.blobs.write() as blob, LayerWriter(blob.fd, codec, on_block=give_up, blocks=store.blocks) as writer:
             index = build_index(stream, writer.write)
             layer = writer.finish()
             blob.commit(Digest(str(layer.digest)), layer.size)

@@ -168,7 +168,11 @@ def _take(
     """
     store = materials.store
     mark: int | None = None
-    with LayerWriter(None, None) as original, store.blobs.write() as blob, LayerWriter(blob.fd, codec) as writer:
+    with (
+        LayerWriter(None, None) as original,
+        store.blobs.write() as blob,
+        LayerWriter(blob.fd, codec, blocks=store.blocks) as writer,
+    ):
         tar = _Noting(writer.write)
         notes: dict[bytes, bytes] = {}
         source = _Tee(stream, original.write)

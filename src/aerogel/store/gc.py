@@ -35,6 +35,7 @@ __all__ = ["Pruned", "Usage", "du", "prune", "tree_size"]
 _LOOSE = {
     "builds-v1": 1,
     "selections-v1": 2,
+    "blocks-v1": 1,
     "contents-v1": 1,
     "logs-v1": 1,
     "failed-v1": 2,

@@ -7,7 +7,7 @@
         blobs/  layers-v1/  images-v1/  scratch/
     <cache>/                what can be made again; may be removed whole when nothing runs
         CACHEDIR.TAG
-        actions-v1/  snapshots-v1/  builds-v1/  selections-v1/  failed-v1/  locks/  scratch/
+        actions-v1/  snapshots-v1/  builds-v1/  selections-v1/  failed-v1/  blocks-v1/  locks/  scratch/
 
 Order of writes: blob, layer record, image record, reference; snapshot and layer record, action. So a process that
 is killed anywhere leaves nothing that names what is not there, and scratch space that the next one reclaims.
@@ -30,6 +30,7 @@ from aerogel.store.scratch import Scratch
 from aerogel.store.snapshots import Snapshots
 
 if TYPE_CHECKING:
+    from aerogel.files.blocks import Blocks
     from aerogel.store.builds import Builds
     from aerogel.store.failed import FailedStates
     from aerogel.store.images import Images
@@ -103,6 +104,17 @@ class Store:
 
             self._builds = Builds(self.cache, self.scratch)
         return self._builds
+
+    @property
+    def blocks(self) -> Blocks:
+        """The compressed blocks of the layers here."""
+        from aerogel.files.blocks import Blocks
+        from aerogel.oci.digest import Digest
+
+        def opened(encoded: str) -> int:
+            return os.open(self.blobs.path(Digest(f"sha256:{encoded}")), os.O_RDONLY | os.O_CLOEXEC)
+
+        return Blocks(f"{self.cache}/blocks-v1", opened)
 
     @property
     def failed(self) -> FailedStates:
