@@ -144,6 +144,7 @@ def test_a_file_that_a_step_may_not_change_meanwhile(bench: Bench) -> None:
     assert "`f` changed during the build" in "".join(lines)
 
 
+@pytest.mark.damage
 def test_damaged_blobs_are_found_and_made_again(bench: Bench) -> None:
     bench.write("big", "0123456789" * 400_000)
     text = "FROM scratch AS b\nCOPY big /big\nFROM scratch\nCOPY --from=b /big /{}\n"
