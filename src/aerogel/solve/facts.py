@@ -24,16 +24,16 @@ def is_secret_name(name: str) -> bool:
     return _SECRET.search(name) is not None
 
 
-def facts_of(op: Op) -> dict[str, Any]:
-    """An operation as a record has it."""
+def facts_of(op: Op, salt: bytes) -> dict[str, Any]:
+    """An operation as a record has it. `salt` is what the store alone knows: nobody can try what a hidden value is."""
     found: dict[str, Any] = _redacted(msgspec.to_builtins(op))
     if "env" in found:
-        found["env"] = [[name, _hidden(value) if _SECRET.search(name) else value] for name, value in found["env"]]
+        found["env"] = [[name, _hidden(value, salt) if _SECRET.search(name) else value] for name, value in found["env"]]
     return found
 
 
-def _hidden(value: str) -> str:
-    return f"(hidden {sha256(value.encode('utf-8', 'surrogateescape')).hexdigest()[:6]})"
+def _hidden(value: str, salt: bytes) -> str:
+    return f"(hidden {sha256(salt + value.encode('utf-8', 'surrogateescape')).hexdigest()[:6]})"
 
 
 def _redacted(value: Any) -> Any:

@@ -23,10 +23,11 @@ def steps_of(steps: Sequence[Step], solver: Solver) -> list[dict[str, Any]]:
     from, contexts, URLs) the operations stand in `sources`.
     """
     known = {step.node.digest for step in steps}
-    return [_step(step, known, solver) for step in steps]
+    salt = solver.salt()
+    return [_step(step, known, solver, salt) for step in steps]
 
 
-def _step(step: Step, known: set[str], solver: Solver) -> dict[str, Any]:
+def _step(step: Step, known: set[str], solver: Solver, salt: bytes) -> dict[str, Any]:
     node = step.node
     run = solver.runs.get(node.digest)
     record: dict[str, Any] = {
@@ -35,10 +36,10 @@ def _step(step: Step, known: set[str], solver: Solver) -> dict[str, Any]:
         "title": redact(step.title.encode("utf-8", "replace").decode()),
         "line": step.span.line,
         "node": node.digest,
-        "op": facts_of(node.op),
+        "op": facts_of(node.op, salt),
         "platform": node.platform,
         "inputs": [each.digest for each in node.inputs],
-        "sources": {each.digest: facts_of(each.op) for each in node.inputs if each.digest not in known},
+        "sources": {each.digest: facts_of(each.op, salt) for each in node.inputs if each.digest not in known},
         "status": solver.statuses.get(node.digest, ""),
     }
     try:

@@ -172,6 +172,10 @@ class Solver:
         """The key under which the result of a node is kept."""
         return self._keys.definition(node)
 
+    def salt(self) -> bytes:
+        """What values that stand in no record are hashed with."""
+        return self._materials.store.builds.salt()
+
     def number(self, node: Node) -> int:
         """The number under which the events of a step are told; 0 for a base."""
         return self._steps[node.digest][0]
@@ -538,7 +542,7 @@ class Solver:
         from aerogel.solve.facts import facts_of
 
         return {
-            "op": facts_of(work.node.op),
+            "op": facts_of(work.node.op, self.salt()),
             "platform": work.node.platform,
             "epoch": self._materials.times.kind,
             "inputs": [list(each) for each in work.inputs],

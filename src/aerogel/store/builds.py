@@ -55,6 +55,16 @@ class Builds:
         self._scratch = scratch
         self.selections = Selections(cache, scratch)
 
+    def salt(self) -> bytes:
+        """Random bytes of this store: what is hashed with them can be compared in records, and not guessed from them."""
+        path = f"{self._cache}/salt-v1"
+        for _ in range(2):
+            found = read_file(path)
+            if found:
+                return found
+            self._scratch.write_file(path, os.urandom(32))
+        return b""
+
     def new_id(self, now_s: float) -> str:
         """An id for a build that begins at `now_s` seconds since 1970; it sorts behind all others.
 

@@ -79,3 +79,12 @@ def test_a_folder_that_may_not_be_written(store: Store) -> None:
     Path(store.builds.root).write_bytes(b"a file is in the way")
     store.builds.put({"id": "20200101-000000-0000", "steps": []})
     assert store.builds.ids() == []
+
+
+def test_the_salt_of_a_store_stays_and_is_its_own(tmp_path: Path) -> None:
+    salts = []
+    for name in ("one", "one", "two"):
+        with Store.open(tmp_path / name / "data", tmp_path / name / "cache") as store:
+            salts.append(store.builds.salt())
+    assert salts[0] == salts[1] != salts[2]
+    assert len(salts[0]) == 32
