@@ -63,7 +63,9 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def test_debug_and_retry(project: Project) -> None:
+@pytest.mark.parametrize("isolation", ["auto", "single"])
+def test_debug_and_retry(project: Project, isolation: str) -> None:
+    project.aerogel.env["AEROGEL_ISOLATION"] = isolation
     said = project.build(HEAD + FAILING, status=1)
     assert "error: RUN failed: exit status 3\n" in said
     assert "hint: `aerogel debug last` opens a shell where it failed; `aerogel build --retry`" in said

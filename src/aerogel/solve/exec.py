@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from signal import SIGTERM
 
-from aerogel.errors import AerogelError
+from aerogel.errors import EXIT_HOST, AerogelError
 from aerogel.events import Sink, StepLog
 from aerogel.files.codec import Codec, LayerBlob
 from aerogel.files.host import HostTree
@@ -84,7 +84,7 @@ def run(
             try:
                 _must_succeed(op, sandbox, mounts, materials, ambient, materials.tree(layers), sink, step, canceled)
             except StepError as error:
-                if not canceled.is_set():
+                if not canceled.is_set() and error.exit_status != EXIT_HOST:  # a full disk gets its space back
                     begun = (since_ns, settled, secrets)
                     keep_failed(place.made, error, about, node, op, layers, lowers, sandbox, mounts, materials, begun)
                 raise

@@ -101,7 +101,7 @@ def step_failed(
     with the whole output, `tree` the root before the step.
     """
     hints: list[str] = []
-    message = f"RUN failed: {exit_in_words(ended)}"
+    message = f"RUN failed: {exit_in_words(ended)}" + (", and the disk is full" if disk_full else "")
     if ended.fault is not None:
         message = f"RUN could not start: {ended.fault.message}"
         hints += ended.fault.hints
