@@ -353,11 +353,18 @@ def _catch_signals() -> None:
 
 
 def _drop_stdout() -> None:
-    """Points standard output at nothing, so that Python's own flush at exit does not complain again."""
+    """Points standard output at nothing, so that Python's own flush at exit does not complain again.
+
+    Standard error too when nobody reads it any more, as with `2>&1 | head`: the exit status would become 120.
+    """
     import os
 
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(null, 2)
     os.close(null)
 
 

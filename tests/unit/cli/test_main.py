@@ -151,6 +151,21 @@ def test_broken_pipe_is_silent():
         assert process.wait() == 141
 
 
+def test_broken_pipe_for_both_streams(tmp_path):
+    """`aerogel build . 2>&1 | head -1`, whose reader has gone before the first line."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "aerogel", "build", str(tmp_path)],
+        stdout=writer,
+        stderr=writer,
+        env=environ(AEROGEL_ROOT=str(tmp_path / "root")),
+    )
+    os.close(writer)
+    assert done.returncode == 141
+
+
 def test_full_device():
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
