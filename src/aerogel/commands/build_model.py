@@ -139,7 +139,9 @@ class Build(Struct, frozen=True, kw_only=True):
     allow: Annotated[
         list[str], Flag("Let steps use `network.host` or `security.insecure`", metavar="WHAT", group="Steps")
     ] = []
-    network: Annotated[str, Flag("Network of RUN steps: `default`, `host` or `none`", group="Steps")] = "default"
+    network: Annotated[str, Flag("Network of RUN steps: `default`, `host`, `none` or `sandbox`", group="Steps")] = (
+        "default"
+    )
     add_host: Annotated[list[str], Flag("A line for /etc/hosts", metavar="NAME:ADDRESS", group="Steps")] = []
     shm_size: Annotated[str, Flag("Size of /dev/shm", metavar="SIZE", group="Steps")] = "64m"
     ulimit: Annotated[

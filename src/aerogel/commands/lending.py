@@ -39,7 +39,7 @@ _SHORTEST_LINE = 8
 _LONGEST_SPELT = 16 << 10
 """A secret that is no longer is also hidden where a program breaks the lines of its encoding."""
 _ENTITLEMENTS = ("network.host", "security.insecure")
-_NETWORKS = ("default", "host", "none")
+_NETWORKS = ("default", "host", "none", "sandbox")
 _SECRET_KEYS = ("id", "src", "source", "env", "type")
 _LIMITS = (
     *("as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio"),

@@ -13,6 +13,7 @@ from aerogel.commands.detaching import containers_of, remove, start, with_upper
 from aerogel.commands.health import parse_check, parse_restart
 from aerogel.commands.lending import parse_hosts, parse_limits, parse_size
 from aerogel.commands.lookup import find_image, nearest_name
+from aerogel.commands.publishing import network_for, parse_ports
 from aerogel.commands.result import Result
 from aerogel.commands.run_flags import (
     ABSENT,
@@ -33,7 +34,7 @@ from aerogel.runtime.container import ContainerOptions, attend, parse_env, sandb
 from aerogel.runtime.containers import Container, Seen, alive
 from aerogel.runtime.serving import Server
 from aerogel.sandbox.emulator import Emulator
-from aerogel.sandbox.spec import DEFAULT_HOSTNAME, Network
+from aerogel.sandbox.spec import DEFAULT_HOSTNAME
 
 if TYPE_CHECKING:
     from aerogel.solve.materials import Materials
@@ -79,7 +80,19 @@ class Run(Struct, frozen=True, kw_only=True):
     shm_size: Annotated[str, Flag("Size of /dev/shm", metavar="SIZE")] = "64m"
     workdir: Annotated[str, Flag("Working directory", short="w", metavar="PATH")] = ""
     user: Annotated[str | None, Flag("User and group, by name or number", short="u", metavar="USER[:GROUP]")] = None
-    network: Annotated[Network, Flag("`host` or `none`", name="network")] = "host"
+    network: Annotated[
+        Literal["", "host", "none", "sandbox", "bridge"],
+        Flag(
+            "`host`, `none` or `sandbox`: one of its own, through pasta or slirp4netns; default: `host`, with `-p` `sandbox`",
+            name="network",
+            metavar="host|none|sandbox",
+        ),
+    ] = ""
+    publish: Annotated[
+        tuple[str, ...],
+        Flag("Port of the host that leads to one of the container", short="p", metavar="[[ADDRESS:]HOST:]PORT[/udp]"),
+    ] = ()
+    publish_all: Annotated[bool, Flag("A free port of the host for each of EXPOSE", short="P")] = False
     hostname: Annotated[str, Flag("Host name", short="h", metavar="NAME")] = DEFAULT_HOSTNAME
     add_host: Annotated[tuple[str, ...], Flag("A line for /etc/hosts", metavar="NAME:ADDRESS")] = ()
     dns: Annotated[tuple[str, ...], Flag("Name server instead of the host's", metavar="ADDRESS")] = ()
@@ -150,7 +163,15 @@ def run(options: Run, world: World) -> RunResult:
     materials = Materials(world.store, world.helper)
     layers, config, platform = found_image(options.image, world, materials, options.pull)
     wanted = msgspec.structs.replace(wanted, emulated=Emulator().prepare(world.helper, platform))
-    sandbox = msgspec.structs.replace(sandbox_for(materials.directories(layers), config, wanted), joinable=True)
+    ports = parse_ports(options.publish, config.exposed_ports if options.publish_all else ())
+    if ports and wanted.network != "sandbox":
+        message = f"with `--network {wanted.network}` no port is published: "
+        message += "its ports are the host's" if wanted.network == "host" else "nothing leads to it"
+        world.sink.emit(Warned(Diagnostic(message, code="run.unpublished")))
+        ports = ()
+    sandbox = msgspec.structs.replace(
+        sandbox_for(materials.directories(layers), config, wanted), joinable=True, ports=ports
+    )
     check = parse_check(options, config)
 
     def make(container_id: str, name: str, folder: str) -> Container:
@@ -168,6 +189,7 @@ def run(options: Run, world: World) -> RunResult:
             is_detached=options.detach,
             restart=restart,
             restarts=restarts,
+            ports=ports,
             labels=dict(label.partition("=")[::2] for label in options.label),
             check=check,
         )
@@ -287,7 +309,7 @@ def _container_options(options: Run, world: World) -> ContainerOptions:
             *map(parse_tmpfs, options.tmpfs),
             *resolver_mount(options.dns, options.dns_search, options.dns_option, _host_resolver()),
         ),
-        network=options.network,
+        network=network_for(options.network, bool(options.publish or options.publish_all)),
         hostname=options.hostname,
         hosts=parse_hosts(options.add_host),
         tty=options.tty,

@@ -18,9 +18,7 @@ from aerogel.sandbox.spec import Mount
 __all__ = ["ABSENT", "check_name", "fault", "parse_mount", "parse_tmpfs", "read_env_files", "resolver_mount"]
 
 ABSENT = {
-    ("-p", "--publish", "-P", "--publish-all", "--expose"): (
-        "leave it out: the command has the host's network, so its ports are the host's"
-    ),
+    ("--expose",): "leave it out: `-p` leads to any port",
     ("-m", "--memory", "--memory-swap", "--memory-reservation", "--cpus", "--cpu-shares", "--pids-limit"): (
         "start it with `systemd-run --user --scope -p MemoryMax=512M -p CPUQuota=50% -p TasksMax=100 aerogel run ...`"
     ),

@@ -33,9 +33,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from aerogel.errors import AerogelError, nearest
-from aerogel.sandbox.spec import Sandbox
+from aerogel.sandbox.spec import Forward, Sandbox
 
-__all__ = ["Check", "Container", "Containers", "Port", "Seen", "State", "alive"]
+__all__ = ["Check", "Container", "Containers", "Seen", "State", "alive"]
 
 _FOLDER = "containers-v1"
 _KILLED = 137
@@ -83,18 +83,6 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     retries: int = 3
 
 
-class Port(msgspec.Struct, frozen=True, kw_only=True):
-    """A port of the host (`address` may be empty: all of them) that leads to one of the container."""
-
-    address: str = ""
-    host: int
-    inside: int
-    protocol: str = "tcp"
-
-    def text(self) -> str:
-        return f"{self.address or '0.0.0.0'}:{self.host}->{self.inside}/{self.protocol}"
-
-
 class Container(msgspec.Struct, frozen=True, kw_only=True):
     """What a container runs, and how it is to be ended."""
 
@@ -118,7 +106,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     """`no`, `on-failure`, `always` or `unless-stopped`."""
     restarts: int = 0
     """How often at most after failures; 0: without end."""
-    ports: tuple[Port, ...] = ()
+    ports: tuple[Forward, ...] = ()
     labels: dict[str, str] = {}
     check: Check | None = None
 

@@ -16,7 +16,7 @@ from threading import Thread
 
 from aerogel.errors import EXIT_HOST, AerogelError
 
-__all__ = ["Connection", "Listener", "connect", "detach"]
+__all__ = ["Connection", "Listener", "connect", "detach", "free_port"]
 
 Connection = socket.socket
 """What `wire` sends and receives on."""
@@ -60,6 +60,14 @@ class Listener:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(_NAME, dir_fd=self._folder)
         os.close(self._folder)
+
+
+def free_port(protocol: str) -> int:
+    """A port of this host that nothing uses now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM) as sock:
+        sock.bind(("", 0))
+        number: int = sock.getsockname()[1]
+        return number
 
 
 def connect(folder: str) -> socket.socket:

@@ -136,10 +136,13 @@ def _run(sock: socket.socket, session: Session, request: dict[str, Any], fds: li
         return
     host_pid = int(os.readlink("/proc/self"))
     flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
-    syscalls.unshare(flags | (syscalls.CLONE_NEWNET if request["network"] == "none" else 0))
-    if request["network"] == "none":
+    own_network = request["network"] != "host"
+    syscalls.unshare(flags | (syscalls.CLONE_NEWNET if own_network else 0))
+    if own_network:
         _loopback_up()
-    spaces = _namespaces(own_network=request["network"] == "none") if request["joinable"] else ()
+    if request["network"] == "sandbox":
+        _await_network(sock)
+    spaces = _namespaces(own_network=own_network) if request["joinable"] else ()
     socket.sethostname(request["hostname"])
     asked = request["mounts"]
     base = session.mount_dir
@@ -221,6 +224,15 @@ def _namespaces(*, own_network: bool) -> tuple[int, ...]:
 def _loopback_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         fcntl.ioctl(sock, 0x8914, struct.pack("16sH14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAGS: up, running
+
+
+def _await_network(sock: socket.socket) -> None:
+    """Lets the main process join this network with the world, and waits for that."""
+    fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    wire.send(sock, {"network": True}, (fd,))
+    os.close(fd)
+    if wire.receive(sock) is None:
+        os._exit(1)
 
 
 def _oom_kills() -> int:

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -33,8 +33,9 @@ from aerogel.sandbox.cgroup import Group
 from aerogel.sandbox.ids import map_id, own_map_id, single_map_id, subordinate_ids
 from aerogel.sandbox.mounts import places_of
 from aerogel.sandbox.network import network_mounts
-from aerogel.sandbox.process import DISCARD, HelperBug, Process, failure
+from aerogel.sandbox.process import DISCARD, Closable, HelperBug, Process, failure
 from aerogel.sandbox.spec import DEFAULT_PATH, Finding, Isolation, Mount, Rung, Sandbox
+from aerogel.sandbox.tap import JOBS, Link, choose
 
 __all__ = ["TOOLS", "Helper", "HelperBug", "Process", "try_rungs"]
 
@@ -105,7 +106,11 @@ class Helper:
         process.tree = request["root"].get("tree", "")
         groups = () if group is None else group.fds
         request["groups"] = len(groups)
-        return _started(process, request, sockets, (stdin, stdout, stderr), groups)
+
+        def connect(namespace: int) -> Link:
+            return Link(self, choose(self.rung.name), namespace, sandbox.ports, self._session.path)
+
+        return _started(process, request, sockets, (stdin, stdout, stderr), groups, connect)
 
     def join(
         self,
@@ -140,6 +145,10 @@ class Helper:
         )
         process.joined = [*(each for each in process.joined if each.is_running), started]
         return started
+
+    def open_job(self) -> socket.socket:
+        """A worker that waits for the message of a job; closing the socket ends it."""
+        return self._open("job")
 
     def call(self, job: str, args: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         """Runs a function of a preloaded module in a worker inside the namespaces; `fds` stay the caller's.
@@ -210,7 +219,11 @@ class Helper:
         return ours
 
     def _request(self, sandbox: Sandbox) -> tuple[dict[str, Any], str | None]:
-        mounts = [*network_mounts(sandbox), *(_checked(mount) for mount in sandbox.mounts)]
+        tool = choose(self.rung.name) if sandbox.network == "sandbox" else None
+        mounts = [
+            *network_mounts(sandbox, "" if tool is None else tool.resolver),
+            *(_checked(mount) for mount in sandbox.mounts),
+        ]
         mounts.sort(key=lambda mount: mount.target.count("/"))  # a mount inside another comes after it
         if not sandbox.argv:
             raise AerogelError("there is no command to run", code="sandbox.no-command")
@@ -274,6 +287,7 @@ def _started(
     sockets: Sequence[str],
     stdio: tuple[int | None, int, int],
     more: Sequence[int] = (),
+    connect: Callable[[int], Closable] | None = None,
 ) -> Process:
     """Sends the request, and waits until its command is started."""
     stdin, stdout, stderr = stdio
@@ -283,9 +297,9 @@ def _started(
             process.send(request, (null if stdin is None else stdin, stdout, stderr, *more))
         finally:
             os.close(null)
-        process.start(sockets)
+        process.start(sockets, connect)
     except BrokenPipeError:
-        process.start(sockets)  # raises what the helper said before it ended
+        process.start(sockets, connect)  # raises what the helper said before it ended
     except BaseException:
         process.close()
         raise
@@ -446,7 +460,7 @@ def _launch(
         "ids": ids,
         "mount_dir": f"{session.path}/mnt",
         "scratch": session.path,
-        "preload": [*preload, DISCARD, _COPIED],
+        "preload": [*preload, DISCARD, _COPIED, JOBS],
         "search": list(search),
         "probe": probe,
     }

@@ -71,7 +71,7 @@ def mount_system(root_fd: int, request: dict[str, Any], *, in_userns: bool) -> N
     """Mounts /proc, /sys and /dev, masked as in any container unless the request is `insecure`."""
     insecure = request["insecure"]
     proc_fd = _mount_new(root_fd, "/proc", "proc", _SAFE, "")
-    _mount_sys(root_fd, readonly=not insecure, fresh=not in_userns or request["network"] == "none")
+    _mount_sys(root_fd, readonly=not insecure, fresh=not in_userns or request["network"] != "host")
     _mount_dev(root_fd, request)
     if not insecure:
         sys_fd = _open_dir(root_fd, "/sys")

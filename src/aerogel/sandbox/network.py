@@ -12,21 +12,24 @@ __all__ = ["hosts_file", "network_mounts", "resolver_file"]
 _LOCAL = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
 
 
-def network_mounts(sandbox: Sandbox) -> tuple[Mount, ...]:
-    """The three files as mounts; what the sandbox itself mounts there wins."""
+def network_mounts(sandbox: Sandbox, resolver: str = "") -> tuple[Mount, ...]:
+    """The three files as mounts; what the sandbox itself mounts there wins. `resolver` is that of its own network."""
     taken = {mount.target for mount in sandbox.mounts}
     files = (
         ("/etc/hostname", (sandbox.hostname + "\n").encode()),
         ("/etc/hosts", hosts_file(sandbox, _read("/etc/hosts"))),
-        ("/etc/resolv.conf", resolver_file(_read("/etc/resolv.conf"))),
+        ("/etc/resolv.conf", resolver_file(_read("/etc/resolv.conf"), resolver)),
     )
     return tuple(
         Mount(kind="file", target=target, data=data, readonly=True) for target, data in files if target not in taken
     )
 
 
-def resolver_file(host: bytes) -> bytes:
+def resolver_file(host: bytes, resolver: str = "") -> bytes:
     """The resolver configuration: in the host's network name space the host's own serves, stub resolvers included."""
+    if resolver:
+        kept = [line for line in host.split(b"\n") if line.split()[:1] in ([b"search"], [b"domain"], [b"options"])]
+        return b"\n".join([*kept, b"nameserver " + resolver.encode("ascii"), b""])
     if host.strip():
         return host
     return b"nameserver 127.0.0.1\n"  # what the C library takes when there is no file

@@ -11,7 +11,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from signal import SIGKILL, SIGTERM
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -20,7 +20,7 @@ from aerogel.errors import EXIT_HOST, AerogelError
 from aerogel.sandbox import wire
 from aerogel.sandbox.spec import Exit
 
-__all__ = ["DISCARD", "HelperBug", "Owner", "Process", "failure"]
+__all__ = ["DISCARD", "Closable", "HelperBug", "Owner", "Process", "failure"]
 
 DISCARD = "aerogel.sandbox.discard"
 """The module whose job removes what a command wrote and nobody keeps."""
@@ -38,6 +38,12 @@ class Owner(Protocol):
 
 class HelperBug(RuntimeError):
     """A fault of aerogel's own in the helper; the text is its traceback."""
+
+
+class Closable(Protocol):
+    """Something that is given back."""
+
+    def close(self) -> None: ...
 
 
 class Process:
@@ -64,18 +70,28 @@ class Process:
         self._after = after
         self._exit: Exit | None = None
         self._is_executed = False
+        self._link: Closable | None = None
         self._lock = threading.RLock()  # a signal handler may come while this thread holds it
 
     def send(self, request: dict[str, Any], fds: Sequence[int]) -> None:
         """Says what is to be done, with the descriptors that belong to it."""
         wire.send(self._sock, request, fds)
 
-    def start(self, sockets: Sequence[str] = ()) -> None:
+    def start(self, sockets: Sequence[str], connect: Callable[[int], Closable] | None = None) -> None:
         """Waits until the command is started. Raises AerogelError when the sandbox could not be set up.
 
-        `sockets` are the targets of the mounts that are sockets, in the order of the request.
+        `sockets` are the targets of the mounts that are sockets, in the order of the request. `connect` joins a network
+        namespace of the sandbox's own with the world; what it gives is closed with this.
         """
         message, fds = self._receive()
+        if "network" in message and connect is not None:
+            (namespace,) = fds
+            try:
+                self._link = connect(namespace)
+            finally:
+                os.close(namespace)
+            wire.send(self._sock, {"go": True})
+            message, fds = self._receive()
         if "started" not in message:
             self._drain()
             self._end()
@@ -189,6 +205,9 @@ class Process:
     def _end(self) -> None:
         with self._lock:
             self._sock.close()
+        if self._link is not None:
+            self._link.close()
+            self._link = None
         if self.tty is not None:
             os.close(self.tty)
             self.tty = None

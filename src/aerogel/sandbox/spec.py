@@ -18,6 +18,7 @@ __all__ = [
     "DEFAULT_PATH",
     "Exit",
     "Finding",
+    "Forward",
     "Isolation",
     "Limit",
     "Mount",
@@ -31,7 +32,8 @@ __all__ = [
 Isolation = Literal["auto", "root", "ident", "subid", "single", "chroot"]
 """Which rung is asked for; `auto` takes the best one that works."""
 
-Network = Literal["host", "none"]
+Network = Literal["host", "none", "sandbox"]
+"""The host's, none but loopback, or one of its own that reaches the world (`sandbox.tap`)."""
 
 MountKind = Literal["bind", "overlay", "tmpfs", "file", "socket"]
 
@@ -110,6 +112,18 @@ class Limit(msgspec.Struct, frozen=True):
     hard: int
 
 
+class Forward(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of the host (`address` may be empty: all of them) that leads to one of the sandbox's own network."""
+
+    address: str = ""
+    host: int
+    inside: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+    def text(self) -> str:
+        return f"{self.address or '0.0.0.0'}:{self.host}->{self.inside}/{self.protocol}"
+
+
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     """One command to run.
 
@@ -128,6 +142,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     user: str = ""
     mounts: tuple[Mount, ...] = ()
     network: Network = "host"
+    ports: tuple[Forward, ...] = ()
+    """For the network `sandbox`."""
     hostname: str = DEFAULT_HOSTNAME
     hosts: tuple[tuple[str, str], ...] = ()
     tty: bool = False

@@ -290,7 +290,7 @@ def _sandbox(
         user=op.user,
         root=root,
         mounts=(*ambient.mounts(exists), *inline, *prepared.mounts),
-        network="none" if op.network == "none" else "host",
+        network="none" if op.network == "none" else "sandbox" if op.network == "sandbox" else "host",
         hostname=op.hostname,
         hosts=op.hosts,
         insecure=op.security == "insecure",
