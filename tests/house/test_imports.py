@@ -167,6 +167,7 @@ OWNERS = {
     "argparse": ("cli",),
     "shtab": ("cli",),
     "pysequoia": ("debian",),
+    "cryptography": ("oci",),
     "deflate": ("files",),
     "isal": ("files",),
     "zstandard": ("files", "debian", "oci"),

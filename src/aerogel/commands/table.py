@@ -66,6 +66,8 @@ COMMANDS = (
     Command("push", "push", "Send an image of the local store to a registry", group=STORE, aliases=("image push",)),
     Command("copy", "copy", "Copy an image between registries, files and the local store", group=STORE),
     Command("registry serve", "registry_serve", "Serve the local store as a registry", group=STORE, aliases=("serve",)),
+    Command("sign", "sign", "Sign an image in a registry with a key", group=STORE),
+    Command("verify", "verify", "Check that an image in a registry is signed by a key", group=STORE),
     Command("login", "login", "Keep the credentials of a registry", group=STORE),
     Command("logout", "logout", "Forget the credentials of a registry", group=STORE),
     Command("sbom", "sbom", "List the packages that an image holds", group=STORE),

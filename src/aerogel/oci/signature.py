@@ -1,0 +1,124 @@
+"""Signatures of images in cosign's two forms: bundles that refer to the image, and manifests under a tag.
+
+What is signed is the digest of a manifest. Spec: sigstore bundle v0.3, DSSE v1, in-toto Statement v1; cosign
+`specs/SIGNATURE_SPEC.md`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any
+
+from aerogel.oci.artifact import IN_TOTO
+from aerogel.oci.digest import Digest
+from aerogel.oci.keys import PublicKey, SigningKey
+
+__all__ = [
+    "BUNDLE",
+    "SIGNATURE",
+    "SIGNED",
+    "SIMPLE",
+    "bundle",
+    "bundle_is_right",
+    "payload",
+    "payload_is_right",
+    "signature_tag",
+]
+
+BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+"""Media type of a bundle, and artifact type of what holds one."""
+SIMPLE = "application/vnd.dev.cosign.simplesigning.v1+json"
+"""Media type of the payload under a tag."""
+SIGNATURE = "dev.cosignproject.cosign/signature"
+"""Annotation of such a payload: the signature in Base64."""
+SIGNED = "https://sigstore.dev/cosign/sign/v1"
+"""What a statement says that is nothing but a signature."""
+
+_STATEMENT = "https://in-toto.io/Statement/v1"
+_KIND = "cosign container image signature"
+
+
+def signature_tag(digest: Digest) -> str:
+    """The tag of the signatures of a manifest."""
+    return f"{digest.replace(':', '-')}.sig"
+
+
+def bundle(digest: Digest, key: SigningKey) -> bytes:
+    """A bundle that signs a manifest."""
+    algorithm, _, encoded = digest.partition(":")
+    statement = _json({
+        "_type": _STATEMENT,
+        "subject": [{"digest": {algorithm: encoded}}],
+        "predicateType": SIGNED,
+        "predicate": {},
+    })  # fmt: skip
+    signature = key.sign(_framed(statement))
+    return _json({
+        "mediaType": BUNDLE,
+        "verificationMaterial": {"publicKey": {"hint": key.public.hint()}},
+        "dsseEnvelope": {
+            "payload": _base64(statement),
+            "payloadType": IN_TOTO,
+            "signatures": [{"sig": _base64(signature)}],
+        },
+    })  # fmt: skip
+
+
+def bundle_is_right(data: bytes, digest: Digest, key: PublicKey) -> bool:
+    """Whether a bundle is a signature of the manifest by the key. What it says is looked at after the signature."""
+    try:
+        envelope = json.loads(data)["dsseEnvelope"]
+        statement = base64.b64decode(envelope["payload"], validate=True)
+        signatures = [base64.b64decode(each["sig"], validate=True) for each in envelope["signatures"]]
+        kind = envelope["payloadType"]
+    except (ValueError, KeyError, TypeError, binascii.Error, RecursionError):
+        return False
+    if kind != IN_TOTO or not any(key.verifies(each, _framed(statement)) for each in signatures):
+        return False
+    algorithm, _, encoded = digest.partition(":")
+    try:
+        found = json.loads(statement)
+        return found["predicateType"] == SIGNED and any(
+            subject["digest"].get(algorithm) == encoded for subject in found["subject"]
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def payload(digest: Digest, name: str) -> bytes:
+    """What is signed under a tag, for a manifest of the repository `name`."""
+    return _json({
+        "critical": {
+            "identity": {"docker-reference": name},
+            "image": {"docker-manifest-digest": digest},
+            "type": _KIND,
+        },
+        "optional": None,
+    })  # fmt: skip
+
+
+def payload_is_right(data: bytes, signature: str, digest: Digest, key: PublicKey) -> bool:
+    """Whether a payload names the manifest and is signed by the key."""
+    try:
+        if not key.verifies(base64.b64decode(signature, validate=True), data):
+            return False
+        critical = json.loads(data)["critical"]
+        return bool(critical["image"]["docker-manifest-digest"] == digest and critical["type"] == _KIND)
+    except (ValueError, KeyError, TypeError, binascii.Error, RecursionError):
+        return False
+
+
+def _framed(statement: bytes) -> bytes:
+    """What a DSSE signature covers: type and body with their lengths."""
+    kind = IN_TOTO.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(statement), statement)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
