@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import islice
 from typing import Annotated, Any
@@ -90,7 +91,11 @@ def run(options: Why, world: World) -> WhyResult:
     places = [at for at, step in enumerate(record["steps"]) if step["number"]]
     wanted = _choose(record, places, options.step) if options.step else places
     shown = wanted if options.step else [at for at in wanted if _ran(record["steps"][at])]
-    lookup = Lookup(store.builds.selections.get, lambda key: (store.actions.record(Digest(key)) or {}).get("facts"))
+    lookup = Lookup(
+        store.builds.selections.get,
+        lambda key: (store.actions.record(Digest(key)) or {}).get("facts"),
+        lambda path: record["context"].startswith("/") and os.path.lexists(os.path.join(record["context"], path)),
+    )
     steps = tuple(_step(record, _previous(record, before, at), at, lookup) for at in shown)
     return WhyResult(
         build=record["id"],

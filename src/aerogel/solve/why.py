@@ -61,10 +61,14 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Lookup(NamedTuple):
-    """How records are completed: lists of files by digest, facts of kept results by key; None when not kept."""
+    """How records are completed: lists of files by digest, facts of kept results by key; None when not kept.
+
+    `is_there` says whether a file lies in the build context now, ignored or not.
+    """
 
     selection: Callable[[str], dict[bytes, Row] | None]
     facts: Callable[[str], Record | None]
+    is_there: Callable[[str], bool] = lambda _: False
 
 
 def pairs(new: Record, old: Record) -> dict[int, int]:
@@ -169,7 +173,10 @@ class _Explaining:
             if old == digest or kind != old_kind:
                 continue
             if kind == "context":
-                yield from self._files(old, digest, "files of the context changed")
+                for cause in self._files(old, digest, "files of the context changed"):
+                    is_ignored = cause.text.endswith(" is gone") and self.lookup.is_there(cause.path)
+                    told = f"`{cause.path}` is not taken any more, though it is there (is it ignored now?)"
+                    yield msgspec.structs.replace(cause, text=told) if is_ignored else cause
                 continue
             source = step["sources"].get(step["inputs"][number], {}) if number < len(step["inputs"]) else {}
             name = source.get("url") or source.get("remote") or "it"

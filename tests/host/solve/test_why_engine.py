@@ -89,6 +89,14 @@ def test_after_builds_in_which_nothing_ran(bench: Bench) -> None:
     assert (cause["kind"], cause["path"]) == ("variable", "LEVEL")
 
 
+def test_a_file_that_is_ignored_now(bench: Bench) -> None:
+    bench.build(TEXT)
+    bench.write(".dockerignore", "src/b.c\n")
+    bench.build(TEXT)
+    (cause,) = why(bench, COPIED)
+    assert cause["text"] == "`src/b.c` is not taken any more, though it is there (is it ignored now?)"
+
+
 def test_the_same_step_on_other_layers(bench: Bench) -> None:
     bench.build(TEXT)
     bench.build(TEXT.replace("COPY src /src", "COPY src/a.c /more\nCOPY src /src"))
