@@ -276,6 +276,12 @@ class _Walk:
         return mtime if self._epoch is None else min(mtime, self._epoch)
 
     def _emit(self, entry: Entry, parent: _Directory) -> None:
+        if entry.kind == CHR and entry.rdev == (0, 0):
+            # overlayfs itself lets nobody make one; where no overlay is mounted it could be made.
+            raise AerogelError(
+                f"`/{shown(entry.path)}` cannot be stored in a layer: a character device 0:0 means a deleted file there",
+                code="diff.whiteout-device",
+            )
         self._need(parent)
         self._count += 1
         self._tar.entry(entry)

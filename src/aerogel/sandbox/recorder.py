@@ -404,6 +404,8 @@ class Recorder(IdCalls):
             if not who.effective:
                 raise Errno(errno.EPERM)
             device &= KEEP
+            if kind == stat.S_IFCHR and not device:
+                raise Errno(errno.EPERM)  # as overlayfs has it: this one stands for a deleted file
             numbers = (device >> 8) & 0xFFF, (device & 0xFF) | ((device >> 12) & 0xFFF00)
             given = Record(0, 0, kind, numbers)
             kind = stat.S_IFREG
