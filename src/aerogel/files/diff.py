@@ -23,7 +23,8 @@ __all__ = ["kept_xattr", "write_diff", "write_tree"]
 
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_OVERLAY = (b"trusted.overlay.", b"user.overlay.")
+_OVERLAY = {"trusted": (b"trusted.overlay.",), "user": (b"user.overlay.",)}
+_ANY_OVERLAY = (b"trusted.overlay.", b"user.overlay.")
 _KINDS = {
     stat.S_IFREG: REG,
     stat.S_IFDIR: DIR,
@@ -71,17 +72,22 @@ def write_diff(
     recorded: bool = False,
     copied: bool = False,
     mark: int | None = None,
+    overlay: str | None = None,
 ) -> int:
     """Writes what an overlay's upper directory changes of the lower ones (lowest first); gives the number of entries.
 
     A directory is written if it differs from the lower one in mode, owner or attributes, or if something below it
     is written; a whiteout only if it hides something; a file only if it is not the same in all that a layer says.
-    `copied` says that whiteouts are sockets (`sandbox.copied`). `mark` is noted at the begin, for `LayerIndex.mark`. Otherwise
-    as `write_tree`.
+    `copied` says that whiteouts are sockets (`sandbox.copied`). `mark` is noted at the begin, for `LayerIndex.mark`.
+    `overlay` says whose attributes are overlayfs's own, `trusted` or `user`: the other ones a program may have set.
+    Otherwise as `write_tree`.
     """
-    return _Walk(
+    walk = _Walk(
         write, upper_fd, tuple(reversed(lower_fds)), epoch, frozenset(exclude), recorded=recorded, copied=copied
-    ).run(mark)
+    )
+    if overlay is not None:
+        walk.use_marks(overlay)
+    return walk.run(mark)
 
 
 class _Directory:
@@ -115,6 +121,7 @@ class _Walk:
     ) -> None:
         self._copied = copied
         self._recorded = recorded
+        self._marks: tuple[bytes, ...] = _ANY_OVERLAY
         self._tar = TarWriter(write)
         self._root = root_fd
         self._overlay = lowers is not None
@@ -176,6 +183,9 @@ class _Walk:
                 return None
             return WHITEOUT + name, None, directory
         return name, status, directory
+
+    def use_marks(self, overlay: str) -> None:
+        self._marks = _OVERLAY[overlay]
 
     def _hides(self, status: os.stat_result) -> bool:
         """Whether this is no file but hides one below."""
@@ -309,7 +319,7 @@ class _Walk:
         marks = {}
         owner = record.ROOT
         for key in names:
-            prefix = next((prefix for prefix in _OVERLAY if key.startswith(prefix)), None)
+            prefix = next((prefix for prefix in self._marks if key.startswith(prefix)), None)
             if prefix is not None and self._overlay:
                 marks[key[len(prefix) :]] = os.getxattr(fd, key)
             elif kept_xattr(key):
@@ -363,7 +373,7 @@ class _Walk:
                 raise
             try:
                 found.append(fd)
-                if any(_mark(opened, prefix + b"opaque") == b"y" for prefix in _OVERLAY):
+                if any(_mark(opened, prefix + b"opaque") == b"y" for prefix in self._marks):
                     break
             finally:
                 os.close(opened)

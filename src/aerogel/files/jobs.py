@@ -114,6 +114,7 @@ def diff(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
             recorded=recorded,
             copied=bool(args.get("copied")),
             mark=mark,
+            overlay=args.get("marks"),
         )
         _restore_root(upper, lowers, recorded=recorded)
     return {"entries": entries}

@@ -313,14 +313,15 @@ def _child(task: _Task, session: init.Session, modules: list[Any]) -> NoReturn:
 def _work(sock: socket.socket, session: init.Session, modules: list[Any]) -> None:
     """Runs one job of a preloaded module and sends its result or its error.
 
-    Every job is told in `recorded` whether owners are (`record`), and in `copied` whether roots are (`copied`).
+    Every job is told in `recorded` whether owners are (`record`), in `copied` whether roots are (`copied`), and in
+    `marks` whose attributes overlayfs uses: `trusted` or `user`.
     """
     try:
         received = wire.receive(sock)
         if received is None:
             return
         message, fds = received
-        facts = {"recorded": session.recorded, "copied": session.copies}
+        facts = {"recorded": session.recorded, "copied": session.copies, "marks": session.overlay or "user"}
         answer = {"result": _function(message["job"], modules)({**message["args"], **facts}, fds)}
     except AerogelError as error:
         answer = {"error": wire.error_to(error)}
