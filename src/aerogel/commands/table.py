@@ -68,6 +68,7 @@ COMMANDS = (
     Command("registry serve", "registry_serve", "Serve the local store as a registry", group=STORE, aliases=("serve",)),
     Command("sign", "sign", "Sign an image in a registry with a key", group=STORE),
     Command("verify", "verify", "Check that an image in a registry is signed by a key", group=STORE),
+    Command("k8s", "k8s", "Print a Kubernetes Deployment that fits an image", group=STORE),
     Command("login", "login", "Keep the credentials of a registry", group=STORE),
     Command("logout", "logout", "Forget the credentials of a registry", group=STORE),
     Command("sbom", "sbom", "List the packages that an image holds", group=STORE),
