@@ -200,6 +200,6 @@ def test_doctor_tells_places(shell, tmp_path):
 def test_flags_of_docker_that_prune_and_build_do_not_have_say_what_to_use(shell):
     assert shell("prune -f") == shell("system prune --force")
     assert "`--older-than 24h`" in shell.fails("image prune --filter until=24h", 2)
-    assert "MemoryMax=2G" in shell.fails("build -m 2g .", 2)
+    assert "MemorySwapMax=0" in shell.fails("build --memory-swap 2g .", 2)
     assert "there is no Dockerfile at" in shell.fails("build --rm --force-rm=false .", 2)
     assert "hint: for example `aerogel build -t app .`; `aerogel build --help`" in shell.fails("build", 2)
