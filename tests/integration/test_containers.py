@@ -101,6 +101,14 @@ def test_both_streams_and_long_output(small, tidy):
     assert small("logs", "--until", "1h", "job").stdout == ""
 
 
+def test_codes_in_a_command(small, tidy):
+    small("run", "-d", "--name", "job", "small", "true", "\033[2J\nx")
+    small("wait", "job")
+    line = small("ps", "-a", "--no-trunc").stdout.split("\n")[1]
+    assert "\033" not in line
+    assert "?[2J?x" in line
+
+
 def test_following(small, tidy):
     small("run", "-d", "--name", "job", "small", "sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.3; done")
     assert small("logs", "-f", "job").stdout == "1\n2\n3\n"

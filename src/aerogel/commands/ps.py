@@ -146,7 +146,8 @@ def text(options: Ps, result: PsResult) -> str:
 
 def _row(line: Line, *, whole: bool) -> dict[str, str]:
     """The keys that docker's templates know."""
-    command = shlex.join(line.command)
+    # what a container is called must not reach the terminal as codes
+    command = "".join(each if each.isprintable() else "?" for each in shlex.join(line.command))
     if not whole and len(command) > 20:
         command = command[:19] + "…"
     now = datetime.now(UTC).timestamp()
