@@ -223,6 +223,25 @@ class _Override(NamedTuple):
     value: Any
 
 
+_MAX_NODES = 1_000_000
+
+
+def _size(node: Any) -> int:
+    """How many values there are, those behind aliases as often as they are named."""
+    known: dict[int, int] = {}
+
+    def size(one: Any) -> int:
+        found = known.get(id(one))
+        if found is None:
+            known[id(one)] = _MAX_NODES  # one that holds itself has no end
+            parts = one.value if isinstance(one.value, list) else []
+            inner = (part for each in parts for part in (each if isinstance(each, tuple) else (each,)))
+            found = known[id(one)] = 1 + sum(map(size, inner))
+        return found
+
+    return 0 if node is None else size(node)
+
+
 def _parsed(source: Source) -> tuple[dict[str, Any], dict[str, Span]]:
     """The file as plain data, and the places of its services."""
     import yaml
@@ -242,9 +261,14 @@ def _parsed(source: Source) -> tuple[dict[str, Any], dict[str, Span]]:
     try:
         text = source.data.decode("utf-8")
         node = yaml.compose(text, Loader=Loader)
+        if _size(node) > _MAX_NODES:
+            message = f"`{source.name}` has more than {_MAX_NODES} values when its aliases are put in"
+            raise fault(message, Span(source, 0, 1), code="syntax")
         data = yaml.load(text, Loader=Loader)  # noqa: S506 - a safe loader with two tags more
     except UnicodeDecodeError as error:
         raise fault(f"`{source.name}` is not UTF-8", Span(source, error.start, error.start + 1)) from None
+    except RecursionError:
+        raise fault(f"`{source.name}` is nested too deeply", Span(source, 0, 1), code="syntax") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = mark.index if mark is not None else 0

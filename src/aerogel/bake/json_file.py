@@ -65,10 +65,11 @@ def parse_json(source: Source) -> Body:
     """Raises `bake.syntax`, `bake.duplicate`."""
     try:
         data = json.loads(source.data.decode("utf-8"), parse_float=Decimal, object_pairs_hook=_Pairs)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         at = getattr(error, "pos", getattr(error, "start", 0))
         before = len(source.data.decode("utf-8", "replace")[:at].encode()) if hasattr(error, "pos") else at
-        message = getattr(error, "msg", "it is not UTF-8")
+        plain = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        message = getattr(error, "msg", "it is nested too deeply" if isinstance(error, RecursionError) else plain)
         raise AerogelError(
             f"`{source.name}` is not JSON: {message[:1].lower()}{message[1:]}",
             code="bake.syntax",

@@ -305,7 +305,7 @@ class Repository:
         )
         try:
             return [str(tag) for tag in json.loads(answer.body).get("tags") or []]
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             return []
 
     def has(self, digest: Digest, scopes: frozenset[str] | None = None) -> bool:

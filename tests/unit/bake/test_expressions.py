@@ -266,3 +266,24 @@ def test_numbers_of_json_files_are_measured_too() -> None:
     with pytest.raises(AerogelError, match="a number is too large") as caught:
         define([source], lambda _: None, lambda _: None, {}, _no_file)
     assert caught.value.code == "bake.value"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("docker-bake.json", '{"target":' + '{"a":' * 100_000, "nested too deeply"),
+        ("compose.yaml", "a: " + "[" * 5_000 + "]" * 5_000, "nested too deeply"),
+        (
+            "compose.yaml",
+            "a: &a0 [x]\n"
+            + "".join(f"k{n}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(12))
+            + "services:\n  x:\n    build: .\n",
+            "more than 1000000 values",
+        ),
+    ],
+    ids=["json", "yaml", "aliases"],
+)
+def test_files_that_are_too_deep_or_too_large_inside(name: str, text: str, message: str) -> None:
+    with pytest.raises(AerogelError, match=message) as caught:
+        define([Source(name, text.encode())], lambda _: None, lambda _: None, {}, _no_file)
+    assert caught.value.code == "bake.syntax"
