@@ -80,7 +80,9 @@ class Exporter:
     @property
     def is_only_pushed(self) -> bool:
         """Whether only registries get the image: then layers of its base that are in one may stay there."""
-        return bool(self._pushed) and not self._options.squash and all(output.push for output in self.outputs)
+        options = self._options
+        is_wanted_here = bool(options.squash) or options.load or options.verify
+        return bool(self._pushed) and not is_wanted_here and all(output.push for output in self.outputs)
 
     def take(
         self,
