@@ -88,6 +88,20 @@ def test_what_it_wrote_is_there_when_it_starts_again(small, tidy):
     assert small("run", "small", "sh", "-c", "ls /kept /bin/awk", check=False).stdout == "/bin/awk\n"
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="rights are taken away from root")
+def test_what_it_wrote_where_nothing_can_be_mounted(small, tidy, monkeypatch):
+    monkeypatch.setitem(small.env, "AEROGEL_ISOLATION", "chroot")
+    script = "wc -l /kept 2>/dev/null; echo again >>/kept; ls /bin/awk 2>/dev/null; rm -f /bin/awk; mkdir -p /d; echo x >/d/$$"
+    small("run", "-d", "--name", "job", "small", "sh", "-c", script)
+    for _ in range(2):
+        small("wait", "job")
+        small("start", "job")
+    small("wait", "job")
+    assert small("logs", "job").stdout == "/bin/awk\n1 /kept\n2 /kept\n"
+    assert one(small, "job")["code"] == 0
+    assert small("debug", "job", "wc", "-l", "/kept").stdout == "3 /kept\n"
+
+
 def test_both_streams_and_long_output(small, tidy):
     script = "printf 'a\\377b'; head -c 100000 /dev/zero | tr '\\0' x; echo; echo err >&2; printf end"
     small("run", "-d", "--name", "job", "small", "sh", "-c", script)

@@ -87,9 +87,8 @@ def run(options: Debug, world: World) -> DebugResult:
         return DebugResult(code=_in_new_root(sandbox, options, world, materials))
     if seen.is_running:
         return DebugResult(code=_beside(seen, options, world, materials))
-    root = seen.container.sandbox.root
-    uppers = (root.upper,) if root.upper is not None and os.path.isdir(root.upper) else ()
-    sandbox = msgspec.structs.replace(seen.container.sandbox, root=Rootfs(lowers=(*root.lowers, *uppers)))
+    own = seen.container.sandbox
+    sandbox = msgspec.structs.replace(own, root=Rootfs(lowers=(*own.root.lowers, *seen.written())))
     world.sink.emit(Message(f"container `{options.target}` does not run: this is a copy of its files"))
     return DebugResult(code=_in_new_root(sandbox, options, world, materials))
 

@@ -12,6 +12,7 @@
             log             the output of a container in the background (`logs`)
             keeper.log      what the process that holds it wrote on its standard error
             upper/ work/    what the container wrote, in overlay form; not with `--rm`
+            layer-N/        what it wrote in an earlier run, where no overlay can be mounted
 
 No daemon: a container lives in the process that holds it. When that is killed the kernel ends the container, and its
 lock, which is gone then, tells everybody.
@@ -138,6 +139,13 @@ class Seen(NamedTuple):
     folder: str
     container: Container
     state: State
+
+    def written(self) -> tuple[str, ...]:
+        """What it wrote in all its runs, as directories in overlay form, the lowest first."""
+        older = [name for name in os.listdir(self.folder) if name.startswith("layer-")]
+        paths = [f"{self.folder}/{name}" for name in sorted(older, key=lambda name: int(name[6:]))]
+        upper = self.container.sandbox.root.upper
+        return (*paths, *([upper] if upper is not None and os.path.isdir(upper) else []))
 
     @property
     def is_running(self) -> bool:

@@ -18,13 +18,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+import msgspec
+
 from aerogel.errors import AerogelError
 from aerogel.runtime.containers import Container, Containers, Seen, alive
 from aerogel.runtime.logs import Log
 from aerogel.runtime.serving import Server
 from aerogel.sandbox import wire
 from aerogel.sandbox.launch import Helper, Process
-from aerogel.sandbox.spec import Exit
+from aerogel.sandbox.spec import Exit, Sandbox
 
 __all__ = ["main", "pinned"]
 
@@ -146,8 +148,7 @@ def _is_wanted(container: Container, end: Exit, failures: int) -> bool:
 
 def _once(seen: Seen, helper: Helper, server: Server, log: Log, answer: _Answer, *, again: bool) -> Exit:
     """One run of the command; its output goes to the log."""
-    sandbox = seen.container.sandbox
-    _make_upper(seen)
+    sandbox = _ready(seen, helper)
     pumps: list[threading.Thread] = []
     with ExitStack() as stack:
         out_read, out_write = os.pipe()
@@ -184,8 +185,19 @@ def _follow(process: Process, answer: _Answer) -> Exit:
     return process.wait()
 
 
-def _make_upper(seen: Seen) -> None:
-    root = seen.container.sandbox.root
+def _ready(seen: Seen, helper: Helper) -> Sandbox:
+    """The sandbox with places for what it writes.
+
+    Where roots are copied together an upper directory is written anew: what is in it becomes a layer first.
+    """
+    sandbox = seen.container.sandbox
+    root = sandbox.root
+    if root.upper is None:
+        return sandbox
+    if helper.rung.copies and os.path.isdir(root.upper):
+        os.rename(root.upper, f"{seen.folder}/layer-{len(seen.written())}")
+    older = tuple(path for path in seen.written() if path != root.upper)
     for path in (root.upper, root.work):
         if path is not None and not os.path.isdir(path):
             os.mkdir(path, 0o755)
+    return msgspec.structs.replace(sandbox, root=msgspec.structs.replace(root, lowers=(*root.lowers, *older)))
