@@ -72,7 +72,7 @@ def _not_found(output: str, tree: Tree | None) -> str:
 def step_timed_out(timeout_s: float, output: str, *, log: str = "") -> StepError:
     """The error of a step that took longer than `--timeout` allows."""
     error = StepError(
-        f"RUN took longer than the {timeout_s:g} seconds that `--timeout` allows",
+        f"RUN took longer than the {timeout_s:g} s that `--timeout` allows",
         code="solve.timeout",
         detail=output,
         hints=_log_hint(log),
