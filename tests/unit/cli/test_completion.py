@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 LINES = (
     ("cac", {"cache"}),
-    ("cache ", {"ls", "rm"}),
+    ("cache ", {"export", "import", "ls", "rm"}),
     ("cache l", {"ls"}),
     ("build --no-c", {"--no-cache", "--no-cache-filter"}),
     ("build --progress ", {"auto", "tty", "plain", "json", "quiet"}),
