@@ -112,6 +112,7 @@ def build(environment, lock_file, keep_pip, was_blocked):
 
 def install(new, lock_file, progress):
     """Runs pip and shows what it is at."""
+    import re
     import subprocess
 
     words = [new + "/bin/python", "-I", "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
@@ -124,13 +125,18 @@ def install(new, lock_file, progress):
                 progress.show(line.split()[1].split("==")[0])
             elif line.startswith("Installing collected"):
                 progress.show("unpacking")
+            elif "Retrying (" in line:
+                progress.show("no answer from the package index, trying again")
     if pip.returncode:
         progress.end("")
+        told = [line for line in kept if not line.lstrip().startswith("WARNING: ")]
         is_network = any("onnection" in line or "ould not find a version" in line for line in kept)
+        reasons = re.findall(r"\[Errno -?\d+\] ([^'\")]+)", "\n".join(kept))
+        what = "pip cannot reach the package index: %s" % reasons[-1].lower() if reasons else ""
         fail(
-            "pip could not install what aerogel needs",
+            what or "pip could not install what aerogel needs",
             ["check the network and pip's configuration (`pip config list`)"],
-            "\n".join(kept[-8:]),
+            "\n".join(told[-8:]),
             EXIT_NETWORK if is_network else EXIT_HOST,
         )
 

@@ -88,6 +88,19 @@ def test_wrong_hash_is_refused_and_leaves_nothing(checkout, tmp_path):
     assert environments(tmp_path) == []
 
 
+def test_no_package_index(checkout, tmp_path):
+    """Nobody listens there: one line says so, not pip's warnings of each try."""
+    nowhere = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
+    process = start(checkout, tmp_path, **nowhere, PIP_FIND_LINKS="", PIP_EXTRA_INDEX_URL="")
+    out, err = process.communicate(timeout=300)
+    assert (out, process.returncode) == ("", 4)
+    lines = err.splitlines()
+    assert lines[1] == "error: pip cannot reach the package index: connection refused"
+    assert lines[-1] == "hint: check the network and pip's configuration (`pip config list`)"
+    assert "WARNING" not in err
+    assert environments(tmp_path) == []
+
+
 def test_a_later_start_runs_one_small_program_and_then_python(checkout, tmp_path):
     """What a later start adds to the plain entry point: a hash of the lock file. Nothing else is even on the path."""
     lock = hashlib.sha256((checkout / "requirements.lock").read_bytes()).hexdigest()
