@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -57,6 +58,9 @@ def valid_images(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def pytest_configure() -> None:
     checked.watch()
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # As in the background of a script: programs would inherit that, and what tests send them would be lost.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
