@@ -159,6 +159,7 @@ def test_what_is_no_package(tmp_path: Path, data: bytes, what: str) -> None:
     assert what in caught.value.message
 
 
+@pytest.mark.slow
 def test_a_control_tar_that_explodes(tmp_path: Path) -> None:
     bomb = compress(tar([("./control", bytes(70 << 20))]), "xz")
     data = ar([("debian-binary", b"2.0\n"), ("control.tar.xz", bomb), ("data.tar", tar([]))])

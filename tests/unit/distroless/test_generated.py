@@ -77,6 +77,7 @@ def bundle_certificates():
     return re.findall(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n", pem, re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HOST_BUNDLE.exists() or not shutil.which("openssl"), reason="needs openssl and its CAs")
 def test_subject_hashes_are_openssls():
     pems = bundle_certificates()[:40]

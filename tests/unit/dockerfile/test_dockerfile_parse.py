@@ -121,6 +121,7 @@ def test_syntax_in_all_its_forms(data: bytes, expected: str | None) -> None:
     assert detect_syntax(data) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

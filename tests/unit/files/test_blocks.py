@@ -120,6 +120,7 @@ def test_levels_share_nothing(cellar: Cellar, tmp_path: Path) -> None:
     assert cellar.write(tar, how=FAST) == plain.write(tar, how=FAST, reuse=False)
 
 
+@pytest.mark.slow
 def test_a_table_stays_small(cellar: Cellar, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aerogel.files.blocks._MAX_RECORDS", 20)
     for seed in range(8):

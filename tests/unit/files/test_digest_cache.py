@@ -125,6 +125,7 @@ def test_a_folder_in_its_place_costs_only_time(files: Files, tmp_path: Path) -> 
     assert files.opened == 2
 
 
+@pytest.mark.slow
 def test_a_big_table_forgets_nothing(tmp_path: Path) -> None:
     place = tmp_path / "table"
     names = [sha256(b"%d" % n).digest() for n in range(60_000)]

@@ -427,6 +427,7 @@ def test_a_name_needs_a_tag(store: Store) -> None:
         assert caught.value.code == "store.name"
 
 
+@pytest.mark.slow
 def test_an_archive_of_very_many_files(target: Store) -> None:
     entry = tarfile.TarInfo("x").tobuf()
     with pytest.raises(AerogelError) as caught:

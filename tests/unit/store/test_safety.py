@@ -53,6 +53,7 @@ def check(store: Store) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.damage
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     chance = random.Random(2)
