@@ -13,16 +13,19 @@ import argparse
 import hashlib
 import importlib.util
 import os
+import queue
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = ("tests/unit", "tests/golden", "tests/house")
-WHOLE = (*FAST, "tests/fuzz", "tests/host", "tests/redteam", "tests/integration", "tests/differential")
+HOST = ((*FAST, "tests/fuzz", "tests/host", "tests/redteam", "tests/differential"), ("tests/integration",))
+"""The tests on the host: two halves that take about the same time, run side by side."""
 SOURCES = ("src", "tests", "tools", "bench")
 MOST_AGAIN = 5
 """More failures than this are no accident."""
@@ -58,10 +61,8 @@ def main() -> int:
     marks = ["-m", "not host and not network and not slow"] if options.fast else ["-m", "not host and not network"]
     check.tests("quick tests", python, "-n", options.jobs, *marks, *quick, *options.pytest)
     if not options.fast:
-        folders = [one for one in WHOLE if has_tests(one)]
-        marks = ["-m", "host or network", "--durations=10"]
-        check.tests("tests on the host", python, *marks, *folders, *options.pytest, again=True)
-        rest = [one for one in folders if one not in FAST]
+        check.on_host(python, *options.pytest)
+        rest = [one for half in HOST for one in half if one not in FAST and has_tests(one)]
         check.tests("other tests", python, "-m", "not host and not network", *rest, *options.pytest)
     return check.end()
 
@@ -98,41 +99,43 @@ class Check:
             self.failed.append(name)
         return status
 
-    def tests(self, name, python, *words, again=False) -> None:
-        """Runs pytest, passes its output on, and adds its counts.
+    def tests(self, name, python, *words) -> None:
+        """Runs pytest, passes its output on, and adds its counts."""
+        run = Pytest(name, python, words, self.environ)
+        run.show()
+        self._add(run)
 
-        With `again` tests that failed get one more try, alone: those on the host share it with others and watch
-        signals and times. What fails twice has failed; what needed two tries is named.
+    def on_host(self, python, *words) -> None:
+        """Runs the tests on the host, one half beside the other; the output of the second one follows.
+
+        Tests that failed get one more try, alone: they share the host with others and watch signals and times. What
+        fails twice has failed; what needed two tries is named.
         """
-        status, counts = self._pytest(name, python, *words)
-        if again and status == 1 and 0 < counts["failed"] <= MOST_AGAIN:
-            status, second = self._pytest(f"{name}, those that failed", python, "--last-failed", *words)
-            counts["passed"] += second["passed"]
-            counts["failed"] = second["failed"]
-            print(f"{second['passed']} passed at the second try, see the first one above", flush=True)
-        for what, number in counts.items():
-            self.counts[what] += number
-        if status not in (0, 5):  # 5: nothing was selected
-            self.failed.append(name)
+        halves = []
+        for half in HOST:
+            folders = [one for one in half if has_tests(one)]
+            cache = f"cache_dir=.pytest_cache/{Path(half[-1]).name}"
+            marks = ("-o", cache, "-m", "host or network", "--durations=10", *folders, *words)
+            halves.append(Pytest(f"tests on the host, {' '.join(folders)}", python, marks, self.environ))
+        for run in halves:
+            run.show()
+        for run in halves:
+            if run.status == 1 and 0 < run.counts["failed"] <= MOST_AGAIN:
+                second = Pytest(f"{run.name}: those that failed", python, ("--last-failed", *run.words), self.environ)
+                second.show()
+                print(f"{second.counts['passed']} passed at the second try, see the first one above", flush=True)
+                self.timings.append((second.name, second.seconds))
+                run.counts["passed"] += second.counts["passed"]
+                run.counts["failed"] = second.counts["failed"]
+                run.status = second.status
+            self._add(run)
 
-    def _pytest(self, name, python, *words):
-        print(f"== {name}", flush=True)
-        began = time.monotonic()
-        command = [python, "-m", "pytest", "-q", "--timeout=1800", *words]
-        last = ""
-        with subprocess.Popen(
-            command, env=self.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace"
-        ) as pytest:
-            for line in pytest.stdout or ():
-                print(line, end="", flush=True)
-                last = line if SUMMARY.search(line) and " in " in line else last
-        self.timings.append((name, time.monotonic() - began))
-        counts = {"passed": 0, "failed": 0, "skipped": 0}
-        for count, word in SUMMARY.findall(last):
-            what = "failed" if word.startswith("error") else word
-            if what in counts:
-                counts[what] += int(count)
-        return pytest.returncode, counts
+    def _add(self, run) -> None:
+        self.timings.append((run.name, run.seconds))
+        for what, number in run.counts.items():
+            self.counts[what] += number
+        if run.status not in (0, 5):  # 5: nothing was selected
+            self.failed.append(run.name)
 
     def end(self) -> int:
         """Prints timings, what failed, and the closing line that runners read; the exit status."""
@@ -143,6 +146,47 @@ class Check:
             print("failed: " + ", ".join(self.failed))
         print("{passed} passed, {failed} failed, {skipped} skipped".format(**self.counts), flush=True)
         return 1 if self.failed else 0
+
+
+class Pytest:
+    """One run of pytest, which begins at once; its output is kept until it is shown."""
+
+    def __init__(self, name, python, words, environ) -> None:
+        self.name = name
+        self.words = words
+        self.seconds = 0.0
+        self.status = 0
+        self.counts = {"passed": 0, "failed": 0, "skipped": 0}
+        self._lines = queue.SimpleQueue()
+        self._process = subprocess.Popen(
+            [python, "-m", "pytest", "-q", "--timeout=1800", *words],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        self._began = time.monotonic()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def show(self) -> None:
+        """Prints what it says, until it has ended."""
+        print(f"== {self.name}", flush=True)
+        last = ""
+        while (line := self._lines.get()) is not None:
+            print(line, end="", flush=True)
+            last = line if SUMMARY.search(line) and " in " in line else last
+        for count, word in SUMMARY.findall(last):
+            what = "failed" if word.startswith("error") else word
+            if what in self.counts:
+                self.counts[what] += int(count)
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self.status = self._process.wait()
+        self.seconds = time.monotonic() - self._began
+        self._lines.put(None)
 
 
 class Missing(Exception):

@@ -134,7 +134,7 @@ class Running:
 def build_again(aerogel: Aerogel, context: Path, *words: str) -> str:
     """The build after a killed one: no word of complaint, nothing left of the other; the image id."""
     done = aerogel("build", str(context), "--progress=plain", *words)
-    said = [line for line in done.stderr.splitlines() if not line.startswith(("#", "FROM "))]
+    said = [line for line in done.stderr.splitlines() if not line.startswith(("#", "FROM ", "image "))]
     assert said == []
     assert leftovers(aerogel.state, locks=False) == []
     return done.stdout.strip()

@@ -444,6 +444,6 @@ def test_a_step_that_takes_too_long(project: Project) -> None:
         f"{TOOLS}RUN trap 'echo asked' TERM; sleep 100 & wait; sleep 100\n", "--timeout", "1s", check=False
     )
     assert done.returncode == 1
-    assert "error: RUN took longer than the 1 seconds" in done.stderr
+    assert "error: RUN took longer than the 1 s" in done.stderr
     assert "asked" in done.stderr
     assert time.monotonic() - began < 20
