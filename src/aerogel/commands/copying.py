@@ -6,11 +6,9 @@ mounted, and only the rest is sent. Manifests follow, inner ones first, and name
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -25,7 +23,7 @@ from aerogel.oci.reference import Reference
 from aerogel.oci.types import INDEX_TYPES, MANIFEST_TYPES, REF_NAME, Descriptor, Manifest, decode
 from aerogel.registry.client import Registries, RepositoryBlobs
 from aerogel.registry.push import MOUNTED, PRESENT, UPLOADED, Uploads
-from aerogel.store.disk import disk_errors
+from aerogel.store.disk import write_whole
 from aerogel.store.images import describe
 from aerogel.store.layout import Root, write_docker_archive, write_oci_archive, write_oci_layout
 from aerogel.store.load import record_layers
@@ -182,28 +180,13 @@ def _to_file(cargo: Cargo, end: End, world: World) -> int:
     if end.kind == "oci":
         write_oci_layout(path, [root], cargo.blobs)
     elif end.kind == "oci-archive":
-        _write_whole(path, lambda stream: write_oci_archive(stream.write, [root], cargo.blobs))
+        write_whole(Path(path), lambda stream: write_oci_archive(stream.write, [root], cargo.blobs))
     else:
         # Docker's archives have no room for what refers to an image.
         bare = Root(root.descriptor, root.references)
-        _write_whole(path, lambda stream: write_docker_archive(stream.write, [bare], cargo.blobs))
+        write_whole(Path(path), lambda stream: write_docker_archive(stream.write, [bare], cargo.blobs))
     tops = [cargo.descriptor, *(each.descriptor for each in cargo.artifacts)] if end.kind != "docker-archive" else []
     return sum({part.digest: part.size for top in tops for part in walk(top, cargo.blobs)}.values())
-
-
-def _write_whole(path: str, write: Callable[[BinaryIO], None]) -> None:
-    """The file is there whole or not at all."""
-    target = Path(path)
-    made = target.with_name(f".{target.name}.{os.getpid()}")
-    with disk_errors(str(target.parent)):
-        try:
-            with made.open("wb") as stream:
-                write(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            made.replace(target)
-        finally:
-            made.unlink(missing_ok=True)
 
 
 def _root(cargo: Cargo, end: End) -> Root:

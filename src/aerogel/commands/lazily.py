@@ -11,9 +11,7 @@ import threading
 from functools import partial
 from typing import BinaryIO, cast
 
-import msgspec
-
-from aerogel.commands.registries import Meter, Pulled, index_images, open_registries
+from aerogel.commands.registries import Meter, Pulled, keep_image, open_registries
 from aerogel.commands.world import World
 from aerogel.errors import AerogelError
 from aerogel.events import step
@@ -23,7 +21,6 @@ from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
 from aerogel.registry.client import Registries
 from aerogel.solve.offers import Offer, Offers
-from aerogel.store.images import describe
 from aerogel.store.load import record_layer
 
 __all__ = ["Bringer", "offer_layers", "pull_lazily"]
@@ -47,16 +44,7 @@ def pull_lazily(
         for layer in absent:
             if not layer.descriptor.urls:
                 store.origins.note(layer.descriptor.digest, str(repository))
-        store.blobs.put(remote.config_bytes)
-        store.blobs.put(remote.manifest_bytes)
-        if served.digest != remote.digest:
-            store.blobs.put(source.read(served.digest))
-        image = msgspec.structs.replace(remote, blobs=store.blobs)
-        meta = describe(image.descriptor, store.blobs)
-        if reference.digest is None:
-            store.images.tag(reference, image.descriptor, meta, beside=index_images(served, source))
-        else:
-            store.images.add(image.descriptor, meta)
+        image = keep_image(store, reference, remote, served, source)
         running.note = f"{len(absent)} layers stay there until they are needed" if absent else "all layers are here"
     offer_layers(image, world, offers)
     return Pulled(reference=reference, image=image, served=served, size=0)

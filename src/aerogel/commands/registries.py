@@ -39,6 +39,7 @@ __all__ = [
     "credentials",
     "in_parallel",
     "index_images",
+    "keep_image",
     "open_registries",
     "pull_image",
     "pull_referrers",
@@ -135,19 +136,28 @@ def pull_image(
         size = sum(layer.size for layer in wanted)
         meter = Meter(world.sink, number, repository.name, size)
         in_parallel((partial(_take, place, layer, repository, store, meter) for place, layer in layers.values()), meter)
-        store.blobs.put(remote.config_bytes)
-        store.blobs.put(remote.manifest_bytes)
-        if served.digest != remote.digest:
-            store.blobs.put(source.read(served.digest))
-        image = msgspec.structs.replace(remote, blobs=store.blobs)
-        meta = describe(image.descriptor, store.blobs)
-        if reference.digest is None:
-            store.images.tag(reference, image.descriptor, meta, beside=index_images(served, source))
-        else:
-            store.images.add(image.descriptor, meta)
+        image = keep_image(store, reference, remote, served, source)
         if not wanted:
             running.note = "all layers are here"
     return Pulled(reference=reference, image=image, served=served, size=size)
+
+
+def keep_image(store: Store, reference: Reference, remote: Image, served: Descriptor, source: RepositoryBlobs) -> Image:
+    """Puts the documents of an image into the store, under its name if it has a tag and no digest; the image there.
+
+    `served` is what the registry gave for the name: the manifest of the image or an index of it.
+    """
+    store.blobs.put(remote.config_bytes)
+    store.blobs.put(remote.manifest_bytes)
+    if served.digest != remote.digest:
+        store.blobs.put(source.read(served.digest))
+    image = msgspec.structs.replace(remote, blobs=store.blobs)
+    meta = describe(image.descriptor, store.blobs)
+    if reference.digest is None:
+        store.images.tag(reference, image.descriptor, meta, beside=index_images(served, source))
+    else:
+        store.images.add(image.descriptor, meta)
+    return image
 
 
 def pull_referrers(world: World, registries: Registries, pulled: Pulled, *, number: int = 1) -> tuple[Descriptor, ...]:

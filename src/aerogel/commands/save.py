@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
 from msgspec import Struct
@@ -18,7 +17,7 @@ from aerogel.oci.digest import is_digest
 from aerogel.oci.image import walk
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
-from aerogel.store.disk import disk_errors
+from aerogel.store.disk import write_whole
 from aerogel.store.layout import Root, write_docker_archive, write_oci_archive
 
 __all__ = ["EXAMPLES", "Save", "SaveResult", "run"]
@@ -65,7 +64,7 @@ def run(options: Save, world: World) -> SaveResult:
             _write(options.format, stream, roots, world, platform)
         return SaveResult()
     target = world.settings.directory / options.output
-    _write_file(target, options.format, roots, world, platform)
+    write_whole(target, lambda stream: _write(options.format, stream, roots, world, platform))
     world.sink.emit(Message(f"wrote {options.output} ({options.format})"))
     return SaveResult()
 
@@ -80,19 +79,6 @@ def _root(world: World, name: str) -> Root:
 
 def _tagged(references: tuple[Reference, ...]) -> list[Reference]:
     return [one for one in references if one.tag is not None]
-
-
-def _write_file(target: Path, form: str, roots: list[Root], world: World, platform: Platform | None) -> None:
-    made = target.with_name(f".{target.name}.{os.getpid()}")
-    with disk_errors(str(target.parent)):
-        try:
-            with made.open("wb") as stream:
-                _write(form, stream, roots, world, platform)
-                stream.flush()
-                os.fsync(stream.fileno())
-            made.replace(target)
-        finally:
-            made.unlink(missing_ok=True)
 
 
 def _write(form: str, stream: BinaryIO, roots: list[Root], world: World, platform: Platform | None) -> None:

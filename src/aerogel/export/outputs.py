@@ -19,7 +19,7 @@ from aerogel.export.tree import Layers, write_folder, write_tar
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
 from aerogel.solve.materials import Materials
-from aerogel.store.disk import disk_errors
+from aerogel.store.disk import disk_errors, write_whole
 from aerogel.store.layout import Root, write_docker_archive, write_oci_archive, write_oci_layout
 
 __all__ = ["check_destination", "check_outputs", "write_outputs"]
@@ -126,16 +126,8 @@ def _what(output: Output) -> str:
 
 
 def _write_file(target: Path, write: Callable[[BinaryIO], None]) -> None:
-    made = target.with_name(f".{target.name}.{os.getpid()}")
     with _place_errors(str(target.parent)):
-        try:
-            with made.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            made.replace(target)
-        finally:
-            made.unlink(missing_ok=True)
+        write_whole(target, write)
 
 
 @contextmanager

@@ -12,8 +12,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
 
 from aerogel.errors import EXIT_HOST, AerogelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "boot_id",
@@ -26,6 +30,7 @@ __all__ = [
     "remove_tree",
     "sync_filesystem",
     "unlink",
+    "write_whole",
 ]
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -118,6 +123,20 @@ def read_file(path: str) -> bytes | None:
         raise disk_error(os.path.dirname(path), error) from error
     finally:
         os.close(fd)
+
+
+def write_whole(target: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Makes or replaces a file of a user: it is there whole or not at all. Raises `store.*`, and what `write` raises."""
+    made = target.with_name(f".{target.name}.{os.getpid()}")
+    with disk_errors(str(target.parent)):
+        try:
+            with made.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            made.replace(target)
+        finally:
+            made.unlink(missing_ok=True)
 
 
 def unlink(path: str) -> bool:
