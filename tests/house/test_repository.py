@@ -104,6 +104,10 @@ def test_generated_reference_is_current():
     run_tool("tools/gen_reference.py", "--check")
 
 
+def test_declarations_and_what_is_made_from_them_agree():
+    run_tool("tools/gen_bases.py", "--check")
+
+
 def test_lock_files_fit_the_project():
     run_tool("tools/lock.py", "--check")
 

@@ -22,7 +22,7 @@ import pytest
 from aerogel.debian.archive import Archive
 from aerogel.debian.mirror import discover
 from aerogel.distroless.base import ComposedBase, compose_base, select
-from aerogel.distroless.catalogue import FAMILY, lookup
+from aerogel.distroless.catalogue import lookup, upstream
 from aerogel.distroless.unpacked import FOLDER
 from aerogel.events import NullSink
 from aerogel.files.codec import LayerWriter
@@ -137,7 +137,7 @@ LIMITS_MB = {"static": 1.4, "base-nossl": 6.5, "base": 15.0, "cc": 18.0, "python
 
 
 @pytest.mark.parametrize("release", ["12", "13"])
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", upstream())
 def test_contents(image: Callable[..., Image], name: str, release: str) -> None:
     found = image(f"gcr.io/distroless/{name}-debian{release}")
     assert [path for path in PATHS if path not in found.members] == []
@@ -160,7 +160,7 @@ def test_contents(image: Callable[..., Image], name: str, release: str) -> None:
     assert found.content_size <= LIMITS_MB[name] * 1e6
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", upstream())
 def test_config(image: Callable[..., Image], name: str) -> None:
     composed = image(f"gcr.io/distroless/{name}").composed
     config = composed.config

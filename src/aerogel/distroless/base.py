@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,12 @@ import msgspec
 from aerogel.debian.package import Package
 from aerogel.debian.resolve import Chosen, resolve
 from aerogel.distroless.apt import apt_files
-from aerogel.distroless.compose import compose
+from aerogel.distroless.compose import compose, nothing_beside
 from aerogel.distroless.layout import write_layer
+from aerogel.distroless.makers import Bench, Side, wanted_makers
 from aerogel.distroless.recipe import COMPOSE_VERSION, DEBIAN_ARCHITECTURES, Recipe
 from aerogel.distroless.rules import SLIM, profile
-from aerogel.distroless.unpacked import unpack
+from aerogel.distroless.unpacked import Unpacked, unpack
 from aerogel.errors import EXIT_HOST, AerogelError, nearest
 from aerogel.events import Sink, StepLog
 from aerogel.files.codec import LayerBlob, LayerWriter
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # what they import is not needed to find a result that is kep
     from aerogel.sandbox.launch import Helper
 
 __all__ = [
+    "TOOL_SKIP",
     "ComposedBase",
     "Selection",
     "compose_base",
@@ -44,6 +46,21 @@ __all__ = [
     "select",
     "suites",
 ]
+
+
+TOOL_SKIP = (
+    "awk",
+    "mawk",
+    "debconf",
+    "debconf-2.0",
+    "cdebconf",
+    "openssl-provider-legacy",
+    "readline-common",
+    "perl-base",
+    "perl",
+    "dpkg",
+)
+"""What tools need for their installation only, which does not take place."""
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -57,6 +74,8 @@ class Selection(msgspec.Struct, frozen=True):
     arch: str
     chosen: tuple[Chosen, ...]
     key: Digest
+    tools: dict[tuple[str, Side], tuple[Chosen, ...]] = {}
+    """What makers need to run, by maker and side."""
 
     @property
     def packages(self) -> list[Package]:
@@ -93,7 +112,8 @@ def select(recipe: Recipe, platform: Platform, archive: Archive, *, using: Seque
     Raises `distroless.platform` for one that Debian does not have, and what `Archive` and `resolve` raise.
     """
     arch = debian_architecture(platform)
-    indexes = archive.indexes(using or suites(recipe.suite), arch=arch)
+    wanted = using or recipe.suites or suites(recipe.suite)
+    indexes = archive.indexes(wanted, recipe.components, arch=arch)
     names = list(recipe.packages)
     if recipe.kind == "buildroot":
         # debootstrap's `minbase`: `required` adds useradd, passwd and mount to what is essential.
@@ -103,17 +123,37 @@ def select(recipe: Recipe, platform: Platform, archive: Archive, *, using: Seque
         indexes,
         arch=arch,
         essential=recipe.kind == "buildroot",
+        recommends=recipe.recommends,
         skip=recipe.skip,
     )
-    return Selection(recipe, platform, arch, tuple(chosen), _key(recipe, arch, chosen))
+    tools = _tools(recipe, arch, archive, wanted)
+    return Selection(recipe, platform, arch, tuple(chosen), _key(recipe, arch, chosen, tools), tools)
 
 
-def _key(recipe: Recipe, arch: str, chosen: Sequence[Chosen]) -> Digest:
+ToolSets = dict[tuple[str, Side], tuple[Chosen, ...]]
+
+
+def _tools(recipe: Recipe, arch: str, archive: Archive, wanted: Sequence[str]) -> ToolSets:
+    """The closures of what the makers of a recipe run."""
+    found: ToolSets = {}
+    for maker in wanted_makers(recipe):
+        for side, names in maker.tools(recipe).items():
+            machine = debian_architecture(Platform.host()) if side == "build" else arch
+            indexes = archive.indexes(wanted, recipe.components, arch=machine)
+            found[maker.name, side] = tuple(resolve(names, indexes, arch=machine, skip=TOOL_SKIP))
+    return found
+
+
+def _key(recipe: Recipe, arch: str, chosen: Sequence[Chosen], tools: ToolSets) -> Digest:
     rules = (*profile(recipe.rules), SLIM) if recipe.slim else profile(recipe.rules)
     parts = [COMPOSE_VERSION, msgspec.json.encode(recipe), msgspec.json.encode(rules), arch.encode()]
     if recipe.kind == "buildroot":
         parts += [part for pair in sorted(apt_files(recipe.suite, slim=recipe.slim).items()) for part in pair]
     parts += sorted(each.package.digest.encode() for each in chosen)
+    for maker in wanted_makers(recipe):
+        parts.append(f"{maker.name} {maker.version}".encode())
+    for (name, side), packages in sorted(tools.items()):
+        parts += [f"{name} {side}".encode(), *sorted(each.package.digest.encode() for each in packages)]
     hasher = hashlib.sha256()
     for part in parts:
         hasher.update(len(part).to_bytes(8, "big") + part)
@@ -144,11 +184,13 @@ def compose_base(
     scratch: Callable[[], str],
     sink: Sink,
     step: int = 0,
+    read: Callable[[str], bytes] = nothing_beside,
 ) -> ComposedBase:
     """Fetches the packages and writes the image's layer into `writer`, which is finished here.
 
     `cache` is the folder for unpacked packages (the archive's will do). `helper_factory` and `scratch` (a new empty
-    directory on the state directory's file system, removed by the caller) are called for build roots only.
+    directory on the state directory's file system, removed by the caller) are called for build roots and makers only.
+    `read` gives the files beside the declaration.
     Raises `distroless.foreign`, and what `Archive`, `compose` and `buildroot` raise; then `writer` is the caller's to abort.
     """
     recipe = selection.recipe
@@ -172,10 +214,31 @@ def compose_base(
                     emulated=Emulator().prepare(helper_factory, str(selection.platform)),
                 )
         else:
-            composition = compose(recipe, unpacked, selection.arch)
-            index, epoch = write_layer(composition.items, writer.write), composition.epoch
+            with ExitStack() as stack:
+                bench = _bench(selection, archive, cache, stack, helper_factory, scratch, step)
+                composition = compose(recipe, unpacked, selection.arch, bench, read)
+                index, epoch = write_layer(composition.items, writer.write), composition.epoch
     blob = writer.finish()
     return ComposedBase(blob, index, image_config(selection, Digest(blob.diff_id), epoch), epoch, selection.summary)
+
+
+def _bench(
+    selection: Selection,
+    archive: Archive,
+    cache: Path,
+    stack: ExitStack,
+    helper_factory: Callable[[], Helper],
+    scratch: Callable[[], str],
+    step: int,
+) -> Bench:
+    """The means of makers: their tools fetched and unpacked."""
+    tools: dict[tuple[str, Side], Sequence[Unpacked]] = {}
+    for key, chosen in selection.tools.items():
+        packages = [each.package for each in chosen]
+        label = f"{len(packages)} packages for {key[0]}"
+        debs = archive.fetch_all(packages, step=step, label=label)
+        tools[key] = stack.enter_context(unpack(packages, debs, cache))
+    return Bench(helper_factory, scratch, selection.platform, tools, stack)
 
 
 @contextmanager
@@ -214,6 +277,10 @@ def image_config(selection: Selection, diff_id: Digest, epoch: int) -> ImageConf
             entrypoint=recipe.entrypoint,
             cmd=recipe.cmd,
             working_dir=recipe.workdir,
+            labels=recipe.labels,
+            stop_signal=recipe.stop_signal,
+            volumes={each: {} for each in recipe.volumes},
+            exposed_ports={each: {} for each in recipe.ports},
         ),
         rootfs=RootFS(diff_ids=(diff_id,)),
         history=(History(created=created, created_by=f"aerogel: {recipe.name}, {selection.summary}"),),

@@ -16,20 +16,20 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from io import BufferedReader, BufferedWriter, FileIO
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aerogel.distroless.apt import apt_files
-from aerogel.distroless.layout import Layout, write_layer
+from aerogel.distroless.layout import Layout
 from aerogel.distroless.recipe import PATH, Recipe
+from aerogel.distroless.room import archive_tree, extract_items, pipe
 from aerogel.distroless.rules import SLIM, Filter
 from aerogel.distroless.unpacked import Unpacked
 from aerogel.errors import AerogelError
 from aerogel.events import Progress, Sink, StepLog
-from aerogel.files.index import LayerIndex, build_index
+from aerogel.files.index import LayerIndex
 from aerogel.sandbox.spec import Mount, Rootfs, Sandbox
 
 if TYPE_CHECKING:
@@ -95,12 +95,12 @@ def compose_buildroot(
     os.mkdir(tree, 0o755)
     os.mkdir(work, 0o700)
     try:
-        _extract(helper, layout, tree)
+        extract_items(helper, layout.ordered(), tree)
         root = Rootfs(upper=tree, work=work)
         sink.emit(StepLog(step, b"setting up the packages\n"))
         _set_up(helper, root, debs, layout.epoch, sink, step, emulated=emulated)
         sink.emit(StepLog(step, b"writing the layer\n"))
-        return _archive(helper, tree, layout.epoch, write), layout.epoch
+        return archive_tree(helper, tree, layout.epoch, LEFT_OUT, write), layout.epoch
     finally:
         for path in (tree, work):
             helper.call("remove", {"path": path})
@@ -118,33 +118,6 @@ def _layout(recipe: Recipe, packages: Sequence[Unpacked]) -> Layout:
     for path in (b"var/lib/dpkg/status", b"var/lib/dpkg/available"):
         layout.write(path, b"")
     return layout
-
-
-def _pipe(stack: ExitStack) -> tuple[FileIO, FileIO]:
-    """Reading and writing end of a pipe; closed with the stack unless they were closed before."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    return stack.enter_context(open(reading, "rb", buffering=0)), stack.enter_context(open(writing, "wb", buffering=0))
-
-
-def _call(helper: Helper, job: str, args: dict[str, object], end: FileIO) -> None:
-    """Runs a job with one end of a pipe, which is closed when it ends: the other end must notice."""
-    with end:
-        helper.call(job, args, [end.fileno()])
-
-
-def _extract(helper: Helper, layout: Layout, tree: str) -> None:
-    items = layout.ordered()
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(1))
-        reading, writing = _pipe(stack)
-        done = pool.submit(_call, helper, "extract", {"path": tree, "overlay": None}, reading)
-        try:
-            with writing, BufferedWriter(writing, 1 << 18) as out:
-                write_layer(items, out.write)
-        except BrokenPipeError:
-            done.result()  # the job says why
-            raise
-        done.result()
 
 
 def _set_up(
@@ -173,7 +146,7 @@ def _set_up(
     )
     tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
     with ExitStack() as stack:
-        reading, writing = _pipe(stack)
+        reading, writing = pipe(stack)
         process = helper.run(sandbox, stdout=writing.fileno(), stderr=writing.fileno())
         writing.close()
         done = 0
@@ -192,19 +165,3 @@ def _set_up(
             code="distroless.setup",
             detail=b"".join(tail).decode("utf-8", "replace"),
         )
-
-
-def _archive(helper: Helper, tree: str, epoch: int, write: Callable[[bytes | memoryview], object]) -> LayerIndex:
-    args: dict[str, object] = {"root": tree, "epoch": epoch, "exclude": list(LEFT_OUT)}
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(1))
-        reading, writing = _pipe(stack)
-        done = pool.submit(_call, helper, "archive", args, writing)
-        try:
-            with reading:
-                index = build_index(reading, write)
-        except AerogelError:
-            done.result()  # a fault of the job explains a stream that ended early
-            raise
-        done.result()
-        return index

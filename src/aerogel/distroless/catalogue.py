@@ -1,60 +1,183 @@
 """The built-in base images by the names that Dockerfiles use; no registry is asked.
 
-`gcr.io/distroless/NAME[-debian13|-debian12][:latest|nonroot|debug|debug-nonroot]` and `debian[:RELEASE[-slim]]`.
-A name that carries a digest is never built in: a composed image has a digest of its own.
-Package lists: what GoogleContainerTools/distroless ships, as dependency roots; see `recipe.SCRIPT_ONLY` for what is
-left out on purpose.
+- `gcr.io/distroless/NAME[-debianN][:TAG]` for those that upstream has, `aerogel/NAME[-debianN][:TAG]` for all;
+- TAG is the name of a variant, `latest` if there is none; `-parity` behind it (`parity` alone: `latest-parity`)
+  chooses whole packages in place of the profile `micro`;
+- `aerogel/NAME+PACKAGE+...[:TAG]` adds packages of Debian;
+- `debian[:RELEASE[-slim]]`.
+
+A name that carries a digest is never built in: a composed image has a digest of its own. The declarations are
+`data/bases/*.yaml`; what is read here is `data/bases.json`, made from them by `tools/gen_bases.py`.
 """
 
 from __future__ import annotations
 
-from aerogel.distroless.recipe import PATH, RELEASES, SCRIPT_ONLY, Recipe
+import functools
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from aerogel.distroless.declaration import Declaration, Part
+from aerogel.distroless.extend import Family, family
+from aerogel.distroless.recipe import RELEASES, Recipe, make_recipe
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 
-__all__ = ["FAMILY", "PREFIX", "VARIANTS", "find", "lookup", "names", "suggestion"]
+__all__ = [
+    "OWN",
+    "PARITY",
+    "PREFIX",
+    "VARIANTS",
+    "Choice",
+    "built_in",
+    "choose",
+    "declarations",
+    "find",
+    "find_declaration",
+    "lookup",
+    "names",
+    "suggestion",
+    "tags",
+    "unknown",
+    "upstream",
+]
 
 PREFIX = "gcr.io/distroless/"
-FAMILY = ("static", "base-nossl", "base", "cc", "python3")
-"""Names of the family, each based on the one before it."""
+OWN = "aerogel/"
 VARIANTS = ("latest", "nonroot", "debug", "debug-nonroot")
+"""The tags that upstream has."""
+PARITY = "parity"
 
-_DEBIAN_TAGS = {
-    "latest": "trixie",
-    "stable": "trixie",
-    "trixie": "trixie",
-    "13": "trixie",
-    "oldstable": "bookworm",
-    "bookworm": "bookworm",
-    "12": "bookworm",
-}
-_STATIC = ("base-files", "ca-certificates", "media-types", "netbase", "tzdata")
-_OPENSSL = {"trixie": ("libssl3t64",), "bookworm": ("libssl3",)}
-_PYTHON = {"trixie": "3.13", "bookworm": "3.11"}
-# libc6 depends on libgcc-s1 only for thread cancellation; upstream adds it in `cc`.
-_NO_LIBGCC = ("libgcc-s1",)
-# Needed by the module `nis` alone, which the rule `python-nis` drops.
-_NO_NIS = ("libnsl2", "libtirpc3", "libtirpc3t64")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """What a name in FROM means: a base with release, profile (None: the base's own), variant and packages to add."""
+
+    family: Family
+    release: str
+    variant: str
+    profile: str | None = None
+    packages: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The canonical name, with release and variant."""
+        one = self.family.declaration
+        repository = one.names[0] if one.names else OWN + one.name
+        if one.tags:
+            tag = self.release if self.variant == "latest" else f"{self.release}-{self.variant}"
+            return f"{repository}:{tag}"
+        number = next((f"-debian{each.version}" for each in RELEASES if each.suite == self.release), "")
+        added = "".join(f"+{package}" for package in self.packages)
+        tag = f"{self.variant}-{self.profile}" if self.profile else self.variant
+        return f"{OWN + one.name if added else repository}{number}{added}:{tag}"
+
+    def recipe(self) -> Recipe:
+        """Raises nothing for a built-in base: tests make all of them."""
+        return make_recipe(
+            self.family,
+            name=self.name,
+            release=self.release,
+            profile=self.profile,
+            variant=self.variant,
+            more=Part(packages=self.packages) if self.packages else None,
+        )
+
+
+@functools.cache
+def declarations() -> dict[str, Declaration]:
+    """The built-in declarations by name, in the order in which they are shown."""
+    from importlib.resources import files
+
+    data = files("aerogel.distroless").joinpath("data", "bases.json").read_bytes()
+    return {one.name: one for one in msgspec.json.decode(data, type=tuple[Declaration, ...])}
+
+
+@functools.cache
+def built_in(name: str) -> Family:
+    """A built-in base. Raises `base.unknown`."""
+
+    def base(wanted: str, _: Declaration) -> Declaration:
+        return find_declaration(wanted)
+
+    return family(find_declaration(name), base)
+
+
+def find_declaration(name: str) -> Declaration:
+    """The declaration of a built-in base. Raises `base.unknown`."""
+    found = declarations().get(name)
+    if found is None:
+        near = nearest(name, declarations())
+        raise AerogelError(
+            f"there is no built-in base `{name}`",
+            code="base.unknown",
+            hints=[f"did you mean `{near}`?"] if near else [f"there are {', '.join(declarations())}"],
+            exit_status=EXIT_USAGE,
+        )
+    return found
+
+
+def upstream() -> tuple[str, ...]:
+    """The bases that upstream has too, in order."""
+    return tuple(name for name, one in declarations().items() if any(each.startswith(PREFIX) for each in one.names))
+
+
+@functools.cache
+def _repositories() -> dict[str, tuple[str, str | None]]:
+    """Every repository -> base and release (None: the usual one)."""
+    found: dict[str, tuple[str, str | None]] = {}
+    for name, one in declarations().items():
+        for repository in (*one.names, OWN + name):
+            found[repository] = name, None
+            if not one.tags:
+                for release in built_in(name).releases:
+                    for number in (each.version for each in RELEASES if each.suite == release):
+                        found[f"{repository}-debian{number}"] = name, release
+    return found
 
 
 def names() -> list[str]:
     """Every built-in name without the tags, for completion and for `did you mean`."""
-    family = [f"{PREFIX}{name}{suffix}" for name in FAMILY for suffix in ("", "-debian13", "-debian12")]
-    return [*family, "debian"]
+    return list(_repositories())
+
+
+def tags(name: str) -> list[str]:
+    """The tags of a base, by its short name."""
+    base = built_in(name)
+    if base.declaration.tags:
+        return list(base.declaration.tags)
+    variants = base.variants or ("latest",)
+    if base.method != "files":
+        return list(variants)
+    return [*variants, PARITY, *(f"{one}-{PARITY}" for one in variants)]
 
 
 def find(reference: str) -> Recipe | None:
     """The recipe of a FROM name in its short or full form, or None if nothing of that name is built in."""
+    choice = choose(reference)
+    return None if choice is None else choice.recipe()
+
+
+def choose(reference: str) -> Choice | None:
+    """What a FROM name means, or None if nothing of that name is built in."""
     repository, tag = _split(reference)
-    if repository == "debian":
-        release = _DEBIAN_TAGS.get(tag.removesuffix("-slim")) if tag else "trixie"
-        return _debian(release, slim=tag.endswith("-slim")) if release else None
-    if not repository.startswith(PREFIX) or (tag or "latest") not in VARIANTS:
+    repository, *packages = repository.split("+") if repository.startswith(OWN) else [repository]
+    known = _repositories().get(repository)
+    if known is None or not all(_PACKAGE.fullmatch(one) for one in packages):
         return None
-    name, _, number = repository.removeprefix(PREFIX).partition("-debian")
-    suites = [release.suite for release in RELEASES if number in ("", release.version)]
-    if name not in FAMILY or not suites or repository.endswith("-debian"):
-        return None
-    return _distroless(name, suites[0], tag or "latest")
+    name, release = known
+    base = built_in(name)
+    if base.declaration.tags:
+        selected = base.declaration.tags.get(tag or "latest")
+        return None if selected is None else Choice(base, selected.release, selected.variant)
+    variant, profile = tag or "latest", None
+    if variant not in (*base.variants, "latest"):
+        variant, dash, last = f"-{variant}".rpartition("-")
+        variant, profile = variant.removeprefix("-") or "latest", PARITY
+        if not dash or last != PARITY or variant not in (*base.variants, "latest") or base.method != "files":
+            return None
+    return Choice(base, release or base.releases[0], variant, profile, tuple(dict.fromkeys(packages)))
 
 
 def lookup(reference: str) -> Recipe:
@@ -62,12 +185,17 @@ def lookup(reference: str) -> Recipe:
     recipe = find(reference)
     if recipe is not None:
         return recipe
+    raise unknown(reference)
+
+
+def unknown(reference: str) -> AerogelError:
+    """The error for a name that is not built in."""
     near = suggestion(reference)
     hints = [f"did you mean `{near}`?"] if near else []
     if not near:
-        hints.append(f"built in are `debian` and `{PREFIX}NAME` with NAME one of {', '.join(FAMILY)}")
-        hints.append(f"tags are {', '.join(VARIANTS)}; releases are `-debian13` and `-debian12`")
-    raise AerogelError(
+        hints.append(f"built in are `debian` and `{OWN}NAME` with NAME one of {', '.join(_without('debian'))}")
+        hints.append(f"tags are {', '.join(VARIANTS)} and {PARITY}; releases are `-debian13` and `-debian12`")
+    return AerogelError(
         f"`{reference}` is not a built-in base image",
         code="distroless.unknown-image",
         hints=hints,
@@ -75,29 +203,29 @@ def lookup(reference: str) -> Recipe:
     )
 
 
+def _without(name: str) -> Iterable[str]:
+    return [one for one in declarations() if one != name]
+
+
 def suggestion(reference: str) -> str | None:
     """A built-in name that is nearly the given one, with a tag when the given one has a tag."""
     repository, tag = _split(reference)
-    if repository in names():
-        near = nearest(tag, _tags(repository))
-        return f"{repository}:{near}" if near else None
-    near = nearest(repository, names())
+    repository, *packages = repository.split("+") if "+" in repository else [repository]
+    added = "".join(f"+{one}" for one in packages)
+    known = _repositories()
+    if repository in known:
+        near = nearest(tag, tags(known[repository][0]))
+        return f"{repository}{added}:{near}" if near else None
+    near = nearest(repository, known)
     if near is None and "/" not in repository:
-        short = nearest(repository, [name.removeprefix(PREFIX) for name in names()])
-        near = PREFIX + short if short else None
+        prefixed = {one.rpartition("/")[2]: one for one in reversed(known) if one.startswith((PREFIX, OWN))}
+        short = nearest(repository, prefixed)
+        near = prefixed[short] if short else None
     if near is None or not tag:
-        return near
-    known = _tags(near)
-    kept = tag if tag in known else nearest(tag, known)
-    return f"{near}:{kept}" if kept else near
-
-
-def _tags(repository: str) -> list[str]:
-    return _debian_tags() if repository == "debian" else list(VARIANTS)
-
-
-def _debian_tags() -> list[str]:
-    return [tag + suffix for tag in _DEBIAN_TAGS for suffix in ("", "-slim")] + ["stable-slim"]
+        return near + added if near else None
+    there = tags(known[near][0])
+    kept = tag if tag in there else nearest(tag, there)
+    return f"{near}{added}:{kept}" if kept else near + added
 
 
 def _split(reference: str) -> tuple[str, str]:
@@ -108,66 +236,3 @@ def _split(reference: str) -> tuple[str, str]:
     head, slash, last = text.rpartition("/")
     last, _, tag = last.partition(":")
     return head + slash + last, tag
-
-
-def _debian(suite: str, *, slim: bool) -> Recipe:
-    # Debian 12 otherwise takes the first alternative of `usrmerge | usr-is-merged`, a converter that needs all of Perl.
-    merged = ("usr-is-merged",) if suite == "bookworm" else ()
-    return Recipe(
-        name=f"debian:{suite}{'-slim' if slim else ''}",
-        kind="buildroot",
-        suite=suite,
-        packages=("apt", "debian-archive-keyring", "tzdata", *merged),
-        rules="parity",
-        slim=slim,
-        env=(f"PATH={PATH}",),
-        cmd=("bash",),
-    )
-
-
-def _packages(name: str, suite: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Dependency roots, and what is skipped besides `SCRIPT_ONLY`."""
-    found = list(_STATIC)
-    if suite == "trixie":
-        found.append("tzdata-legacy")
-    level = FAMILY.index(name)
-    if level >= FAMILY.index("base-nossl"):
-        found.append("libc6")
-    if level >= FAMILY.index("base"):
-        found += _OPENSSL[suite]
-    if level >= FAMILY.index("cc"):
-        found += ["libgcc-s1", "libgomp1", "libstdc++6"]
-    if name == "python3":
-        version = _PYTHON[suite]
-        found += [f"libpython{version}-stdlib", f"python{version}-minimal", "libc-bin"]
-    return tuple(sorted(found)), _NO_LIBGCC if level < FAMILY.index("cc") else _NO_NIS
-
-
-def _distroless(name: str, suite: str, variant: str) -> Recipe:
-    packages, skip = _packages(name, suite)
-    debug = variant.startswith("debug")
-    nonroot = variant.endswith("nonroot")
-    number = next(release.version for release in RELEASES if release.suite == suite)
-    path = f"{PATH}:/busybox" if debug else PATH
-    env: tuple[str, ...] = (f"PATH={path}", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt")
-    links: tuple[tuple[str, str], ...] = ()
-    entrypoint: tuple[str, ...] = ()
-    if name == "python3":
-        python = f"python{_PYTHON[suite]}"
-        env += ("LANG=C.UTF-8",)
-        entrypoint = (f"/usr/bin/{python}",)
-        links = (("/usr/bin/python", python), ("/usr/bin/python3", python))
-    return Recipe(
-        name=f"{PREFIX}{name}-debian{number}:{variant}",
-        suite=suite,
-        packages=(*packages, "busybox-static") if debug else packages,
-        skip=(*SCRIPT_ONLY, *skip),
-        links=links,
-        hash_links=FAMILY.index(name) >= FAMILY.index("base"),
-        library_cache=name == "python3",
-        busybox=debug,
-        env=env,
-        entrypoint=("/busybox/sh",) if debug else entrypoint,
-        user="65532" if nonroot else "0",
-        workdir="/home/nonroot" if nonroot else "/",
-    )

@@ -9,19 +9,23 @@ Not for: choosing and fetching packages (`base`), nor `debian` itself (`buildroo
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from aerogel.distroless import accounts, certificates, ldcache, osrelease, status
+import msgspec
+
+from aerogel.distroless import certificates, ldcache, osrelease, status
 from aerogel.distroless.layout import Item, Layout, merged_usr
+from aerogel.distroless.makers import Bench, Work, wanted_makers
+from aerogel.distroless.placing import place_accounts, place_paths, place_timezone
 from aerogel.distroless.recipe import TRIPLETS, Recipe
-from aerogel.distroless.rules import LICENCES, Filter, profile, unused_licences
+from aerogel.distroless.rules import LICENCES, Filter, Rule, profile, unused_licences
 from aerogel.distroless.unpacked import Unpacked
 from aerogel.errors import AerogelError
 from aerogel.files.entry import LNK, REG, SYM
 
-__all__ = ["Composition", "applets", "compose"]
+__all__ = ["Composition", "applets", "compose", "nothing_beside", "package_rules"]
 
 _LICENCES = b"usr/share/common-licenses/"
 _COPYRIGHT = re.compile(rb"usr/share/doc/[^/]+/copyright(?:\..*)?")
@@ -35,13 +39,24 @@ class Composition(NamedTuple):
     epoch: int
 
 
-def compose(recipe: Recipe, packages: Sequence[Unpacked], arch: str) -> Composition:
+def nothing_beside(name: str) -> bytes:
+    """For recipes that are built in: they name no files."""
+    raise AerogelError(f"`{name}` cannot be read: the base has no folder", code="base.no-file")
+
+
+def compose(
+    recipe: Recipe,
+    packages: Sequence[Unpacked],
+    arch: str,
+    bench: Bench | None = None,
+    read: Callable[[str], bytes] = nothing_beside,
+) -> Composition:
     """The image's tree. `arch` is Debian's name of the architecture.
 
-    Raises `distroless.*` for packages that do not fit together.
+    `bench` is needed by recipes that want a maker, `read` gives the files beside the declaration.
+    Raises `distroless.*` for packages that do not fit together, `base.*` for a declaration that does not fit them.
     """
     layout = Layout()
-    rules = profile(recipe.rules)
     # base-files first: the modes of its directories are the ones that count.
     ordered = sorted(packages, key=lambda each: (each.package.name != "base-files", each.package.name))
     dropped: dict[str, set[str]] = {}
@@ -49,7 +64,7 @@ def compose(recipe: Recipe, packages: Sequence[Unpacked], arch: str) -> Composit
     for one in ordered:
         name = one.package.name
         rename = _to_busybox if recipe.busybox and name == "busybox-static" else merged_usr
-        dropped[name] = layout.add_package(one, Filter(rules, name).dropped_by, rename)
+        dropped[name] = layout.add_package(one, Filter(package_rules(recipe, name), name).dropped_by, rename)
         if name == "ca-certificates":
             single |= _certificates(one)
     layout.prune()
@@ -57,17 +72,36 @@ def compose(recipe: Recipe, packages: Sequence[Unpacked], arch: str) -> Composit
     if recipe.rules == "micro":
         dropped.setdefault("base-files", set()).update(_drop_licences(layout))
     _add_system_files(layout, recipe)
+    if not recipe.bundle:
+        single = {}
+    single |= {f"~{name}".encode(): read(name) for name in recipe.certificates}
     if single:
         _add_certificates(layout, single, hash_links=recipe.hash_links)
     if recipe.busybox:
         _add_applets(layout)
+    for maker in wanted_makers(recipe):
+        assert bench is not None  # who selects such a recipe gives one
+        maker.make(Work(recipe, arch, ordered, layout, bench))
+    if recipe.timezone:
+        place_timezone(layout, recipe.timezone)
+    place_paths(layout, recipe.paths, recipe.users, recipe.groups, read)
     if recipe.library_cache:
         layout.write(ldcache.PATH, _library_cache(layout, arch))
-    for path, target in recipe.links:
-        layout.link(path.lstrip("/").encode(), target.encode())
     for one in ordered:
         _add_status(layout, one, dropped[one.package.name], busybox=recipe.busybox)
     return Composition(layout.ordered(), layout.epoch)
+
+
+def package_rules(recipe: Recipe, name: str) -> tuple[Rule, ...]:
+    """The rules for a package: those of the profile, with what the declaration keeps, and what it drops besides."""
+    rules = profile(recipe.rules)
+    own = recipe.slices.get(name)
+    if own is None:
+        return rules
+    kept = tuple(msgspec.structs.replace(rule, keep=(*rule.keep, *own.keep)) for rule in rules)
+    if not own.drop:
+        return kept
+    return (*kept, Rule(name="declared", why=own.why or "left out by the declaration", drop=own.drop, keep=own.keep))
 
 
 def _to_busybox(path: bytes) -> bytes:
@@ -112,11 +146,8 @@ def _drop_licences(layout: Layout) -> list[str]:
 
 
 def _add_system_files(layout: Layout, recipe: Recipe) -> None:
-    layout.write(b"etc/passwd", accounts.passwd_file())
-    layout.write(b"etc/group", accounts.group_file())
+    place_accounts(layout, recipe.users, recipe.groups)
     layout.write(b"etc/nsswitch.conf", osrelease.NSSWITCH)
-    for entry in accounts.homes(layout.epoch):
-        layout.add_directory(entry)
     debian = layout.resolve(b"usr/lib/os-release")
     if debian is None:
         raise AerogelError(

@@ -1,26 +1,55 @@
-"""The declaration of a base image: which packages, by which rules, and how a container of it runs.
+"""A base image with everything chosen: which packages, by which rules, and how a container of it runs.
 
-A recipe is a value: `catalogue` makes the built-in ones, `compose` and `buildroot` carry them out. It names no
-versions and no mirror; those come from the archive at the time of the build.
+A recipe is a value: `make_recipe` makes it from a declaration, `compose` and `buildroot` carry it out. It names no
+versions and no mirror; those come from the archive at the time of the build, or from a lock.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
 
+from aerogel.distroless.accounts import GROUPS, USERS, Group, User
+from aerogel.distroless.declaration import (
+    Accounts,
+    Certificates,
+    Debian,
+    Dotnet,
+    ImageSettings,
+    Java,
+    Layers,
+    Nodejs,
+    PackageEntry,
+    Part,
+    PathEntry,
+    Python,
+    Repository,
+    Resolve,
+    Slice,
+    Slices,
+    Sources,
+)
+from aerogel.distroless.extend import Family
+from aerogel.errors import EXIT_USAGE, AerogelError, nearest
+
 __all__ = [
+    "BUILT_IN_LOCALES",
     "COMPOSE_VERSION",
     "DEBIAN_ARCHITECTURES",
     "PATH",
     "RELEASES",
-    "SCRIPT_ONLY",
     "TRIPLETS",
     "Kind",
     "Recipe",
     "Release",
+    "make_recipe",
 ]
+
+BUILT_IN_LOCALES = ("C", "POSIX", "C.UTF-8")
+"""What glibc has without a file."""
 
 COMPOSE_VERSION = b"aerogel-base-v1"
 """Part of every key: changes when the same packages would give other bytes."""
@@ -29,21 +58,6 @@ Kind = Literal["distroless", "buildroot"]
 """`distroless`: files put together without running anything; `buildroot`: set up by dpkg in the sandbox."""
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-SCRIPT_ONLY = (
-    "awk",
-    "mawk",
-    "debconf",
-    "debconf-2.0",
-    "cdebconf",
-    "openssl",
-    "openssl-provider-legacy",
-    "readline-common",
-    "perl-base",
-    "perl",
-    "dpkg",
-)
-"""Dependencies that only maintainer scripts use, or that upstream leaves out on purpose (the legacy provider)."""
 
 
 class Release(msgspec.Struct, frozen=True):
@@ -79,26 +93,47 @@ TRIPLETS = {
 """Debian architecture -> multiarch directory below /usr/lib."""
 
 
-class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """A base image before resolution.
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A base image before resolution: a declaration with release, profile and variant chosen, all of them said.
 
     - `name` is what the user may write in FROM (canonical: release and variant stated);
-    - `packages` are pulled in with their dependencies, except for names in `skip` and what only they need;
-    - `rules` names the profile of `rules` that decides about files;
-    - `links` are symbolic links to add, path -> target, absolute;
-    - `hash_links` adds the CA directory's hash links, `library_cache` /etc/ld.so.cache;
-    - `busybox` puts a shell into /busybox (the `debug` variants);
+    - `packages` are pulled in with their dependencies, except for names in `skip` and what only they need; `pins` are
+      patterns for versions;
+    - `archives` are packages that are not in an apt archive: local files, addresses, wheels, packages of npm;
+    - `suites` and `components` are of Debian's archive, no suites: those of the release;
+    - `rules` names the profile of `rules` that decides about files, `slices` adds to it by package;
+    - `inputs` has the SHA-256 of every file beside the declaration that is read;
     - `slim` (build roots) leaves out manuals and documentation, now and in later installs.
     """
 
     name: str
     kind: Kind = "distroless"
     suite: str
+    suites: tuple[str, ...] = ()
+    components: tuple[str, ...] = ("main",)
+    repositories: tuple[Repository, ...] = ()
+    platforms: tuple[str, ...] = ()
     packages: tuple[str, ...]
+    pins: dict[str, str] = {}
+    archives: tuple[PackageEntry, ...] = ()
     skip: tuple[str, ...] = ()
+    recommends: bool = False
+    elf_closure: Literal["error", "warn", "add", "off"] = "warn"
     rules: str = "micro"
-    links: tuple[tuple[str, str], ...] = ()
+    slices: dict[str, Slice] = {}
+    python: Python | None = None
+    java: Java | None = None
+    nodejs: Nodejs | None = None
+    dotnet: Dotnet | None = None
+    bundle: bool = True
+    certificates: tuple[str, ...] = ()
     hash_links: bool = False
+    java_keystore: Literal["auto", "always", "never"] = "auto"
+    locales: tuple[str, ...] = ()
+    timezone: str = ""
+    users: tuple[User, ...] = ()
+    groups: tuple[Group, ...] = ()
+    paths: tuple[PathEntry, ...] = ()
     library_cache: bool = False
     busybox: bool = False
     slim: bool = False
@@ -107,3 +142,163 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     cmd: tuple[str, ...] = ()
     user: str = ""
     workdir: str = ""
+    labels: dict[str, str] = {}
+    stop_signal: str = ""
+    volumes: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    layers: Layers | None = None
+    tests: tuple[str, ...] = ()
+    inputs: dict[str, str] = {}
+
+
+def make_recipe(
+    family: Family,
+    *,
+    name: str,
+    release: str,
+    profile: str | None,
+    variant: str,
+    more: Part | None = None,
+    read: Callable[[str], bytes] | None = None,
+) -> Recipe:
+    """The recipe of one choice. `read` gives the content of a file beside the declaration, by its name there.
+
+    Raises `base.package`, `base.path`, `base.account`, and what `read` raises.
+    """
+    part = family.part(release, profile or "micro", variant, more)
+    rules = profile or (part.slices or Slices()).profile or "micro"
+    if rules != (profile or "micro"):
+        part = family.part(release, rules, variant, more)
+    slices = part.slices or Slices()
+    resolve = part.resolve or Resolve()
+    sources, accounts = part.sources or Sources(), part.accounts or Accounts()
+    trust, debian = part.certificates or Certificates(), sources.debian or Debian()
+    packages, pins, archives = _packages(part)
+    asked = {text.partition(" ")[0] for text in packages}
+    users, groups = _accounts(accounts)
+    files = _inputs(archives, trust.additional, sources.extra, part.paths)
+    made = Recipe(
+        name=name,
+        kind="buildroot" if family.method == "dpkg" else "distroless",
+        suite=release,
+        suites=debian.suites or (),
+        components=debian.components or ("main",),
+        repositories=sources.extra,
+        platforms=family.platforms,
+        packages=tuple(sorted(packages)) if family.method == "files" else packages,
+        pins=pins,
+        archives=archives,
+        skip=tuple(each for each in resolve.skip if each not in asked),
+        recommends=bool(resolve.recommends),
+        elf_closure=resolve.elf_closure or "warn",
+        rules=rules,
+        slices=slices.packages or {},
+        bundle=trust.bundle != "none",
+        certificates=trust.additional,
+        hash_links=bool(trust.hash_links),
+        java_keystore=trust.java_keystore or "auto",
+        locales=tuple(each for each in part.locales if each not in BUILT_IN_LOCALES),
+        timezone=part.timezone or "",
+        users=users,
+        groups=groups,
+        paths=part.paths,
+        library_cache=bool(part.library_cache),
+        busybox=bool(part.busybox),
+        slim=bool(part.slim),
+        user=_run_as(accounts.run_as, (*USERS, *users)),
+        layers=part.layers,
+        tests=part.tests,
+        inputs={each: hashlib.sha256(read(each)).hexdigest() for each in files} if read and files else {},
+    )
+    return _with_settings(made, part, part.image or ImageSettings())
+
+
+def _with_settings(recipe: Recipe, part: Part, image: ImageSettings) -> Recipe:
+    """With what makers are told, and how a container runs."""
+    return msgspec.structs.replace(
+        recipe,
+        python=part.python,
+        java=part.java,
+        nodejs=part.nodejs,
+        dotnet=part.dotnet,
+        env=tuple(f"{key}={value}" for key, value in (image.env or {}).items()),
+        entrypoint=image.entrypoint or (),
+        cmd=image.cmd or (),
+        workdir=image.workdir or "",
+        labels=image.labels or {},
+        stop_signal=image.stop_signal or "",
+        volumes=image.volumes or (),
+        ports=image.ports or (),
+    )
+
+
+def _packages(part: Part) -> tuple[tuple[str, ...], dict[str, str], tuple[PackageEntry, ...]]:
+    """Names for the archive, patterns for their versions, and what is not in an archive."""
+    names: list[str] = []
+    pins: dict[str, str] = {}
+    archives: list[PackageEntry] = []
+    for entry in part.packages:
+        if isinstance(entry, str):
+            names.append(entry)
+            continue
+        given = [key for key in ("name", "deb", "url", "pypi", "npm") if getattr(entry, key)]
+        if len(given) != 1:
+            raise _fault("an entry of `packages` has one of `name`, `deb`, `url`, `pypi` and `npm`", "base.package")
+        if entry.name is None:
+            archives.append(entry)
+            continue
+        names.append(entry.name + (f" [{' '.join(entry.archs)}]" if entry.archs else ""))
+        if entry.pin:
+            pins[entry.name.partition(" ")[0]] = entry.pin
+    return tuple(dict.fromkeys(names)), pins, tuple(archives)
+
+
+def _accounts(accounts: Accounts) -> tuple[tuple[User, ...], tuple[Group, ...]]:
+    users, groups = [], [Group(each.name, each.gid, each.members) for each in accounts.groups]
+    taken = {each.name for each in (*USERS, *GROUPS)}
+    for each in accounts.users:
+        gid = each.uid if each.gid is None else each.gid
+        users.append(User(each.name, each.uid, gid, each.home, each.comment, each.shell))
+        if each.gid is None and all(each.name != group.name for group in groups):
+            groups.append(Group(each.name, each.uid))
+    for kind, names in (("user", [one.name for one in users]), ("group", [one.name for one in groups])):
+        for name in names:
+            if name in taken:
+                raise _fault(f"the {kind} `{name}` is there already", "base.account", "every base has it")
+            if names.count(name) > 1:
+                raise _fault(f"the {kind} `{name}` is declared twice", "base.account")
+    for user in users:
+        bad = next((text for text in (user.home, user.comment, user.shell) if ":" in text or "\n" in text), None)
+        if bad is not None:
+            raise _fault(f"`{bad!r}` of the user `{user.name}` has a colon or a line end", "base.account")
+        if not user.home.startswith("/"):
+            raise _fault(f"the home `{user.home}` of the user `{user.name}` is not absolute", "base.account")
+    return tuple(users), tuple(groups)
+
+
+def _run_as(name: str | None, users: Sequence[User]) -> str:
+    """By number, which Kubernetes' `runAsNonRoot` asks for."""
+    if not name or name.partition(":")[0].isdigit():
+        return name or ""
+    for user in users:
+        if user.name == name:
+            return str(user.uid)
+    near = nearest(name, [user.name for user in users])
+    hint = f"did you mean `{near}`?" if near else f"users are {', '.join(user.name for user in users)}"
+    raise _fault(f"`run-as` names the user `{name}`, whom nothing declares", "base.account", hint)
+
+
+def _inputs(
+    archives: Sequence[PackageEntry],
+    certificates: Sequence[str],
+    repositories: Sequence[Repository],
+    paths: Sequence[PathEntry],
+) -> list[str]:
+    """The files beside the declaration that decide the result; a .deb that differs by architecture is read later."""
+    found = [each.deb for each in archives if each.deb and "{" not in each.deb]
+    found += [*certificates, *(each.signed_by for each in repositories)]
+    return list(dict.fromkeys([*found, *(each.source for each in paths if each.source)]))
+
+
+def _fault(message: str, code: str, *hints: str) -> AerogelError:
+    return AerogelError(message, code=code, hints=hints, exit_status=EXIT_USAGE)

@@ -1,0 +1,166 @@
+"""Puts a declaration together with what it extends, and chooses release, profile and variant.
+
+Order, later wins: the base's part before the one of what extends it, in each the part itself, then the one for the
+release, then the one for the profile; after all of them the parts of the variant, base first, a variant that it
+extends first. Only `run-as` and `workdir` of a declaration count more than those in a variant of its base. Texts, numbers and most lists are replaced; maps are joined; the lists named in
+`declaration.APPENDED` grow; `without` takes inherited packages away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from aerogel.distroless.declaration import APPENDED, Accounts, Declaration, ImageSettings, PackageEntry, Part
+from aerogel.errors import EXIT_USAGE, AerogelError, nearest
+
+__all__ = ["Family", "family", "merged"]
+
+S = TypeVar("S", bound=msgspec.Struct)
+_MAX_CHAIN = 20
+
+
+def merged(base: S, over: S) -> S:
+    """`over` on top of `base`; both of one type, fields that are None or empty say nothing."""
+    changes: dict[str, Any] = {}
+    for name in base.__struct_fields__:
+        before, after = getattr(base, name), getattr(over, name)
+        if after is None or (not after and isinstance(after, tuple | str)):
+            continue
+        if isinstance(after, msgspec.Struct) and isinstance(before, msgspec.Struct):
+            changes[name] = merged(before, after)
+        elif isinstance(after, dict) and isinstance(before, dict):
+            changes[name] = before | after
+        elif isinstance(after, tuple) and name in APPENDED:
+            changes[name] = (*(one for one in before or () if one not in after), *after)
+        else:
+            changes[name] = after
+    return msgspec.structs.replace(base, **changes) if changes else base
+
+
+class Family:
+    """A declaration with all that it extends, the base of all first."""
+
+    def __init__(self, chain: Sequence[Declaration]) -> None:
+        self.chain = tuple(chain)
+        self.declaration = chain[-1]
+
+    @property
+    def name(self) -> str:
+        return self.declaration.name
+
+    @property
+    def method(self) -> str:
+        return self._last("method") or "files"
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        return self._last("platforms") or ()
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """Suites, the usual one first: those that the declaration states, else those of its base."""
+        stated = [one.releases for one in self.chain if one.releases]
+        return tuple(stated[-1]) if stated else ()
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for one in self.chain for name in one.variants or ()))
+
+    def _last(self, field: str) -> Any:
+        return next((value for one in reversed(self.chain) if (value := getattr(one, field))), None)
+
+    def part(self, release: str, profile: str, variant: str, more: Part | None = None) -> Part:
+        """Everything that counts for a choice; `more` is said last."""
+        whole = Part()
+        for one in self._parts(release, profile, variant):
+            whole = _joined(whole, one)
+        whole = self._own_user(whole, variant)
+        return whole if more is None else _joined(whole, more)
+
+    def _own_user(self, whole: Part, variant: str) -> Part:
+        """Who runs and where: what a declaration says itself counts more than the variants of what it extends."""
+        names = self._variant_chain(variant)
+        said: dict[str, Any] = {}
+        for one in self.chain:
+            for part in (one, *((one.variants or {}).get(name) for name in names)):
+                accounts, image = (part.accounts, part.image) if part else (None, None)
+                said |= {"run_as": accounts.run_as} if accounts and accounts.run_as else {}
+                said |= {"workdir": image.workdir} if image and image.workdir else {}
+        if "run_as" in said:
+            whole = merged(whole, Part(accounts=Accounts(run_as=said["run_as"])))
+        return merged(whole, Part(image=ImageSettings(workdir=said["workdir"]))) if "workdir" in said else whole
+
+    def _parts(self, release: str, profile: str, variant: str) -> Iterator[Part]:
+        for one in self.chain:
+            yield one
+            if one.releases and release in one.releases:
+                yield one.releases[release]
+            for label, part in (one.profiles or {}).items():
+                if label == profile:
+                    yield part
+        for name in self._variant_chain(variant):
+            yield from (one.variants[name] for one in self.chain if one.variants and name in one.variants)
+
+    def _variant_chain(self, name: str) -> list[str]:
+        found = [name]
+        while True:
+            bases = [one.variants[found[0]].extends for one in self.chain if one.variants and found[0] in one.variants]
+            base = next((each for each in reversed(bases) if each), None)
+            if base is None:
+                return found
+            if base in found:
+                raise AerogelError(
+                    f"variants of `{self.name}` extend each other in a circle: `{base}`",
+                    code="base.circle",
+                    exit_status=EXIT_USAGE,
+                )
+            if base not in self.variants:
+                near = nearest(base, self.variants)
+                raise AerogelError(
+                    f"the variant `{found[0]}` of `{self.name}` extends `{base}`, which is not there",
+                    code="base.variant",
+                    hints=[f"did you mean `{near}`?"] if near else [f"variants are {', '.join(self.variants)}"],
+                    exit_status=EXIT_USAGE,
+                )
+            found.insert(0, base)
+
+
+def _joined(base: Part, over: Part) -> Part:
+    names = set(over.without)
+    if names:
+        kept = tuple(one for one in base.packages if _called(one) not in names)
+        base = msgspec.structs.replace(base, packages=kept)
+    return merged(base, _plain(over))
+
+
+def _called(entry: str | PackageEntry) -> str:
+    if isinstance(entry, str):
+        return entry.partition(" ")[0]
+    return (entry.name or entry.deb or entry.url or entry.pypi or entry.npm or "").partition(" ")[0]
+
+
+def _plain(part: Part) -> Part:
+    """The part of a declaration or a variant without what else those say."""
+    if type(part) is Part:
+        return part
+    return Part(**{name: getattr(part, name) for name in Part.__struct_fields__})
+
+
+def family(declaration: Declaration, find: Callable[[str, Declaration], Declaration]) -> Family:
+    """A declaration and its bases; `find` gives the one that `extends` names.
+
+    Raises `base.circle`, and what `find` raises.
+    """
+    chain = [declaration]
+    while chain[0].extends is not None:
+        base = find(chain[0].extends, chain[0])
+        if len(chain) > _MAX_CHAIN or any(one is base or one == base for one in chain):
+            names = " -> ".join(f"`{one.name}`" for one in (*reversed(chain), base))
+            raise AerogelError(
+                f"declarations extend each other in a circle: {names}", code="base.circle", exit_status=EXIT_USAGE
+            )
+        chain.insert(0, base)
+    return Family(chain)
