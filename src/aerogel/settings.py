@@ -2,14 +2,21 @@
 
 Read once at the start, from (last wins): defaults, `$XDG_CONFIG_HOME/aerogel/aerogel.toml`, `./aerogel.toml`,
 environment variables. Flags of the command line replace fields afterwards (`Flag(setting=...)`). In the files a
-setting is a key of the top table, `[aliases]` maps references to references, and a table named after a command
-holds defaults of its options::
+setting is a key of the top table, `[aliases]` maps references to references, `[registries."HOST"]` says how a registry
+is asked, and a table named after a command holds defaults of its options::
 
     mirror = "http://debian.example/debian"
     [aliases]
     "node" = "registry.example/node:22"
+    [registries."docker.io"]
+    mirrors = ["mirror.example:5000/hub"]
+    [registries."mirror.example:5000"]
+    ca = "mirror-ca.pem"
     [build]
     progress = "plain"
+
+A registry's table may have `mirrors`, `blocked`, `insecure`, `ca`, `client_cert`, `client_key` and `headers`; files are
+relative to the configuration file. Its name may be a part of a registry (`docker.io/library`) for `mirrors` and `blocked`.
 
 Specification of the places: XDG Base Directory 0.8 (a relative path in a variable is ignored).
 """
@@ -33,6 +40,7 @@ __all__ = [
     "ConfigFile",
     "Isolation",
     "Progress",
+    "RegistryEntry",
     "Settings",
     "config_paths",
     "key_span",
@@ -54,6 +62,18 @@ class ConfigFile(Struct, frozen=True):
 
     source: Source
     table: dict[str, Any]
+
+
+class RegistryEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `[registries."HOST"]` says: mirrors as `[SCHEME://]HOST[:PORT][/PATH]`, files as they are written."""
+
+    mirrors: list[str] = []
+    blocked: bool = False
+    insecure: bool = False
+    ca: str = ""
+    client_cert: str = ""
+    client_key: str = ""
+    headers: dict[str, str] = {}
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -100,6 +120,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     aliases: dict[str, str] = {}
     """Reference -> reference, from `[aliases]`."""
+    registries: dict[str, tuple[RegistryEntry, Path]] = {}
+    """Registry -> what is said about it, and the file that says so."""
     files: tuple[ConfigFile, ...] = ()
     """The configuration files that were found, weakest first."""
     environment: Mapping[str, str] = {}
@@ -137,6 +159,32 @@ class Settings(Struct, frozen=True, kw_only=True):
         return (*(folder / "containers" / "auth.json" for folder in podman), docker)
 
     @property
+    def registries_conf(self) -> tuple[Path, tuple[Path, ...]]:
+        """Podman's `registries.conf` and the folders of more of them. Specification: containers-registries.conf(5)."""
+        own = _xdg(self.environment, "XDG_CONFIG_HOME", _home(self.environment) / ".config") / "containers"
+        system = Path("/etc/containers")
+        main = own if (own / "registries.conf").exists() else system
+        named = self.environment.get("CONTAINERS_REGISTRIES_CONF", "")
+        path = self.directory / named if named else main / "registries.conf"
+        return path, (system / "registries.conf.d", own / "registries.conf.d")
+
+    @property
+    def host_folders(self) -> tuple[Path, ...]:
+        """The folders of containerd's `HOST/hosts.toml`, the user's first."""
+        own = _xdg(self.environment, "XDG_CONFIG_HOME", _home(self.environment) / ".config")
+        return tuple(
+            base / name / "certs.d" for base in (own, Path("/etc")) for name in ("aerogel", "containerd", "docker")
+        )
+
+    @property
+    def certificate_folders(self) -> tuple[Path, ...]:
+        """The folders of `HOST/*.crt` and of client certificates, as docker and podman have them."""
+        own = _xdg(self.environment, "XDG_CONFIG_HOME", _home(self.environment) / ".config")
+        return tuple(
+            base / name / "certs.d" for base in (own, Path("/etc")) for name in ("aerogel", "containers", "docker")
+        )
+
+    @property
     def is_ci(self) -> bool:
         return self.environment.get("CI", "").lower() not in {"", "0", "false"}
 
@@ -170,6 +218,10 @@ def load_settings(environ: Mapping[str, str] | None = None, directory: str | Non
                 values[key.replace("-", "_")] = _checked(file, key, value, kinds)
             elif key == "aliases":
                 values[key] = {**values.get(key, {}), **_checked(file, key, value, {key: dict[str, str]})}
+            elif key == "registries":
+                entries = _checked(file, key, value, {key: dict[str, RegistryEntry]})
+                path = here / file.source.name
+                values[key] = {**values.get(key, {}), **{name: (entry, path) for name, entry in entries.items()}}
     for field, (kind, variable) in known.items():
         if text := environment.get(variable):
             values[field] = _from_variable(variable, text, kind)

@@ -36,6 +36,23 @@ def test_files_then_environment(tmp_path):
     assert load_settings(environ | {"AEROGEL_JOBS": "9"}, str(tmp_path)).jobs == 9
 
 
+def test_registries(tmp_path):
+    (tmp_path / "config/aerogel").mkdir(parents=True)
+    (tmp_path / "config/aerogel/aerogel.toml").write_text(
+        '[registries."a.example"]\nca = "ca.pem"\n[registries."b.example"]\n'
+    )
+    (tmp_path / "aerogel.toml").write_text('[registries."b.example"]\nmirrors = ["m"]\nheaders = {A = "b"}\n')
+    environ = {"HOME": "/x", "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    found = load_settings(environ, str(tmp_path)).registries
+    assert (found["a.example"][0].ca, found["a.example"][1]) == ("ca.pem", tmp_path / "config/aerogel/aerogel.toml")
+    assert (found["b.example"][0].mirrors, found["b.example"][0].headers) == (["m"], {"A": "b"})
+    (tmp_path / "aerogel.toml").write_text('[registries."b.example"]\nmirror = "m"\n')
+    with pytest.raises(AerogelError) as caught:
+        load_settings(environ, str(tmp_path))
+    assert caught.value.code == "settings.value"
+    assert "unknown field `mirror`" in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("toml", "code", "line", "hint"),
     [

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import BinaryIO, cast
 
 import msgspec
@@ -19,7 +20,7 @@ import msgspec
 from aerogel.commands.remotes import http_client
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_INTERRUPTED, EXIT_NETWORK, AerogelError
-from aerogel.events import Progress, Sink, step
+from aerogel.events import Message, Progress, Sink, step
 from aerogel.oci.digest import Digest
 from aerogel.oci.image import Image, Layer, MemoryBlobs, document, load, walk
 from aerogel.oci.platform import Platform
@@ -27,7 +28,9 @@ from aerogel.oci.reference import Reference
 from aerogel.oci.types import Descriptor, Index, Manifest, decode
 from aerogel.registry.client import Registries, Repository, RepositoryBlobs
 from aerogel.registry.credentials import Credentials
+from aerogel.registry.host_files import HostFiles, OwnHost
 from aerogel.registry.referrers import list_referrers
+from aerogel.settings import Settings
 from aerogel.store.images import describe
 from aerogel.store.load import record_layer
 from aerogel.store.store import Store
@@ -57,7 +60,40 @@ def open_registries(world: World, insecure: Iterable[str] = ()) -> Registries:
     """
     insecure = {*insecure, *(name.strip() for name in world.settings.insecure_registry.split(","))} - {""}
     return Registries(
-        http_client(world), credentials(world), insecure=insecure, on_secret=world.redactor.add, clock=_clock
+        http_client(world),
+        credentials(world),
+        hosts=_host_files(world.settings).load(frozenset(insecure)),
+        on_secret=world.redactor.add,
+        clock=_clock,
+        tell=lambda text: world.sink.emit(Message(text)),
+    )
+
+
+def _host_files(settings: Settings) -> HostFiles:
+    """Where the user's files say how registries are asked."""
+
+    def beside(path: Path, name: str) -> str:
+        return str(path.parent / name) if name else ""
+
+    conf, drop_ins = settings.registries_conf
+    return HostFiles(
+        own={
+            registry: OwnHost(
+                mirrors=tuple(entry.mirrors),
+                insecure=entry.insecure,
+                blocked=entry.blocked,
+                ca=beside(path, entry.ca),
+                client_cert=beside(path, entry.client_cert),
+                client_key=beside(path, entry.client_key),
+                headers=tuple(entry.headers.items()),
+                where=str(path),
+            )
+            for registry, (entry, path) in settings.registries.items()
+        },
+        conf=conf,
+        drop_ins=drop_ins,
+        hosts=settings.host_folders,
+        certificates=settings.certificate_folders,
     )
 
 

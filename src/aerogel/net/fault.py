@@ -78,7 +78,7 @@ def translated(method: str, url: str, target: str) -> Iterator[None]:
         raise error(f"`{host}` cannot be reached: {_reason(fault)}", "net.unreachable") from None
     except faults.ConnectTimeoutError:
         raise error(f"`{host}` does not answer", "net.unreachable") from None
-    except faults.ReadTimeoutError:
+    except (faults.ReadTimeoutError, TimeoutError):
         raise error("the server stopped sending", "net.timeout") from None
     except faults.SSLError as fault:
         raise error(

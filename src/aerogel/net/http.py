@@ -8,8 +8,9 @@ Spec: RFC 9110 (10.2.3 Retry-After, 13.1.5 If-Range, 14 ranges), RFC 9112.
 from __future__ import annotations
 
 import contextlib
-import os
+import io
 import random
+import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, BinaryIO
@@ -19,12 +20,12 @@ import msgspec
 
 from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.net.fault import HttpError, translated
+from aerogel.net.peer import NOBODY, Peer, tls_context
 from aerogel.net.proxy import proxy_for, redact
+from aerogel.net.stream import pieces
 from aerogel.net.transfer import Transfer
 
 if TYPE_CHECKING:
-    import ssl
-
     from urllib3 import BaseHTTPResponse, PoolManager
 
 __all__ = ["BODY_LIMIT", "Http", "HttpError", "Response", "redact"]
@@ -40,7 +41,6 @@ LONGEST_WAIT_S = 60.0
 SLOWEST_BYTES_S = 256
 """A transfer below this rate over one read timeout counts as stuck."""
 
-_CHUNK = 1 << 17
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
@@ -83,8 +83,8 @@ class Http:
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._sleep = sleep
-        self._managers: dict[str, PoolManager] = {}
-        self._context: ssl.SSLContext | None = None
+        self._managers: dict[tuple[str, object], PoolManager] = {}
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Closes idle connections; the client may be used again."""
@@ -102,23 +102,25 @@ class Http:
         limit: int = BODY_LIMIT,
         redirect: bool = True,
         repeats: bool = False,
+        peer: Peer = NOBODY,
     ) -> Response:
         """Sends a request and returns the whole answer, at most `limit` bytes of body.
 
         A status in `expect` is returned, any other is an error; faults that may pass (connection, 429, 5xx) are
         tried again. POST and PATCH are sent once only, unless the caller says that another one does no harm (`repeats`).
+        `peer` holds for the host of `url`, not for those that it redirects to.
 
         Raises:
             HttpError: `net.*`.
         """
 
         def run() -> Response:
-            with self._exchange(method, url, headers, body, expect, redirect=redirect) as (answer, final):
-                pieces: list[bytes] = []
-                self._pump(answer, method, url, pieces.append, limit)
-                return Response(answer.status, _lowered(answer.headers), b"".join(pieces), final)
+            with self._exchange(method, url, headers, body, expect, peer, redirect=redirect) as (answer, final):
+                found = io.BytesIO()
+                self._pump(answer, method, url, found.write, limit)
+                return Response(answer.status, _lowered(answer.headers), found.getvalue(), final)
 
-        return self._retried(run, once=method in ("POST", "PATCH") and not repeats)
+        return self._retried(run, peer, once=method in ("POST", "PATCH") and not repeats)
 
     def download(
         self,
@@ -130,6 +132,7 @@ class Http:
         limit: int | None = None,
         resume: bool = False,
         on_bytes: Callable[[int], object] | None = None,
+        peer: Peer = NOBODY,
     ) -> Response:
         """Writes what a URL serves into a seekable file, and continues where a connection broke.
 
@@ -150,7 +153,10 @@ class Http:
             if size is not None and at == size:
                 return Response(200, {}, b"", url)
             try:
-                with self._exchange("GET", url, transfer.request_headers(), None, (200, 206, 416)) as (answer, final):
+                with self._exchange("GET", url, transfer.request_headers(), None, (200, 206, 416), peer) as (
+                    answer,
+                    final,
+                ):
                     transfer.accept(answer)
                     self._pump(answer, "GET", url, transfer.write, transfer.allowed())
                     transfer.finish()
@@ -160,10 +166,10 @@ class Http:
                     raise _Progressed(error) from None
                 raise
 
-        return self._retried(run, once=False)
+        return self._retried(run, peer, once=False)
 
-    def _retried(self, run: Callable[[], Response], *, once: bool) -> Response:
-        failures = 0
+    def _retried(self, run: Callable[[], Response], peer: Peer, *, once: bool) -> Response:
+        failures, attempts = 0, min(self._attempts, peer.attempts or self._attempts)
         while True:
             try:
                 return run()
@@ -171,7 +177,7 @@ class Http:
                 failures, error = 0, progress.error
             except HttpError as fault:
                 failures, error = failures + 1, fault
-            if once or not error.temporary or failures >= self._attempts:
+            if once or not error.temporary or failures >= attempts:
                 raise error
             wait = error.retry_after_s
             if wait is None:
@@ -188,11 +194,12 @@ class Http:
         headers: Mapping[str, str] | None,
         body: Body,
         expect: Container[int],
+        peer: Peer,
         *,
         redirect: bool = True,
     ) -> Iterator[tuple[BaseHTTPResponse, str]]:
         """One request with its redirects; the answer's body is not read yet and is dropped at the end."""
-        answer, final = self._send(method, url, dict(headers or {}), body, redirect=redirect)
+        answer, final = self._send(method, url, dict(headers or {}), body, peer, redirect=redirect)
         try:
             if answer.status not in expect:
                 raise self._status_error(method, url, answer)
@@ -203,16 +210,18 @@ class Http:
         answer.release_conn()
 
     def _send(
-        self, method: str, url: str, headers: dict[str, str], body: Body, *, redirect: bool
+        self, method: str, url: str, headers: dict[str, str], body: Body, peer: Peer, *, redirect: bool
     ) -> tuple[BaseHTTPResponse, str]:
-        first = url
+        first, private = url, _SECRET_HEADERS | {name.lower() for name, _ in peer.headers}
+        for name, value in peer.headers:
+            headers.setdefault(name, value)
         headers.setdefault("User-Agent", self._user_agent)
         headers.setdefault("Accept-Encoding", "identity")
         for _ in range(10):
             target, credentials = _split_credentials(url)
             if credentials and "Authorization" not in headers:
                 headers["Authorization"] = credentials
-            answer = self._once(method, target, first, headers, body)
+            answer = self._once(method, target, first, headers, body, peer)
             location = answer.headers.get("Location")
             if not redirect or answer.status not in _REDIRECTS or not location:
                 return answer, target
@@ -228,16 +237,19 @@ class Http:
                     status=answer.status,
                 )
             if (old.scheme, old.hostname, old.port) != (new.scheme, new.hostname, new.port):
-                headers = {name: value for name, value in headers.items() if name.lower() not in _SECRET_HEADERS}
+                headers = {name: value for name, value in headers.items() if name.lower() not in private}
+                peer = NOBODY
             if answer.status == 303 or (answer.status in (301, 302) and method == "POST"):
                 method, body = ("HEAD" if method == "HEAD" else "GET"), None
         raise HttpError("it redirects more than 10 times", code="net.redirect", method=method, url=first)
 
-    def _once(self, method: str, url: str, first: str, headers: dict[str, str], body: Body) -> BaseHTTPResponse:
+    def _once(
+        self, method: str, url: str, first: str, headers: dict[str, str], body: Body, peer: Peer
+    ) -> BaseHTTPResponse:
         import urllib3
 
         with translated(method, first, url):
-            return self._manager(url).request(
+            return self._manager(url, peer).request(
                 method,
                 url,
                 body=body() if callable(body) else body,
@@ -249,10 +261,8 @@ class Http:
                 timeout=urllib3.Timeout(connect=self._connect_timeout_s, read=self._read_timeout_s),
             )
 
-    def _manager(self, url: str) -> PoolManager:
-        """The pool for a URL: one for direct connections, one per proxy."""
-        import urllib3
-
+    def _manager(self, url: str, peer: Peer) -> PoolManager:
+        """The pool for a URL: one for direct connections, one per proxy, and that for each kind of trust."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise AerogelError(
@@ -262,17 +272,20 @@ class Http:
                 exit_status=EXIT_USAGE,
             )
         proxy = proxy_for(url, self._proxies)
-        found = self._managers.get(proxy)
-        if found is not None:
-            return found
-        context = self._tls() if parts.scheme == "https" or proxy.startswith("https:") else None
-        if not proxy:
-            key = f"direct {parts.scheme}"
+        trust = peer.trust() if parts.scheme == "https" else None
+        key = (proxy or parts.scheme, trust)
+        with self._lock:
             found = self._managers.get(key)
             if found is None:
-                found = urllib3.PoolManager(maxsize=16, ssl_context=context)
-                self._managers[key] = found
-            return found
+                found = self._managers[key] = self._new_manager(parts.scheme, proxy, peer)
+        return found
+
+    def _new_manager(self, scheme: str, proxy: str, peer: Peer) -> PoolManager:
+        import urllib3
+
+        context = tls_context(peer, self._ca) if scheme == "https" else None
+        if not proxy:
+            return urllib3.PoolManager(maxsize=16, ssl_context=context)
         address, credentials = _split_credentials(proxy)
         if urlsplit(address).scheme not in ("http", "https"):
             raise AerogelError(
@@ -281,48 +294,33 @@ class Http:
                 hints=["name a proxy as `http://host:port`"],
                 exit_status=EXIT_USAGE,
             )
-        found = urllib3.ProxyManager(
+        is_secured = address.startswith("https:")
+        return urllib3.ProxyManager(
             address,
             maxsize=16,
-            ssl_context=self._tls(),
-            proxy_ssl_context=self._tls(),
+            ssl_context=context,
+            proxy_ssl_context=tls_context(NOBODY, self._ca) if is_secured else None,
             proxy_headers={"Proxy-Authorization": credentials} if credentials else None,
         )
-        self._managers[proxy] = found
-        return found
-
-    def _tls(self) -> ssl.SSLContext:
-        if self._context is None:
-            import ssl
-
-            context = ssl.create_default_context()
-            if self._ca not in ("auto", "none", ""):
-                try:
-                    if os.path.isdir(self._ca):
-                        context.load_verify_locations(capath=self._ca)
-                    else:
-                        context.load_verify_locations(cafile=self._ca)
-                except (OSError, ssl.SSLError) as error:
-                    raise AerogelError(
-                        f"cannot read certificates from `{self._ca}`: {error.strerror or error}",
-                        code="net.ca",
-                        exit_status=EXIT_USAGE,
-                    ) from None
-            self._context = context
-        return self._context
 
     def _pump(
-        self, answer: BaseHTTPResponse, method: str, url: str, write: Callable[[bytes], object], limit: int | None
+        self,
+        answer: BaseHTTPResponse,
+        method: str,
+        url: str,
+        write: Callable[[bytes | memoryview], object],
+        limit: int | None,
     ) -> None:
         """Passes the body on as it arrives; too many bytes, too few and a trickle are errors."""
         total = 0
         mark_s, mark_bytes = time.monotonic(), 0
+        arriving = pieces(answer)
         while True:
             with translated(method, url, url):
-                chunk = answer.read1(_CHUNK)
-            if not chunk:
+                piece = next(arriving, b"")
+            if not piece:
                 break
-            total += len(chunk)
+            total += len(piece)
             if limit is not None and total > limit:
                 raise HttpError(
                     f"the answer is larger than the {limit} bytes allowed",
@@ -331,7 +329,7 @@ class Http:
                     url=url,
                     status=answer.status,
                 )
-            write(chunk)
+            write(piece)
             now = time.monotonic()
             if now - mark_s > self._read_timeout_s:
                 if total - mark_bytes < SLOWEST_BYTES_S * self._read_timeout_s:
@@ -350,9 +348,9 @@ class Http:
             )
 
     def _status_error(self, method: str, url: str, answer: BaseHTTPResponse) -> HttpError:
-        pieces: list[bytes] = []
+        found = io.BytesIO()
         with contextlib.suppress(HttpError):  # the status says enough when its body does not arrive
-            self._pump(answer, method, url, pieces.append, 1 << 16)
+            self._pump(answer, method, url, found.write, 1 << 16)
         wait = _retry_after(answer.headers.get("Retry-After", ""))
         return HttpError(
             f"{answer.status} {answer.reason or ''}".rstrip(),
@@ -361,7 +359,7 @@ class Http:
             url=url,
             status=answer.status,
             headers=_lowered(answer.headers),
-            body=b"".join(pieces),
+            body=found.getvalue(),
             temporary=answer.status in _RETRIED,
             retry_after_s=wait,
             hints=[f"the server asks to wait {wait:.0f} seconds"] if wait and wait > LONGEST_WAIT_S else [],

@@ -78,7 +78,7 @@ class Transfer:
             self._restart()
         self._check_length(answer)
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         self._file.write(chunk)
         self.at += len(chunk)
         self._on_bytes(len(chunk))

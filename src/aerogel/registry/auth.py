@@ -18,6 +18,7 @@ from urllib.parse import urlencode, urlsplit
 
 from aerogel.errors import EXIT_NETWORK, AerogelError
 from aerogel.net.http import Http, HttpError, redact
+from aerogel.net.peer import NOBODY, Peer
 from aerogel.registry.credentials import Credential
 from aerogel.registry.fault import explain
 
@@ -74,6 +75,7 @@ class Authority:
         credential: Callable[[str], Credential | None],
         *,
         is_plain: bool = False,
+        peer: Callable[[str], Peer] = lambda _: NOBODY,
         clock: Callable[[], float] = time.monotonic,
         on_secret: Callable[[str], object] = lambda _: None,
     ) -> None:
@@ -81,6 +83,7 @@ class Authority:
         self._registry = registry
         self._credential = credential
         self._is_plain = is_plain
+        self._peer = peer
         self._clock = clock
         self._on_secret = on_secret
         self._challenges: tuple[Challenge, ...] = ()
@@ -167,7 +170,7 @@ class Authority:
             )
         credential = self._find(repository)
         query = {"service": challenge.parameters.get("service", "")}
-        headers = {"Accept": "application/json"}
+        headers, peer = {"Accept": "application/json"}, self._peer(realm)
         fields = [(name, value) for name, value in query.items() if value]
         try:
             if credential is not None and credential.identity_token:
@@ -176,7 +179,7 @@ class Authority:
                 headers["Content-Type"] = "application/x-www-form-urlencoded"
                 body = urlencode(fields).encode()
                 answer = self._http.request(
-                    "POST", realm, headers=headers, body=body, limit=TOKEN_LIMIT, redirect=False
+                    "POST", realm, headers=headers, body=body, limit=TOKEN_LIMIT, redirect=False, peer=peer
                 )
             else:
                 fields += [("scope", scope) for scope in sorted(scopes)]
@@ -184,7 +187,7 @@ class Authority:
                     headers["Authorization"] = _basic(credential)
                     fields += [("account", credential.username)]
                 url = f"{realm}{'&' if parts.query else '?'}{urlencode(fields)}"
-                answer = self._http.request("GET", url, headers=headers, limit=TOKEN_LIMIT, redirect=False)
+                answer = self._http.request("GET", url, headers=headers, limit=TOKEN_LIMIT, redirect=False, peer=peer)
         except HttpError as error:
             user = None if credential is None else credential.username or "the identity token"
             raise explain(error, _what(scopes, self._registry), registry=self._registry, user=user) from None

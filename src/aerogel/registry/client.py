@@ -1,8 +1,9 @@
 """Registries to read from: manifests, blobs, tags, with authentication and everything checked by digest.
 
 Not for pushing (`registry.push`) and not for the store: a `Repository` gives `Blobs` that `oci.image.copy` and
-`oci.image.load` read from. TLS is the rule; plain HTTP is spoken to loop-back addresses and to registries that the
-user named as insecure. Authorization goes to the registry's own address only, also across redirects.
+`oci.image.load` read from. Mirrors are asked first where the user has some (`registry.hosts`). TLS is the rule; plain
+HTTP is spoken to loop-back addresses and to registries that the user named as insecure. Authorization, headers and
+certificates of ours go to the registry's own address only, also across redirects.
 Spec: OCI distribution-spec v1.1 "Pull" (end-1, end-2, end-3, end-8a).
 """
 
@@ -11,22 +12,22 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import msgspec
 
 from aerogel.errors import EXIT_NETWORK, AerogelError, nearest
-from aerogel.net.http import Http, HttpError, Response
+from aerogel.net.http import Http, Response
 from aerogel.oci.digest import Digest, check, digest_of, is_digest, new_hash, of_hash
-from aerogel.oci.reference import DEFAULT_REGISTRY, Reference
+from aerogel.oci.reference import Reference
 from aerogel.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor
-from aerogel.registry.auth import Authority
 from aerogel.registry.credentials import Credential, Credentials
-from aerogel.registry.fault import explain
+from aerogel.registry.endpoint import MAX_MANIFEST, Endpoint
+from aerogel.registry.hosts import BLOBS, PULL, RESOLVE, Hosts, Place, Source
 
 __all__ = [
     "ACCEPT",
@@ -39,22 +40,15 @@ __all__ = [
     "RepositoryBlobs",
 ]
 
-MAX_MANIFEST = 4 << 20
-"""Largest manifest that registries take, and that is taken from them."""
 MAX_DOCUMENT = 16 << 20
 """Largest config that is taken into memory."""
 
 ACCEPT = ", ".join((*sorted(INDEX_TYPES, reverse=True), *sorted(MANIFEST_TYPES, reverse=True)))
 """The kinds of manifests that are understood, OCI's first."""
 
-_HUB_API = "registry-1.docker.io"
-_ANSWERS = frozenset(range(200, 500)) - {408, 425, 429}
-"""Any of these to `/v2/` says that a registry is there."""
-_TRIES = 3
-"""How often a request is sent when each answer is 401: without token, with a kept one, with a new one."""
 _SPOOL = 1 << 20
+_DOWN = frozenset({"net.unreachable", "net.tls", "net.timeout", "net.proxy"})
 
-Body = bytes | Callable[[], Iterable[bytes]]
 _T = TypeVar("_T")
 
 
@@ -68,7 +62,8 @@ class Document(msgspec.Struct, frozen=True):
 class Registries:
     """All registries of one run, each opened on first use. Threads may share it.
 
-    `insecure` names registries (`host` or `host:port`) that may be spoken to without TLS.
+    `hosts` says where each is asked; without it `insecure` names registries (`host` or `host:port`) that may be spoken
+    to without TLS. `tell` gets a line for each mirror that could not help.
     """
 
     def __init__(
@@ -76,191 +71,142 @@ class Registries:
         http: Http,
         credentials: Credentials,
         *,
-        insecure: Container[str] = (),
+        hosts: Hosts | None = None,
+        insecure: Iterable[str] = (),
         clock: Callable[[], float] = time.monotonic,
         on_secret: Callable[[str], object] = lambda _: None,
+        tell: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._http = http
         self._credentials = credentials
-        self._insecure = insecure
+        self._hosts = hosts or Hosts(insecure=frozenset(insecure))
         self._clock = clock
         self._on_secret = on_secret
-        self._endpoints: dict[str, Endpoint] = {}
+        self._tell = tell
+        self._endpoints: dict[Place, Endpoint] = {}
         self._lock = threading.Lock()
 
     def endpoint(self, registry: str, *, credential: Credential | None = None) -> Endpoint:
-        """A registry by its name; with `credential` a fresh one that uses this instead of what is configured."""
-        if credential is not None:
-            return self._open(registry, lambda _: credential)
-        with self._lock:
-            if registry not in self._endpoints:
-                self._endpoints[registry] = self._open(
-                    registry, lambda repository: self._credentials.find(registry, repository)
-                )
-            return self._endpoints[registry]
+        """A registry by its name; with `credential` a fresh one that uses this instead of what is configured.
+
+        Raises `registry.blocked`, `registry.config`.
+        """
+        place = self._hosts.place(registry)
+        return self._at(place) if credential is None else self._open(place, lambda _: credential)
 
     def repository(self, reference: Reference) -> Repository:
-        """The repository of an image; nothing is asked yet."""
-        return Repository(self.endpoint(reference.registry), reference.repository)
+        """The repository of an image; nothing is asked yet. Raises `registry.blocked`, `registry.config`."""
+        route = self._hosts.route(reference)
+        label = f"{reference.registry}/{reference.repository}"
+        target = None if route.target is route.origin else self._repository(route.target, label)
+        mirrors = tuple(self._repository(each, label, is_mirror=True) for each in route.mirrors)
+        return self._repository(route.origin, label, mirrors=mirrors, target=target)
 
-    def _open(self, registry: str, credential: Callable[[str], Credential | None]) -> Endpoint:
-        return Endpoint(
-            self._http,
-            registry,
-            credential,
-            is_insecure=registry in self._insecure,
-            clock=self._clock,
-            on_secret=self._on_secret,
+    def _repository(
+        self,
+        source: Source,
+        label: str,
+        *,
+        is_mirror: bool = False,
+        mirrors: tuple[Repository, ...] = (),
+        target: Repository | None = None,
+    ) -> Repository:
+        place = source.place
+        if is_mirror:
+            # Others are there to be asked: none is waited for.
+            place = msgspec.structs.replace(place, peer=msgspec.structs.replace(place.peer, attempts=1))
+        return Repository(
+            self._at(place),
+            source.repository,
+            label=label,
+            namespace=source.namespace,
+            can=source.can,
+            mirrors=mirrors,
+            target=target,
+            tell=self._tell,
         )
+
+    def _at(self, place: Place) -> Endpoint:
+        with self._lock:
+            if place not in self._endpoints:
+                self._endpoints[place] = self._open(
+                    place, lambda repository: self._credentials.find(place.registry, repository)
+                )
+            return self._endpoints[place]
+
+    def _open(self, place: Place, credential: Callable[[str], Credential | None]) -> Endpoint:
+        for _, value in place.peer.headers:
+            self._on_secret(value)
+        return Endpoint(self._http, place, credential, clock=self._clock, on_secret=self._on_secret)
 
     def close(self) -> None:
         self._http.close()
 
 
-class Endpoint:
-    """One registry: where its API is, and requests to it with authorization."""
+class Repository:
+    """One repository of a registry, to read from. `target` is where uploads to it go.
+
+    `name` is the repository's name where it is asked, `label` how users know it.
+    """
 
     def __init__(
         self,
-        http: Http,
-        registry: str,
-        credential: Callable[[str], Credential | None],
+        endpoint: Endpoint,
+        name: str,
         *,
-        is_insecure: bool,
-        clock: Callable[[], float],
-        on_secret: Callable[[str], object],
+        label: str = "",
+        namespace: str = "",
+        can: frozenset[str] = frozenset({PULL, RESOLVE, BLOBS}),
+        mirrors: tuple[Repository, ...] = (),
+        target: Repository | None = None,
+        tell: Callable[[str], object] = lambda _: None,
     ) -> None:
-        self.registry = registry
-        self.http = http
-        self._host = _HUB_API if registry == DEFAULT_REGISTRY else registry
-        self._is_insecure = is_insecure
-        self._base = ""
-        self._lock = threading.Lock()
-        self._authority = Authority(
-            http,
-            registry,
-            credential,
-            is_plain=is_insecure or _is_loopback(registry),
-            clock=clock,
-            on_secret=on_secret,
-        )
-
-    def open(self) -> str:
-        """The address of the registry; the first call finds out whether it has TLS, and how it authenticates.
-
-        Raises `net.*`, `registry.*`.
-        """
-        with self._lock:
-            if not self._base:
-                self._base = self._find()
-            return self._base
-
-    def _find(self) -> str:
-        schemes = ["https"]
-        if _is_loopback(self.registry):
-            schemes = ["http", "https"]
-        elif self._is_insecure:
-            schemes = ["https", "http"]
-        refused: HttpError | None = None
-        for number, scheme in enumerate(schemes, 1):
-            base = f"{scheme}://{self._host}"
-            try:
-                answer = self._ping(base)
-            except HttpError as error:
-                has_port = urlsplit(base).port is not None
-                if number < len(schemes) and (error.code != "net.unreachable" or not has_port):
-                    refused = error
-                    continue
-                if error.code in ("net.tls", "net.cut") and scheme == "https" and number == 1:
-                    hint = f"if the registry has no TLS, allow that with `--insecure-registry {self.registry}`"
-                    error.hints = (*error.hints, hint)
-                raise explain(error, "its API", registry=self.registry) from None
-            if answer.status == 400 and scheme == "http" and number < len(schemes):
-                continue  # what Go's servers with TLS answer to plain HTTP
-            if answer.status == 400 and refused is not None:
-                raise refused  # it has TLS, with a certificate that is not trusted
-            self._authority.learn(answer.headers.get("www-authenticate", "") if answer.status == 401 else "")
-            return base
-        raise AssertionError("the last scheme returns or raises")
-
-    def _ping(self, base: str) -> Response:
-        return self.http.request("GET", f"{base}/v2/", expect=_ANSWERS, redirect=False, limit=1 << 20)
-
-    def user(self, repository: str) -> str | None:
-        return self._authority.user(repository)
-
-    def sign_in(self) -> None:
-        """Asks the registry whether it takes the credentials. Raises `registry.unauthorized`, `net.*`."""
-        base = self.open()
-        self.request("", frozenset(), "GET", f"{base}/v2/", what="a login", limit=1 << 20)
-
-    def request(
-        self,
-        repository: str,
-        scopes: frozenset[str],
-        method: str,
-        url: str,
-        *,
-        what: str,
-        headers: Mapping[str, str] | None = None,
-        body: Body | None = None,
-        expect: Container[int] = (200,),
-        limit: int = MAX_MANIFEST,
-        repeats: bool = False,
-    ) -> Response:
-        """Sends a request, with a new token when one has ended; `repeats` as for `Http.request`. Raises `registry.*`, `net.*` about `what`."""
-
-        def send(authorization: dict[str, str]) -> Response:
-            given = {**(headers or {}), **authorization}
-            return self.http.request(method, url, headers=given, body=body, expect=expect, limit=limit, repeats=repeats)
-
-        return self.authorized(repository, scopes, url, what, send)
-
-    def authorized(
-        self, repository: str, scopes: frozenset[str], url: str, what: str, send: Callable[[dict[str, str]], _T]
-    ) -> _T:
-        """Calls `send` with the headers of authorization, again with others after a 401, three times at most."""
-        is_ours = self._is_ours(url)
-        header = self._authority.header(repository, scopes) if is_ours else ""
-        for number in range(1, _TRIES + 1):
-            try:
-                return send({"Authorization": header} if header else {})
-            except HttpError as error:
-                again = header
-                if error.status == 401 and is_ours and number < _TRIES:
-                    if not self._authority.knows_a_challenge:
-                        self._learn_from(url)
-                    challenge = error.headers.get("www-authenticate", "")
-                    again = self._authority.again(repository, scopes, header, challenge)
-                if again == header:
-                    raise explain(error, what, registry=self.registry, user=self.user(repository)) from None
-                header = again
-        raise AssertionError("the last try returns or raises")
-
-    def _learn_from(self, url: str) -> None:
-        """The challenge of a registry whose `/v2/` wants nothing; only its own answer counts, no redirect's."""
-        with suppress(HttpError):
-            answer = self.http.request("HEAD", url, expect=_ANSWERS, redirect=False)
-            if answer.status == 401:
-                self._authority.learn(answer.headers.get("www-authenticate", ""))
-
-    def _is_ours(self, url: str) -> bool:
-        return _origin(url) == _origin(self.open())
-
-
-class Repository:
-    """One repository of a registry, to read from."""
-
-    def __init__(self, endpoint: Endpoint, name: str) -> None:
         self.endpoint = endpoint
         self.name = name
         self.scopes = frozenset({f"repository:{name}:pull"})
+        self.target = target or self
+        self._label = label or f"{endpoint.registry}/{name}"
+        self._namespace = namespace
+        self._can = can
+        self._mirrors = mirrors
+        self._tell = tell
 
     def __str__(self) -> str:
-        return f"{self.endpoint.registry}/{self.name}"
+        return self._label
 
     def url(self, *parts: str) -> str:
-        return "/".join((self.endpoint.open(), "v2", self.name, *parts))
+        found = "/".join((self.endpoint.api(), self.name, *parts))
+        if not self._namespace:
+            return found
+        return f"{found}{'&' if '?' in found else '?'}ns={quote(self._namespace, safe='')}"
+
+    def _ask(self, what: str, get: Callable[[Repository], _T]) -> _T:
+        """The answer of the first mirror that may be asked for `what` and has one, else of the registry itself."""
+        refused: list[str] = []
+        for mirror in self._mirrors:
+            if what not in mirror._can or mirror.endpoint.is_down:
+                continue
+            try:
+                return get(mirror)
+            except AerogelError as error:
+                if not error.code.startswith(("registry.", "net.")) or error.code == "registry.canceled":
+                    raise
+                mirror.endpoint.is_down = mirror.endpoint.is_down or error.code in _DOWN
+                refused.append(f"the mirror `{mirror.endpoint.registry}` was asked first: {error.message}")
+                if error.code != "registry.not-found":
+                    self._tell(refused[-1])
+        if what not in self._can:
+            raise AerogelError(
+                f"`{self}` may be asked for nowhere else",
+                code="registry.no-host",
+                exit_status=EXIT_NETWORK,
+                hints=refused or ["the configuration of its host gives no host the capability for that"],
+            )
+        try:
+            return get(self)
+        except AerogelError as error:
+            error.hints = (*error.hints, *refused)
+            raise
 
     def document(self, reference: Reference) -> Document:
         """The manifest or index of a tag or digest; the digest wins.
@@ -268,22 +214,24 @@ class Repository:
         Raises `registry.not-found` with the nearest tag, `registry.digest-mismatch`, `registry.no-manifest`,
         `registry.*`, `net.*`.
         """
-        wanted = reference.digest or reference.tag or "latest"
-        what = f"image `{reference.familiar()}`"
         try:
-            answer = self.endpoint.request(
-                self.name,
-                self.scopes,
-                "GET",
-                self.url("manifests", wanted),
-                what=what,
-                headers={"Accept": ACCEPT},
-                limit=MAX_MANIFEST,
-            )
+            return self._ask(PULL if reference.digest else RESOLVE, lambda place: place._document(reference))
         except AerogelError as error:
-            if error.code == "registry.not-found" and not error.hints:
-                error.hints = self._advice(reference)
+            if error.code == "registry.not-found":
+                error.hints = error.hints or self._advice(reference)
             raise
+
+    def _document(self, reference: Reference) -> Document:
+        what = f"image `{reference.familiar()}`"
+        answer = self.endpoint.request(
+            self.name,
+            self.scopes,
+            "GET",
+            self.url("manifests", reference.digest or reference.tag or "latest"),
+            what=what,
+            headers={"Accept": ACCEPT},
+            limit=MAX_MANIFEST,
+        )
         return _checked(answer, reference.digest, what, self.endpoint.registry)
 
     def _advice(self, reference: Reference) -> tuple[str, ...]:
@@ -334,7 +282,11 @@ class Repository:
         Content that is wrong is fetched once more. Raises `registry.digest-mismatch`, `registry.*`, `net.*`.
         """
         target = _Hashed(file, digest, on_bytes)
+        self._ask(BLOBS, lambda place: place._fetch(digest, size, target, limit))
+
+    def _fetch(self, digest: Digest, size: int | None, target: _Hashed, limit: int | None) -> None:
         url = self.url("blobs", digest)
+        peer = self.endpoint.peer(url)
 
         def send(authorization: dict[str, str]) -> Response:
             target.forget_count()
@@ -346,16 +298,17 @@ class Repository:
                 limit=limit,
                 resume=True,
                 on_bytes=target.count,
+                peer=peer,
             )
 
-        for number in (1, 2):
+        found = digest
+        for _ in range(2):
             self.endpoint.authorized(self.name, self.scopes, url, f"blob `{digest}` of `{self}`", send)
-            if target.digest() == digest:
-                return
             found = target.digest()
-            if number == 1:
-                target.clear()
-        raise _mismatch(f"blob `{digest}`", str(self), digest, found)
+            if found == digest:
+                return
+            target.clear()
+        raise _mismatch(f"blob `{digest}`", f"{self.endpoint.registry}/{self.name}", digest, found)
 
     def blobs(self) -> RepositoryBlobs:
         return RepositoryBlobs(self)
@@ -516,13 +469,3 @@ def _mismatch(what: str, where: str, expected: Digest, found: Digest) -> Aerogel
         exit_status=EXIT_NETWORK,
         hints=["a proxy or the registry changes what it serves"],
     )
-
-
-def _origin(url: str) -> tuple[str, str, int]:
-    parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
-
-
-def _is_loopback(registry: str) -> bool:
-    host = urlsplit(f"//{registry}").hostname or ""
-    return host == "localhost" or host.endswith(".localhost") or host == "::1" or host.startswith("127.")

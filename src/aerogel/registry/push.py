@@ -40,7 +40,7 @@ class Uploads:
     """A repository to write to. Threads may share it."""
 
     def __init__(self, repository: Repository) -> None:
-        self._repository = repository
+        self._repository = repository = repository.target
         self._endpoint = repository.endpoint
         self._scopes = frozenset({f"repository:{repository.name}:pull,push"})
 

@@ -327,7 +327,7 @@ def test_a_401_of_a_redirected_host_gets_nothing(server: LoopRegistry, client: C
 
 def test_insecure_is_said_by_the_user(server: LoopRegistry, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a registry that was named as insecure is spoken to without TLS."""
-    monkeypatch.setattr("aerogel.registry.client._is_loopback", lambda _: False)
+    monkeypatch.setattr("aerogel.registry.endpoint._is_loopback", lambda _: False)
     error = fails("net.tls", lambda: repository(server, client()).document(reference(server)))
     assert f"`--insecure-registry {server.host}`" in error.hints[-1]
     insecure = client(insecure={server.host})
