@@ -11,10 +11,12 @@ from aerogel.errors import EXIT_USAGE, AerogelError, Source
 __all__ = ["build_args", "check_text", "default_dockerfile", "dockerfile_of", "read_source"]
 
 
-def read_source(name: str, folder: Path, stdin: int, code: str) -> Source:
+def read_source(
+    name: str, folder: Path, stdin: int, code: str, hint: str = "name a Dockerfile, or `-` for standard input"
+) -> Source:
     """The text of a file below `folder`, or of the descriptor `stdin` for `-`. It is called as the user called it.
 
-    Raises AerogelError with the given code and exit status 2 for a file that cannot be read.
+    Raises AerogelError with the given code and hint and exit status 2 for a file that cannot be read.
     """
     if name == "-":
         with os.fdopen(os.dup(stdin), "rb") as stream:
@@ -26,7 +28,7 @@ def read_source(name: str, folder: Path, stdin: int, code: str) -> Source:
             f"`{name}` cannot be read: {(error.strerror or str(error)).lower()}",
             code=code,
             exit_status=EXIT_USAGE,
-            hints=["name a Dockerfile, or `-` for standard input"],
+            hints=[hint],
         ) from error
 
 

@@ -36,6 +36,7 @@ COMMANDS = (
         aliases=("buildx bake", "buildx f"),
     ),
     Command("run", "run", "Run a command in an image", group=BUILD, aliases=("container run",)),
+    Command("test", "test", "Run structure tests on an image", group=BUILD),
     Command("debug", "debug", "Open a shell in an image or beside a container, with tools from outside", group=BUILD),
     Command("debug last", "debug_last", "Open a shell where a step of a build failed", group=BUILD),
     Command("exec", "exec", "Run a command in a running container", group=BUILD, aliases=("container exec",)),

