@@ -127,6 +127,7 @@ def test_only_the_command_line_prints_and_exits():
 STARTERS = {
     "sandbox/launch.py": "starts the helper",
     "net/credential.py": "runs docker-credential programs",
+    "net/clients.py": "runs pip and npm",
     "net/git.py": "runs git",
     "sandbox/repeat.py": "runs this program once more",
     "sandbox/control.py": "starts the process that holds a container",

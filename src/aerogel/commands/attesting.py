@@ -27,7 +27,7 @@ from aerogel.oci.artifact import IN_TOTO, PREDICATE_TYPE, create_artifact
 from aerogel.oci.digest import Digest, algorithm_of, hex_of
 from aerogel.oci.image import Image
 from aerogel.oci.platform import Platform
-from aerogel.oci.reference import Reference
+from aerogel.oci.reference import Reference, is_own_name
 from aerogel.oci.types import Descriptor
 from aerogel.redact import redact
 
@@ -209,12 +209,23 @@ def _ids(texts: Sequence[str]) -> list[str]:
     return found
 
 
+def _base_purl(name: str, platform: str) -> str:
+    """The package URL of a base; a declaration is no image of a registry."""
+    from urllib.parse import quote
+
+    from aerogel.export.provenance import purl_of
+
+    if is_own_name(name):
+        return f"pkg:generic/{quote(name, safe='')}?platform={quote(platform, safe='')}"
+    return purl_of(Reference.parse(name), platform)
+
+
 def _materials(ready: Ready, prepared: Prepared) -> list[Material]:
     """What came from elsewhere: base images, files behind URLs, repositories."""
-    from aerogel.export.provenance import Material, purl_of
+    from aerogel.export.provenance import Material
 
     found = [
-        Material(purl_of(Reference.parse(name), str(prepared.platform)), _digest_set(digest))
+        Material(_base_purl(name, str(prepared.platform)), _digest_set(digest))
         for name, digest in ready.bases.digests.items()
     ]
     sides = (side.op for step in prepared.steps() for side in step.node.inputs)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aerogel.commands.ambient import proxies
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError, Diagnostic, Span, nearest
 from aerogel.events import Message, StepLog, Warned, step
@@ -24,16 +23,18 @@ from aerogel.graph.steps import BaseImage
 from aerogel.oci.digest import Digest, is_digest
 from aerogel.oci.image import Image, load
 from aerogel.oci.platform import Platform
-from aerogel.oci.reference import Reference
+from aerogel.oci.reference import Reference, is_own_name
 from aerogel.oci.types import Descriptor, History, ImageConfig, from_dict, to_dict
 from aerogel.settings import key_span
 from aerogel.solve.materials import Materials, save_layer
 
 if TYPE_CHECKING:
+    from aerogel.commands.recipes import RecipeSource
     from aerogel.debian.archive import Archive
     from aerogel.debian.mirror import Sources
     from aerogel.distroless.base import Selection
-    from aerogel.distroless.recipe import Recipe
+    from aerogel.distroless.declared import Beside
+    from aerogel.distroless.pool import Pool
 
 __all__ = ["Bases"]
 
@@ -54,8 +55,11 @@ class Bases:
         *,
         pull: bool,
         stages: Sequence[str] = (),
+        home: Callable[[], Beside] | None = None,
     ) -> None:
+        """`home` gives the folder to which paths to declarations are relative: the context; without it, this one."""
         self._stages = stages
+        self._home = home
         self._world = world
         self._materials = materials
         self._images = images
@@ -99,6 +103,8 @@ class Bases:
     def _find(self, name: str, platform: str, chain: tuple[str, ...]) -> BaseImage:
         """`chain` has the aliases that led here, and the name itself at the end."""
         bases = self._world.settings.bases
+        if is_own_name(name):
+            return self._own(name, platform)
         reference = Reference.parse(name)
         # With --pull a stored image is the last resort, as for docker: it may be one that was built here.
         found = None if self._pull or bases == "builtin" else self._stored(reference, name, platform)
@@ -126,6 +132,21 @@ class Bases:
                 Warned(Diagnostic(f"`{name}` was not brought up to date: {error.message}", code="build.stale-base"))
             )
             return found
+
+    def _own(self, name: str, platform: str) -> BaseImage:
+        """A declaration by its path, or a built-in base with packages added: no other place has such names."""
+        from aerogel.distroless.catalogue import unknown
+
+        if self._world.settings.bases == "registry":
+            raise AerogelError(
+                f"base image `{name}` is composed here, and the setting `bases` allows images of registries only",
+                code="build.no-base",
+                hints=["set `bases` to `auto`"],
+            )
+        found = self._built_in(name, platform)
+        if found is None:
+            raise unknown(name)
+        return found
 
     def _pulled(self, reference: Reference, name: str, platform: str) -> BaseImage:
         """The image of a registry; its layers come when they are needed."""
@@ -205,13 +226,13 @@ class Bases:
     def _built_in(self, name: str, platform: str) -> BaseImage | None:
         import msgspec
 
-        from aerogel.distroless.catalogue import find
+        from aerogel.commands.recipes import find_recipe
         from aerogel.distroless.recipe import COMPOSE_VERSION
 
-        recipe = find(name)
-        if recipe is None:
+        source = find_recipe(name, self._world, self._home)
+        if source is None:
             return None
-        facts = (_VERSION, COMPOSE_VERSION, msgspec.json.encode(recipe), platform.encode())
+        facts = (_VERSION, COMPOSE_VERSION, msgspec.json.encode(source.recipe), platform.encode(), source.locked)
         key = Digest("sha256:" + hashlib.sha256(frame(*facts)).hexdigest())
         with self._world.store.once(key):
             known = None if self._pull else self._world.store.actions.get(key)
@@ -220,22 +241,22 @@ class Bases:
                 if not self.is_quiet:
                     self._tell(name, known["summary"])
                 return BaseImage(tuple(known["layers"]), from_dict(known["config"], ImageConfig))
-            return self._compose(recipe, name, platform, key)
+            return self._compose(source, name, platform, key)
 
-    def _compose(self, recipe: Recipe, name: str, platform: str, key: Digest) -> BaseImage:
-        from aerogel.distroless.base import select
-
+    def _compose(self, source: RecipeSource, name: str, platform: str, key: Digest) -> BaseImage:
+        recipe = source.recipe
         if self.will_run or recipe.kind == "buildroot":
             self._world.helper()
         store = self._world.store
         number = self._world.take_numbers()
-        archive = self.archive(number)
-        with step(self._world.sink, number, f"FROM {name}") as running:
-            selection = select(recipe, Platform.parse(platform), archive)
+        archive = source.archive(self._world, refresh=self._pull, number=number)
+        with step(self._world.sink, number, f"FROM {name}") as running, source.placed():
+            pool = source.pool(archive, self._world)
+            selection = source.select(Platform.parse(platform), pool)
             known = store.actions.get(selection.key)
             if known is None or not all(self._materials.is_here(Digest(each)) for each in known["layers"]):
                 self._world.sink.emit(StepLog(number, f"{selection.summary}\n".encode()))
-                known = self._composed(selection, archive, number)
+                known = self._composed(selection, pool, source, number)
             else:
                 running.status = "REUSED"
         facts = {"base": recipe.name, "platform": platform, "selection": selection.key}
@@ -244,7 +265,7 @@ class Bases:
         self._tell(name, known["summary"])
         return BaseImage(tuple(known["layers"]), from_dict(known["config"], ImageConfig))
 
-    def _composed(self, selection: Selection, archive: Archive, number: int) -> dict[str, Any]:
+    def _composed(self, selection: Selection, pool: Pool, source: RecipeSource, number: int) -> dict[str, Any]:
         """Fetches the packages and puts the layer in the store; what is kept of it."""
         from aerogel.distroless.base import compose_base
 
@@ -259,14 +280,16 @@ class Bases:
             with store.blobs.write() as blob, LayerWriter(blob.fd, GZIP) as writer:
                 composed = compose_base(
                     selection,
-                    archive,
+                    pool,
                     writer,
                     cache=self._cache,
                     helper_factory=self._world.helper,
                     scratch=scratch,
                     sink=self._world.sink,
                     step=number,
+                    read=source.read,
                 )
+                source.check(selection, composed)
                 blob.commit(Digest(str(composed.blob.digest)), composed.blob.size)
         finally:
             for path in made:
@@ -284,12 +307,9 @@ class Bases:
 
     def archive(self, number: int = 0) -> Archive:
         """The Debian archive of this run: the mirror of the settings, else the host's. `number` is the step's."""
-        from aerogel.debian.archive import Archive
-        from aerogel.net.http import Http
+        from aerogel.commands.recipes import archive_of
 
-        settings = self._world.settings
-        http = Http(proxies=proxies(settings), ca="auto" if settings.ca == "none" else settings.ca)
-        return Archive(self.sources(), self._cache, http, sink=self._world.sink, refresh=self._pull, step=number)
+        return archive_of(self._world, refresh=self._pull, number=number)
 
     def sources(self) -> Sources:
         """Where Debian's packages come from in this run."""

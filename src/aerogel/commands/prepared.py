@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -30,6 +31,9 @@ from aerogel.oci.platform import Platform
 from aerogel.solve.materials import Materials
 from aerogel.solve.offers import Offers
 from aerogel.solve.remotes import Remotes
+
+if TYPE_CHECKING:
+    from aerogel.distroless.declared import Beside
 
 __all__ = ["Places", "Prepared", "Ready", "parse_platforms"]
 
@@ -113,9 +117,17 @@ class Ready:
         self.request = msgspec.structs.replace(request, build_args=arguments)
         self.materials = materials(self.epoch_s, is_given)
         stages = tuple(stage.name for stage in dockerfile.stages if stage.name)
-        self.bases = Bases(world, self.materials, contexts.images, pull=options.pull, stages=stages)
+        self.bases = Bases(world, self.materials, contexts.images, pull=options.pull, stages=stages, home=self._beside)
         self._prepared: dict[Platform, Prepared] = {}
         self._busy: set[Platform] = set()
+
+    def _beside(self) -> Beside:
+        """The main context as the folder of declarations; of a fetched one nothing can be vouched for."""
+        from aerogel.distroless.declared import Beside
+
+        place = self.contexts.place(MAIN)
+        look = self._world.witness.look if place.is_host else (lambda path: self._world.witness.doubt(str(path)))
+        return Beside(place.path, is_closed=True, look=look)
 
     def prepare(self, platform: Platform) -> Prepared:
         """The graph for one platform. Raises `graph.*`, `build.no-base` and what finding bases raises."""

@@ -52,7 +52,9 @@ class Archive:
     """Access to one set of places; to be shared by the threads of a run.
 
     `refresh` asks the mirror for a new `InRelease` even if the cached one is still valid; `offline` never asks and
-    takes what is cached, expired or not. `allow_expired` accepts any date. `step` is whose progress the fetching of
+    takes what is cached, expired or not. `allow_expired` accepts any date. `is_locked`: the digests of packages come from
+    a lock, so they are fetched without asking for a signature first; `vendor` is a folder of .deb files that is looked
+    into before. `prefix` stands before the names of suites in packages, for archives that are not Debian's. `step` is whose progress the fetching of
     indexes is. `now` gives seconds since 1970.
     """
 
@@ -67,6 +69,9 @@ class Archive:
         refresh: bool = False,
         offline: bool = False,
         allow_expired: bool = False,
+        is_locked: bool = False,
+        vendor: Path | None = None,
+        prefix: str = "",
         jobs: int = 8,
         step: int = 0,
         now: Callable[[], float] = time.time,
@@ -80,6 +85,9 @@ class Archive:
         self._refresh = refresh
         self._offline = offline
         self._allow_expired = allow_expired
+        self._is_locked = is_locked
+        self._vendor = vendor
+        self._prefix = prefix
         self._jobs = jobs
         self._step = step
         self._now = now
@@ -223,7 +231,8 @@ class Archive:
             if not variants:
                 raise _no_architecture(release, component, arch)
             key = min(variants, key=lambda file: len(file.path)).sha256  # of the plain text, whoever compressed it
-            found = self._cache.load_index(key, suite=suite, component=component, arch=arch)
+            label = self._prefix + suite
+            found = self._cache.load_index(key, suite=label, component=component, arch=arch)
             if found is not None:
                 return found
             if self._offline:
@@ -235,7 +244,7 @@ class Archive:
                     raise
                 release = self._renewed(release, wait_s)
             else:
-                found = self._cache.load_index(key, suite=suite, component=component, arch=arch)
+                found = self._cache.load_index(key, suite=label, component=component, arch=arch)
                 assert found is not None  # written a moment ago
                 return found
         raise AssertionError("unreachable")
@@ -315,6 +324,8 @@ class Archive:
             if on_bytes is not None:
                 on_bytes(package.size)
             return path
+        if self._vendor is not None and self._take_vendored(package):
+            return self.fetch(package, on_bytes)
         if self._offline:
             raise _offline(f"`{package}`")
         if package.filename.startswith("/") or ".." in package.filename.split("/") or not package.sha256:
@@ -326,8 +337,41 @@ class Archive:
                 path = self._cache.keep_deb(partial, package.sha256)
             return path
 
+    def _take_vendored(self, package: Package) -> bool:
+        """Copies a .deb of the vendored folder into the cache, if it is the right one."""
+        assert self._vendor is not None
+        path = self._vendor / os.path.basename(package.filename)
+        with self._cache.scratch() as scratch:
+            try:
+                data = path.read_bytes()
+            except OSError:
+                return False
+            if hashlib.sha256(data).hexdigest() != package.sha256:
+                return False
+            scratch.write_bytes(data)
+            self._cache.keep_deb(scratch, package.sha256)
+        return True
+
+    def _roots(self, suite: str) -> list[str]:
+        """Archive roots that may have a package of a suite: the one whose signed index named it, or for a lock any."""
+        name = suite.removeprefix(self._prefix)
+        return [place.uri for place in self._sources.places(name)] if self._is_locked else [self.uri(name)]
+
     def _download_deb(self, package: Package, partial: Path, on_bytes: Callable[[int], object] | None) -> None:
-        url = root_url(self.uri(package.suite), package.filename)
+        roots = self._roots(package.suite)
+        for number, root in enumerate(roots, 1):
+            try:
+                self._download_from(root, package, partial, on_bytes)
+                return
+            except AerogelError:
+                if number == len(roots):
+                    raise
+                os.truncate(partial, 0)
+
+    def _download_from(
+        self, root: str, package: Package, partial: Path, on_bytes: Callable[[int], object] | None
+    ) -> None:
+        url = root_url(root, package.filename)
         found = ""
         for resume in (True, False):
             continued = resume and partial.stat().st_size > 0
@@ -340,7 +384,12 @@ class Archive:
                     raise AerogelError(
                         f"the mirror has no `{package}` any more: {error.message}",
                         code="debian.deb-missing",
-                        hints=["the cached index is older than the mirror: build again with `--pull`"],
+                        hints=[
+                            "the lock is older than what the mirror keeps: `aerogel base update` moves it on; "
+                            "`aerogel base vendor` keeps packages beside a lock"
+                            if self._is_locked
+                            else "the cached index is older than the mirror: build again with `--pull`"
+                        ],
                         exit_status=EXIT_NETWORK,
                     ) from None
                 raise

@@ -7,6 +7,7 @@ a result may be kept; `compose_base` does the work and streams the layer into a 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,12 +15,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from aerogel.debian.control import Relation, relations
 from aerogel.debian.package import Package
 from aerogel.debian.resolve import Chosen, resolve
 from aerogel.distroless.apt import apt_files
 from aerogel.distroless.compose import compose, nothing_beside
+from aerogel.distroless.externals import External, externals_of
 from aerogel.distroless.layout import write_layer
 from aerogel.distroless.makers import Bench, Side, wanted_makers
+from aerogel.distroless.pool import LOCAL, Index, Origin, Pinned, Pool
 from aerogel.distroless.recipe import COMPOSE_VERSION, DEBIAN_ARCHITECTURES, Recipe
 from aerogel.distroless.rules import SLIM, profile
 from aerogel.distroless.unpacked import Unpacked, unpack
@@ -33,17 +37,19 @@ from aerogel.oci.types import ContainerConfig, History, ImageConfig, RootFS, tim
 from aerogel.sandbox.emulator import Emulator
 
 if TYPE_CHECKING:  # what they import is not needed to find a result that is kept already
-    from aerogel.debian.archive import Archive
     from aerogel.sandbox.launch import Helper
 
 __all__ = [
     "TOOL_SKIP",
     "ComposedBase",
     "Selection",
+    "ToolSets",
     "compose_base",
     "debian_architecture",
     "image_config",
+    "python_of",
     "select",
+    "selection_key",
     "suites",
 ]
 
@@ -104,7 +110,7 @@ def suites(suite: str) -> tuple[str, ...]:
     return suite, f"{suite}-updates", f"{suite}-security"
 
 
-def select(recipe: Recipe, platform: Platform, archive: Archive, *, using: Sequence[str] = ()) -> Selection:
+def select(recipe: Recipe, platform: Platform, archive: Origin, *, using: Sequence[str] = ()) -> Selection:
     """The packages for a recipe, by the archive's current indexes; downloads no package.
 
     `using` names other suites than those of the release, the first of which must have the architecture.
@@ -113,8 +119,9 @@ def select(recipe: Recipe, platform: Platform, archive: Archive, *, using: Seque
     """
     arch = debian_architecture(platform)
     wanted = using or recipe.suites or suites(recipe.suite)
-    indexes = archive.indexes(wanted, recipe.components, arch=arch)
-    names = list(recipe.packages)
+    indexes = _indexes(recipe, archive, wanted, arch)
+    names = [text for text in recipe.packages if not (group := relations(text)) or _applies(group[0][0], arch)]
+    names += [f"{each.name} (= {each.version})" for index in indexes if index.suite == LOCAL for each in _all(index)]
     if recipe.kind == "buildroot":
         # debootstrap's `minbase`: `required` adds useradd, passwd and mount to what is essential.
         names += sorted({package.name for index in indexes for package in index.with_priority("required")})
@@ -127,29 +134,57 @@ def select(recipe: Recipe, platform: Platform, archive: Archive, *, using: Seque
         skip=recipe.skip,
     )
     tools = _tools(recipe, arch, archive, wanted)
-    return Selection(recipe, platform, arch, tuple(chosen), _key(recipe, arch, chosen, tools), tools)
+    return Selection(recipe, platform, arch, tuple(chosen), selection_key(recipe, arch, chosen, tools), tools)
+
+
+def _indexes(recipe: Recipe, archive: Origin, wanted: Sequence[str], arch: str) -> list[Index]:
+    found = archive.indexes(wanted, recipe.components, arch)
+    missing = [name for name in recipe.pins if not any(index.named(name) for index in found)]
+    if not recipe.pins or missing:
+        return list(found)  # `resolve` says what is missing
+    pinned: list[Index] = [Pinned(index, recipe.pins) for index in found]
+    for name, pattern in recipe.pins.items():
+        if not any(index.named(name) for index in pinned):
+            known = sorted({each.version for index in found for each in index.named(name)})
+            raise AerogelError(
+                f"no version of `{name}` fits the pin `{pattern}`",
+                code="base.pin",
+                hints=[f"there {'are' if len(known) > 1 else 'is'} {', '.join(known)}"],
+            )
+    return pinned
+
+
+def _applies(relation: Relation, arch: str) -> bool:
+    return relation.applies_to(arch)
+
+
+def _all(index: Index) -> list[Package]:
+    return [each for name in index.names() for each in index.named(name)]
 
 
 ToolSets = dict[tuple[str, Side], tuple[Chosen, ...]]
+"""By maker and side."""
 
 
-def _tools(recipe: Recipe, arch: str, archive: Archive, wanted: Sequence[str]) -> ToolSets:
+def _tools(recipe: Recipe, arch: str, archive: Origin, wanted: Sequence[str]) -> ToolSets:
     """The closures of what the makers of a recipe run."""
     found: ToolSets = {}
     for maker in wanted_makers(recipe):
         for side, names in maker.tools(recipe).items():
             machine = debian_architecture(Platform.host()) if side == "build" else arch
-            indexes = archive.indexes(wanted, recipe.components, arch=machine)
+            indexes = _indexes(recipe, archive, wanted, machine)
             found[maker.name, side] = tuple(resolve(names, indexes, arch=machine, skip=TOOL_SKIP))
     return found
 
 
-def _key(recipe: Recipe, arch: str, chosen: Sequence[Chosen], tools: ToolSets) -> Digest:
+def selection_key(recipe: Recipe, arch: str, chosen: Sequence[Chosen], tools: ToolSets) -> Digest:
+    """The digest of all that decides the result."""
     rules = (*profile(recipe.rules), SLIM) if recipe.slim else profile(recipe.rules)
     parts = [COMPOSE_VERSION, msgspec.json.encode(recipe), msgspec.json.encode(rules), arch.encode()]
     if recipe.kind == "buildroot":
         parts += [part for pair in sorted(apt_files(recipe.suite, slim=recipe.slim).items()) for part in pair]
     parts += sorted(each.package.digest.encode() for each in chosen)
+    parts += [msgspec.json.encode(each) for each in externals_of(recipe.archives, arch)]
     for maker in wanted_makers(recipe):
         parts.append(f"{maker.name} {maker.version}".encode())
     for (name, side), packages in sorted(tools.items()):
@@ -176,7 +211,7 @@ def debian_architecture(platform: Platform) -> str:
 
 def compose_base(
     selection: Selection,
-    archive: Archive,
+    archive: Origin,
     writer: LayerWriter,
     *,
     cache: Path,
@@ -215,16 +250,35 @@ def compose_base(
                 )
         else:
             with ExitStack() as stack:
+                taken = _externals(recipe, selection.arch, archive)
                 bench = _bench(selection, archive, cache, stack, helper_factory, scratch, step)
-                composition = compose(recipe, unpacked, selection.arch, bench, read)
+                composition = compose(recipe, unpacked, selection.arch, bench, read, taken)
                 index, epoch = write_layer(composition.items, writer.write), composition.epoch
     blob = writer.finish()
     return ComposedBase(blob, index, image_config(selection, Digest(blob.diff_id), epoch), epoch, selection.summary)
 
 
+def _externals(recipe: Recipe, arch: str, archive: Origin) -> list[tuple[External, Path]]:
+    """What is in no apt archive, fetched."""
+    python = python_of(recipe)
+    wanted = externals_of(recipe.archives, arch)
+    if wanted and not isinstance(archive, Pool):
+        raise AerogelError(f"`{wanted[0].identity}` cannot be fetched here", code="base.unlocked")
+    return [(one, archive.fetch_external(one, python=python)) for one in wanted if isinstance(archive, Pool)]
+
+
+def python_of(recipe: Recipe) -> str:
+    """The version of Python in the image, for which wheels are taken; Debian 13's if there is none."""
+    found = [match[1] for name in recipe.packages if (match := _PYTHON.match(name))]
+    return found[0] if found else "3.13"
+
+
+_PYTHON = re.compile(r"(?:lib)?python(3\.[0-9]+)-")
+
+
 def _bench(
     selection: Selection,
-    archive: Archive,
+    archive: Origin,
     cache: Path,
     stack: ExitStack,
     helper_factory: Callable[[], Helper],

@@ -13,6 +13,7 @@ A name that carries a digest is never built in: a composed image has a digest of
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Iterable
 
@@ -73,6 +74,12 @@ class Choice(msgspec.Struct, frozen=True):
         tag = f"{self.variant}-{self.profile}" if self.profile else self.variant
         return f"{OWN + one.name if added else repository}{number}{added}:{tag}"
 
+    @property
+    def local_name(self) -> str:
+        """The canonical name of a declaration in a file."""
+        tag = f"{self.variant}-{self.profile}" if self.profile else self.variant
+        return f"{self.family.name}:{tag}"
+
     def recipe(self) -> Recipe:
         """Raises nothing for a built-in base: tests make all of them."""
         return make_recipe(
@@ -88,9 +95,8 @@ class Choice(msgspec.Struct, frozen=True):
 @functools.cache
 def declarations() -> dict[str, Declaration]:
     """The built-in declarations by name, in the order in which they are shown."""
-    from importlib.resources import files
-
-    data = files("aerogel.distroless").joinpath("data", "bases.json").read_bytes()
+    with open(os.path.join(os.path.dirname(__file__), "data", "bases.json"), "rb") as file:
+        data = file.read()
     return {one.name: one for one in msgspec.json.decode(data, type=tuple[Declaration, ...])}
 
 

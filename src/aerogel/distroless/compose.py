@@ -11,11 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from aerogel.distroless import certificates, ldcache, osrelease, status
+from aerogel.distroless.externals import External, place_external
 from aerogel.distroless.layout import Item, Layout, merged_usr
 from aerogel.distroless.makers import Bench, Work, wanted_makers
 from aerogel.distroless.placing import place_accounts, place_paths, place_timezone
@@ -50,10 +52,12 @@ def compose(
     arch: str,
     bench: Bench | None = None,
     read: Callable[[str], bytes] = nothing_beside,
+    externals: Sequence[tuple[External, Path]] = (),
 ) -> Composition:
     """The image's tree. `arch` is Debian's name of the architecture.
 
-    `bench` is needed by recipes that want a maker, `read` gives the files beside the declaration.
+    `bench` is needed by recipes that want a maker, `read` gives the files beside the declaration,
+    `externals` are the fetched files of what is in no apt archive.
     Raises `distroless.*` for packages that do not fit together, `base.*` for a declaration that does not fit them.
     """
     layout = Layout()
@@ -71,6 +75,9 @@ def compose(
     layout.merge_usr()
     if recipe.rules == "micro":
         dropped.setdefault("base-files", set()).update(_drop_licences(layout))
+    for one_external, path in externals:
+        assert bench is not None  # who fetches them gives one
+        place_external(layout, one_external, path, bench.stack)
     _add_system_files(layout, recipe)
     if not recipe.bundle:
         single = {}

@@ -28,7 +28,7 @@ from aerogel.dockerfile.words import Expansion, Lookup, expand_heredoc, expand_w
 from aerogel.errors import AerogelError, Span, nearest
 from aerogel.lint.rule import Finding, Subject
 from aerogel.oci.platform import Platform
-from aerogel.oci.reference import Reference
+from aerogel.oci.reference import Reference, is_own_name
 
 __all__ = [
     "Environment",
@@ -234,6 +234,8 @@ def invalid_default(subject: Subject) -> Iterator[Finding]:
             base = process(stage.base.text, values.get, subject.dockerfile.directives.escape).text
         except AerogelError:
             return
+        if is_own_name(base):
+            continue
         try:
             Reference.parse(base)
         except AerogelError:

@@ -23,7 +23,16 @@ from aerogel.errors import AerogelError
 from aerogel.oci import digest as digests
 from aerogel.oci.digest import Digest
 
-__all__ = ["DEFAULT_REGISTRY", "DEFAULT_TAG", "MAX_PATH", "MAX_TAG", "Reference", "is_tag"]
+__all__ = [
+    "DEFAULT_REGISTRY",
+    "DEFAULT_TAG",
+    "MAX_PATH",
+    "MAX_TAG",
+    "Reference",
+    "is_own_name",
+    "is_path_name",
+    "is_tag",
+]
 
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"
@@ -40,6 +49,16 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _IDENTIFIER = re.compile(r"[0-9a-f]{64}")
+
+
+def is_path_name(text: str) -> bool:
+    """Whether a name in FROM is a path to a declaration: no reference begins like that."""
+    return text.startswith(("./", "../", "/"))
+
+
+def is_own_name(text: str) -> bool:
+    """Whether it is no reference at all but a name of aerogel's: a path to a declaration, a base with packages added."""
+    return is_path_name(text) or (text.startswith("aerogel/") and "+" in text)
 
 
 def is_tag(text: str) -> bool:

@@ -1,0 +1,310 @@
+"""Bases by name or path for the commands that make them: the recipe, the lock beside it, where its packages come from.
+
+`./base.yaml[:TAG]` has its lock in `./base.lock.json`. A lock that does not fit its declaration any more is a warning
+and is not used; with `--locked` it is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aerogel.commands.world import World
+from aerogel.distroless.catalogue import OWN, Choice, choose, declarations, tags, unknown
+from aerogel.distroless.recipe import Recipe
+from aerogel.errors import EXIT_FAILED, AerogelError, Diagnostic, Source
+from aerogel.events import Warned
+from aerogel.oci.platform import Platform
+from aerogel.oci.reference import is_path_name
+
+if TYPE_CHECKING:  # what they import is not needed to find a result that is kept already
+    from aerogel.debian.archive import Archive
+    from aerogel.distroless.base import ComposedBase, Selection
+    from aerogel.distroless.declaration import Repository
+    from aerogel.distroless.declared import Beside, Declared
+    from aerogel.distroless.lock import Lock
+    from aerogel.distroless.pool import Pool
+    from aerogel.net.http import Http
+
+__all__ = [
+    "RecipeSource",
+    "archive_of",
+    "beside_here",
+    "find_recipe",
+    "known_tags",
+    "lock_path",
+    "open_recipe",
+    "vendor_path",
+]
+
+
+def lock_path(path: str) -> str:
+    """The lock of a declaration: beside it, `base.yaml` has `base.lock.json`."""
+    return f"{posixpath.splitext(path)[0]}.lock.json"
+
+
+def vendor_path(path: str) -> str:
+    """The folder of packages that `aerogel base vendor` fills."""
+    return posixpath.join(posixpath.dirname(path), "vendor")
+
+
+class RecipeSource:
+    """A recipe with where it is from. `declared` is None for a built-in base; `lock` None when there is none."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        choice: Choice,
+        declared: Declared | None = None,
+        beside: Beside | None = None,
+        lock: Lock | None = None,
+        path: str = "",
+    ) -> None:
+        self.recipe = recipe
+        self.choice = choice
+        self.declared = declared
+        self._beside = beside
+        self.lock = lock
+        self.path = path
+        """Where the lock belongs to, without it: the declaration, or the name of a built-in base."""
+        self.must_be_locked = False
+
+    @property
+    def tag(self) -> str:
+        """The variant, with the profile if the tag chose one: the key of the lock."""
+        return f"{self.choice.variant}-{self.choice.profile}" if self.choice.profile else self.choice.variant
+
+    @property
+    def locked(self) -> bytes:
+        """What of the lock is part of the key."""
+        return b"" if self.lock is None else self.lock.digest.encode()
+
+    @property
+    def read(self) -> Callable[[str], bytes]:
+        from aerogel.distroless.compose import nothing_beside
+
+        return nothing_beside if self._beside is None else self._beside.read
+
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """Gives errors of the block their place in the declaration."""
+        if self.declared is None:
+            yield
+            return
+        with self.declared.placed():
+            yield
+
+    def all_recipes(self) -> dict[str, Recipe]:
+        """The recipe of every tag that a lock has: the variants, in the profile that the declaration chooses."""
+        variants = self.choice.family.variants or ("latest",)
+        if self.declared is not None:
+            return {name: self.declared.recipe(name) for name in variants}
+        repository = self.path
+        found = {}
+        for name in variants:
+            chosen = choose(f"{repository}:{name}")
+            assert chosen is not None  # it is one of the base's own variants
+            found[name] = chosen.recipe()
+        return found
+
+    def pool(self, archive: Archive, world: World, *, vendor: Path | None = None) -> Pool:
+        """The places that the recipe's packages come from."""
+        from aerogel.debian.archive import Archive
+        from aerogel.debian.keyring import Keyring
+        from aerogel.debian.mirror import Place, Sources
+        from aerogel.distroless.externals import Fetcher
+        from aerogel.distroless.pool import Pool
+
+        http = _http(world)
+        cache = world.settings.cache / "debian-v1"
+
+        def open_extra(one: Repository) -> Archive:
+            key = self.read(one.signed_by)
+            place = Place(one.uri.rstrip("/"), "option")
+            folder = cache / f"extra-{hashlib.sha256(one.uri.encode()).hexdigest()[:16]}"
+            return Archive(
+                Sources((place,), (place,)),
+                folder,
+                http,
+                keyring=Keyring(key),
+                sink=world.sink,
+                prefix=f"{one.id}:",
+                is_locked=self.lock is not None,
+                vendor=vendor or self._vendor(),
+            )
+
+        fetcher = Fetcher(cache, http, world.settings.environment, vendor=vendor or self._vendor())
+        return Pool(
+            archive,
+            repositories=self.recipe.repositories,
+            archives=self.recipe.archives,
+            open_extra=open_extra,
+            path=None if self._beside is None else self._beside.path,
+            fetcher=fetcher,
+        )
+
+    def _vendor(self) -> Path | None:
+        if self.lock is None or self._beside is None:
+            return None
+        folder = self._beside.path(vendor_path(self.path))
+        return folder if folder.is_dir() else None
+
+    def archive(self, world: World, *, refresh: bool = False, number: int = 0) -> Archive:
+        """Debian's archive for this recipe: with a lock no index is asked for."""
+        return archive_of(world, refresh=refresh, number=number, is_locked=self.lock is not None, vendor=self._vendor())
+
+    def select(self, platform: Platform, pool: Pool) -> Selection:
+        """The packages: those of the lock, else those of today. Raises `base.locked` for what the lock lacks."""
+        from aerogel.distroless.base import debian_architecture, select
+        from aerogel.distroless.externals import externals_of
+        from aerogel.distroless.lock import locked_selection, with_archives
+
+        arch = debian_architecture(platform)
+        if self.lock is not None:
+            found = self.lock.platforms.get(str(platform.normal()))
+            digests = {each.name: each.sha256 for each in found.archives} if found else {}
+            recipe = with_archives(self.recipe, externals_of(self.recipe.archives, arch), digests)
+            selection = locked_selection(recipe, platform, arch, self.lock, self.tag)
+            if selection is not None:
+                pool.local(arch)
+                return selection
+            raise AerogelError(
+                f"`{lock_path(self.path)}` has nothing for `{self.tag}` on {platform}",
+                code="base.locked",
+                hints=["lock it: `aerogel base lock`, with `--platform` for platforms"],
+            )
+        return select(self.recipe, platform, pool)
+
+    def check(self, selection: Selection, composed: ComposedBase) -> None:
+        """Compares what came out with the lock. Raises `base.moved` if the lock must hold and does not."""
+        if self.lock is None:
+            return
+        from aerogel.distroless.lock import composer
+
+        image = self.lock.platforms[str(selection.platform.normal())].images[self.tag]
+        if image.layers == (composed.blob.diff_id,):
+            return
+        raise AerogelError(
+            f"`{self.recipe.name}` came out otherwise than the lock says",
+            code="base.moved",
+            detail=f"expected {', '.join(image.layers)}\nfound    {composed.blob.diff_id}",
+            hints=["aerogel composes bases in another way now: look at the difference, then lock again"]
+            if self.lock.composer != composer()
+            else ["the same packages gave other bytes: please report it"],
+            exit_status=EXIT_FAILED,
+        )
+
+
+def _http(world: World) -> Http:
+    from aerogel.commands.ambient import proxies
+    from aerogel.net.http import Http
+
+    settings = world.settings
+    return Http(proxies=proxies(settings), ca="auto" if settings.ca == "none" else settings.ca)
+
+
+def archive_of(
+    world: World,
+    *,
+    refresh: bool = False,
+    number: int = 0,
+    is_locked: bool = False,
+    vendor: Path | None = None,
+) -> Archive:
+    """The Debian archive of this run: the mirror of the settings, else the host's. `number` is the step's."""
+    from aerogel.debian.archive import Archive
+    from aerogel.debian.mirror import discover
+
+    settings = world.settings
+    return Archive(
+        discover(settings.mirror, settings.security_mirror),
+        settings.cache / "debian-v1",
+        _http(world),
+        sink=world.sink,
+        refresh=refresh,
+        step=number,
+        is_locked=is_locked,
+        vendor=vendor,
+    )
+
+
+def beside_here(world: World) -> Beside:
+    """Files relative to the folder of the run."""
+    from aerogel.distroless.declared import Beside
+
+    return Beside(world.settings.directory, look=world.witness.look)
+
+
+def find_recipe(
+    name: str, world: World, home: Callable[[], Beside] | None = None, *, must_be_locked: bool = False
+) -> RecipeSource | None:
+    """The base that a name in FROM or on the command line means; None if it is none of ours.
+
+    `home` gives the folder that paths are relative to; without it, this one. Raises `base.*`.
+    """
+    if is_path_name(name):
+        from aerogel.distroless.declared import load_declared, split_path
+
+        path, tag = split_path(name)
+        beside = home() if home is not None else beside_here(world)
+        declared = load_declared(path, beside)
+        recipe = declared.recipe(tag)
+        source = RecipeSource(recipe, choice=declared.choose(tag), declared=declared, beside=beside, path=declared.path)
+        source.lock = _fitting_lock(source, beside, world, must_be_locked=must_be_locked)
+        return source
+    choice = choose(name)
+    if choice is None:
+        return None
+    head = name.rpartition("/")
+    repository = head[0] + head[1] + head[2].partition(":")[0]
+    return RecipeSource(choice.recipe(), choice=choice, path=repository)
+
+
+def _fitting_lock(source: RecipeSource, beside: Beside, world: World, *, must_be_locked: bool) -> Lock | None:
+    from aerogel.distroless.lock import parse_lock, recipes_digest
+
+    name = lock_path(source.path)
+    try:
+        lock = parse_lock(Source(name, beside.read(name)))
+    except AerogelError as error:
+        if error.code != "base.no-file" or must_be_locked:
+            if error.code == "base.no-file":
+                error.hints = ("make it: `aerogel base lock`",)
+            raise
+        return None
+    if lock.declaration == recipes_digest(source.all_recipes()):
+        return lock
+    stale = AerogelError(
+        f"`{source.path}` has changed since `{name}` was made",
+        code="base.lock-stale",
+        hints=["make the lock anew: `aerogel base lock`"],
+        exit_status=EXIT_FAILED,
+    )
+    if must_be_locked:
+        raise stale
+    message = f"{stale.message}: the lock is not used"
+    world.sink.emit(Warned(Diagnostic(message, code=stale.code, hints=list(stale.hints))))
+    return None
+
+
+def open_recipe(name: str, world: World, *, must_be_locked: bool = False) -> RecipeSource:
+    """As `find_recipe`, for commands: a file's name may lack the `./`, a built-in base its `aerogel/`."""
+    path = name.partition(":")[0]
+    if not is_path_name(name) and path.endswith((".yaml", ".yml")):
+        name = f"./{name}"
+    elif "/" not in name and name.partition(":")[0].partition("+")[0] in declarations():
+        name = f"{OWN}{name}"
+    found = find_recipe(name, world, must_be_locked=must_be_locked)
+    if found is None:
+        raise unknown(name)
+    return found
+
+
+def known_tags(source: RecipeSource) -> list[str]:
+    """All tags of a base."""
+    return source.declared.tags if source.declared is not None else tags(source.choice.family.name)

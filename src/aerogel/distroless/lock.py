@@ -1,0 +1,254 @@
+"""`base.lock.json`: exactly which packages a declaration means, for every platform and tag, and what must come out.
+
+Made by `aerogel base lock`, read by every build of the declaration beside it. It names packages by digest and by their
+path in the archive; it has no address of a mirror, and nothing that differs from machine to machine.
+
+A lock counts for the declaration it was made from: the digest of all recipes is in it, so a changed declaration is
+noticed. `layers` are the diff ids that came out when it was made, with `composer`, the version of the rules of
+composition: an aerogel that composes otherwise says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from aerogel.debian import version as versions
+from aerogel.debian.package import Package
+from aerogel.debian.resolve import Chosen
+from aerogel.distroless.base import Selection, selection_key
+from aerogel.distroless.externals import External
+from aerogel.distroless.makers import Side
+from aerogel.distroless.recipe import COMPOSE_VERSION, Recipe
+from aerogel.errors import EXIT_USAGE, AerogelError, Source
+from aerogel.oci.platform import Platform
+
+__all__ = [
+    "SCHEMA",
+    "Change",
+    "Lock",
+    "LockedArchive",
+    "LockedImage",
+    "LockedPackage",
+    "LockedPlatform",
+    "LockedSuite",
+    "changes",
+    "composer",
+    "locked_selection",
+    "parse_lock",
+    "recipes_digest",
+    "with_archives",
+]
+
+SCHEMA = "aerogel/base-lock/v1"
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    pass
+
+
+class LockedSuite(_Struct, frozen=True, kw_only=True):
+    """A signed `InRelease` that packages were chosen from. `date` is seconds since 1970."""
+
+    in_release: str
+    date: int
+    signers: tuple[str, ...]
+
+
+class LockedPackage(_Struct, frozen=True, kw_only=True):
+    """A .deb. `path` is relative to the archive's root, `why` leads from what is asked for to the package."""
+
+    name: str
+    version: str
+    arch: str
+    source: str
+    source_version: str
+    suite: str
+    path: str
+    sha256: str
+    size: int
+    why: tuple[str, ...]
+
+    @classmethod
+    def of(cls, chosen: Chosen) -> LockedPackage:
+        one = chosen.package
+        return cls(
+            name=one.name,
+            version=one.version,
+            arch=one.architecture,
+            source=one.source,
+            source_version=one.source_version,
+            suite=one.suite,
+            path=one.filename,
+            sha256=one.sha256,
+            size=one.size,
+            why=chosen.why,
+        )
+
+    def chosen(self) -> Chosen:
+        package = Package(
+            name=self.name,
+            version=self.version,
+            architecture=self.arch,
+            filename=self.path,
+            size=self.size,
+            sha256=self.sha256,
+            source=self.source,
+            source_version=self.source_version,
+            suite=self.suite,
+        )
+        return Chosen(package, self.why)
+
+
+class LockedArchive(_Struct, frozen=True, kw_only=True):
+    """A file that is no package of an apt archive; `name` is `kind:name@version`, never an address."""
+
+    name: str
+    sha256: str
+    purl: str = ""
+
+
+class LockedImage(_Struct, frozen=True, kw_only=True):
+    """What one tag is on one platform: names in the platform's `packages`, and the layers that came out.
+
+    `created` is the time of the newest package, seconds since 1970.
+    """
+
+    packages: tuple[str, ...]
+    layers: tuple[str, ...]
+    created: int
+
+
+class LockedPlatform(_Struct, frozen=True, kw_only=True):
+    """One platform. `tools` are what made files and is in no image, by maker and side."""
+
+    packages: tuple[LockedPackage, ...]
+    archives: tuple[LockedArchive, ...] = ()
+    tools: dict[str, tuple[LockedPackage, ...]] = {}
+    images: dict[str, LockedImage]
+
+
+class Lock(_Struct, frozen=True, kw_only=True):
+    """The whole file."""
+
+    schema: str
+    composer: str
+    declaration: str
+    name: str
+    suites: dict[str, LockedSuite]
+    platforms: dict[str, LockedPlatform]
+
+    def encode(self) -> bytes:
+        """The text of the file: sorted keys, so that a difference is what changed."""
+        return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=1) + b"\n"
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.encode()).hexdigest()
+
+
+def parse_lock(source: Source) -> Lock:
+    """Raises `base.lock` for what is no lock of this version."""
+    try:
+        found = msgspec.json.decode(source.data, type=Lock)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _fault(f"`{source.name}` is no lock of a base: {str(error)[:1].lower()}{str(error)[1:]}") from None
+    if found.schema != SCHEMA:
+        raise _fault(f"`{source.name}` is a lock of the form `{found.schema}`, not `{SCHEMA}`")
+    return found
+
+
+def _fault(message: str) -> AerogelError:
+    return AerogelError(message, code="base.lock", hints=["make it anew: `aerogel base lock`"], exit_status=EXIT_USAGE)
+
+
+def recipes_digest(recipes: Mapping[str, Recipe]) -> str:
+    """What a lock remembers of the declaration: all that its tags mean, files beside it included."""
+    encoder = msgspec.json.Encoder(order="sorted")
+    return hashlib.sha256(encoder.encode(recipes)).hexdigest()
+
+
+def with_archives(recipe: Recipe, externals: Sequence[External], locked: Mapping[str, str]) -> Recipe:
+    """The recipe with the digests that a lock has for what is in no apt archive."""
+    known = {one.location: locked[one.identity] for one in externals if one.identity in locked}
+    if not known:
+        return recipe
+    archives = []
+    for entry in recipe.archives:
+        digests = {one.arch: known[one.location] for one in externals if one.location in known and _is(entry, one)}
+        archives.append(msgspec.structs.replace(entry, sha256=digests) if digests else entry)
+    return msgspec.structs.replace(recipe, archives=tuple(archives))
+
+
+def _is(entry: object, one: External) -> bool:
+    from aerogel.distroless.declaration import PackageEntry
+    from aerogel.distroless.externals import externals_of
+
+    return isinstance(entry, PackageEntry) and one in externals_of((entry,), one.arch)
+
+
+def locked_selection(recipe: Recipe, platform: Platform, arch: str, lock: Lock, tag: str) -> Selection | None:
+    """What a lock chose for a tag and a platform; None if it has not got them."""
+    found = lock.platforms.get(str(platform.normal()))
+    image = found.images.get(tag) if found is not None else None
+    if found is None or image is None:
+        return None
+    by_name = {each.name: each for each in found.packages}
+    try:
+        chosen = tuple(by_name[name].chosen() for name in image.packages)
+    except KeyError as error:
+        raise _fault(f"the lock names the package `{error.args[0]}` and does not describe it") from None
+    tools: dict[tuple[str, Side], tuple[Chosen, ...]] = {}
+    for key, members in found.tools.items():
+        maker, _, side = key.partition("/")
+        tools[maker, "build" if side == "build" else "image"] = tuple(each.chosen() for each in members)
+    return Selection(recipe, platform, arch, chosen, selection_key(recipe, arch, chosen, tools), tools)
+
+
+class Change(NamedTuple):
+    """A package that is not the same in two locks; an empty version: not there."""
+
+    platform: str
+    name: str
+    before: str
+    after: str
+
+    @property
+    def kind(self) -> str:
+        """`added`, `removed`, `newer`, `older`, or `rebuilt` for the same version with other bytes."""
+        if not self.before or not self.after:
+            return "removed" if self.before else "added"
+        if self.before == self.after:
+            return "rebuilt"
+        return "newer" if versions.key(self.after) > versions.key(self.before) else "older"
+
+
+def changes(before: Lock, after: Lock) -> list[Change]:
+    """What differs between two locks, by platform and name."""
+    found = []
+    for platform in sorted({*before.platforms, *after.platforms}):
+        old, new = (_contents(lock.platforms.get(platform)) for lock in (before, after))
+        found += [
+            Change(platform, name, old.get(name, ("", ""))[0], new.get(name, ("", ""))[0])
+            for name in sorted({*old, *new})
+            if old.get(name) != new.get(name)
+        ]
+    return found
+
+
+def _contents(platform: LockedPlatform | None) -> dict[str, tuple[str, str]]:
+    """Version and digest by name, tools under the name of their maker."""
+    if platform is None:
+        return {}
+    rows: Iterable[tuple[str, LockedPackage]] = [(each.name, each) for each in platform.packages]
+    rows = [*rows, *((f"{key}:{each.name}", each) for key, tools in platform.tools.items() for each in tools)]
+    found = {name: (each.version, each.sha256) for name, each in rows}
+    return found | {each.name: (each.name.rpartition("@")[2], each.sha256) for each in platform.archives}
+
+
+def composer() -> str:
+    """The version of the rules of composition."""
+    return COMPOSE_VERSION.decode()
