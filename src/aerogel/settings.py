@@ -3,7 +3,7 @@
 Read once at the start, from (last wins): defaults, `$XDG_CONFIG_HOME/aerogel/aerogel.toml`, `./aerogel.toml`,
 environment variables. Flags of the command line replace fields afterwards (`Flag(setting=...)`). In the files a
 setting is a key of the top table, `[aliases]` maps references to references, `[registries."HOST"]` says how a registry
-is asked, and a table named after a command holds defaults of its options::
+is asked, `[signatures]` who must have signed what comes from it, and a table named after a command holds defaults of its options::
 
     mirror = "http://debian.example/debian"
     [aliases]
@@ -122,6 +122,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Reference -> reference, from `[aliases]`."""
     registries: dict[str, tuple[RegistryEntry, Path]] = {}
     """Registry -> what is said about it, and the file that says so."""
+    signatures: dict[str, tuple[str, ...]] = {}
+    """Prefix of names -> whole paths of public keys, or `none` or `reject`, from `[signatures]`."""
     files: tuple[ConfigFile, ...] = ()
     """The configuration files that were found, weakest first."""
     environment: Mapping[str, str] = {}
@@ -185,6 +187,12 @@ class Settings(Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def policy_files(self) -> tuple[Path, ...]:
+        """Where containers' tools keep the policy for images; the first that is there counts."""
+        home = _xdg(self.environment, "XDG_CONFIG_HOME", _home(self.environment) / ".config")
+        return (home / "containers" / "policy.json", Path("/etc/containers/policy.json"))
+
+    @property
     def is_ci(self) -> bool:
         return self.environment.get("CI", "").lower() not in {"", "0", "false"}
 
@@ -222,6 +230,8 @@ def load_settings(environ: Mapping[str, str] | None = None, directory: str | Non
                 entries = _checked(file, key, value, {key: dict[str, RegistryEntry]})
                 path = here / file.source.name
                 values[key] = {**values.get(key, {}), **{name: (entry, path) for name, entry in entries.items()}}
+            elif key == "signatures":
+                values[key] = {**values.get(key, {}), **_signatures(file, value)}
     for field, (kind, variable) in known.items():
         if text := environment.get(variable):
             values[field] = _from_variable(variable, text, kind)
@@ -319,6 +329,27 @@ def _checked(file: ConfigFile, key: str, value: Any, kinds: dict[str, Any]) -> A
             span=key_span(file.source, key),
             exit_status=EXIT_USAGE,
         ) from None
+
+
+def _signatures(file: ConfigFile, table: Any) -> dict[str, tuple[str, ...]]:
+    """Paths of keys count from the folder of the file."""
+    told = _checked(file, "signatures", table, {"signatures": dict[str, str | list[str]]})
+    folder = Path(file.source.name).absolute().parent
+    found = {}
+    for scope, words in told.items():
+        listed = [words] if isinstance(words, str) else words
+        if not listed:
+            raise AerogelError(
+                f"`[signatures]` names no key for `{scope}`",
+                code="settings.value",
+                span=key_span(file.source, scope),
+                hints=["name the file of a public key, or write `none` or `reject`"],
+                exit_status=EXIT_USAGE,
+            )
+        found[scope.removesuffix("/")] = tuple(
+            word if word in ("none", "reject") else str(folder / Path(word).expanduser()) for word in listed
+        )
+    return found
 
 
 def key_span(source: Source, key: str) -> Span | None:

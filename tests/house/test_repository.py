@@ -147,7 +147,7 @@ def test_dependencies_are_explained():
     text = (ROOT / "docs/dependencies.md").read_text()
     assert [name for name in names if f"## {name}" not in text] == []
     source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
-    modules = {"PyYAML": "yaml", "packageurl-python": "packageurl", "python-hcl2": "hcl2"}
+    modules = {"PyNaCl": "nacl", "PyYAML": "yaml", "packageurl-python": "packageurl", "python-hcl2": "hcl2"}
     imported = {name: rf"(?m)^\s*(?:import|from) {modules.get(name, name)}\b" for name in names}
     assert [name for name in names if not re.search(imported[name], source)] == [], "never used"
 

@@ -42,7 +42,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     curve = ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
     openssl("genpkey", *curve, "-out", "one.key", cwd=folder)
     openssl("genpkey", *curve, "-aes-256-cbc", "-pass", "pass:open-sesame", "-out", "two.key", cwd=folder)
-    openssl("genpkey", "-algorithm", "ED25519", "-out", "other.key", cwd=folder)
+    openssl("genpkey", "-algorithm", "ED448", "-out", "other.key", cwd=folder)
     openssl("pkey", "-in", "one.key", "-pubout", "-out", "one.pub", cwd=folder)
     openssl("pkey", "-in", "two.key", "-passin", "pass:open-sesame", "-pubout", "-out", "two.pub", cwd=folder)
     return folder
@@ -158,9 +158,9 @@ def test_keys_that_cannot_be(aerogel: Aerogel, keys: Path, tmp_path: Path) -> No
     )
     (tmp_path / "text").write_text("no key")
     for key, told in (
-        (keys / "other.key", "is no key of the curve P-256"),
+        (keys / "other.key", "is none of the kinds ECDSA on P-256 or P-384, Ed25519 and RSA"),
         (keys / "one.pub", "is no private key in PEM"),
-        (tmp_path / "cosign.key", "cosign's own encryption"),
+        (tmp_path / "cosign.key", "has the name of a key of cosign, and is damaged"),
         (tmp_path / "text", "is no private key in PEM"),
         (tmp_path / "absent", "absent"),
     ):

@@ -125,6 +125,8 @@ class Bases:
         try:
             return self._pulled(reference, name, platform)
         except AerogelError as error:
+            if error.code.startswith(("policy.", "sign.")):
+                raise
             found = self._stored(reference, name, platform, any_platform=True)
             if found is None:
                 raise _not_pulled(error, name, bases, self._stages) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from aerogel.commands.lookup import find_image
+from aerogel.commands.policy import enforce
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 from aerogel.oci.digest import Digest
@@ -162,7 +163,9 @@ def open_origin(end: End, world: World, registries: Registries) -> Origin:
     store = world.store
     if end.kind == "docker":
         reference = end.reference()
-        return _FromRegistry(registries.repository(reference), reference)
+        origin = _FromRegistry(registries.repository(reference), reference)
+        enforce(world, origin.repository, reference, origin.descriptor.digest)
+        return origin
     if end.kind == "store":
         return _FromStore(store, find_image(store, end.name).descriptor)
     path = world.settings.directory / end.path

@@ -11,6 +11,7 @@ import threading
 from functools import partial
 from typing import BinaryIO, cast
 
+from aerogel.commands.policy import enforce
 from aerogel.commands.registries import Meter, Pulled, keep_image, open_registries
 from aerogel.commands.world import World
 from aerogel.errors import AerogelError
@@ -40,6 +41,7 @@ def pull_lazily(
         source = repository.blobs()
         served = source.resolve(reference)
         remote = load(served, source, platform)
+        enforce(world, repository, reference, served.digest, remote.digest)
         absent = [layer for layer in remote.layers() if not store.blobs.has(layer.descriptor.digest)]
         for layer in absent:
             if not layer.descriptor.urls:

@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 
 import msgspec
 
+from aerogel.commands.policy import enforce
 from aerogel.commands.remotes import http_client
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_INTERRUPTED, EXIT_NETWORK, AerogelError
@@ -158,7 +159,7 @@ def pull_image(
 ) -> Pulled:
     """Brings one image into the store, under its name if it has a tag and no digest. `number` is the step's.
 
-    Raises `registry.*`, `net.*`, `oci.*` (`oci.platform-missing`), `store.*`.
+    Raises `registry.*`, `net.*`, `oci.*` (`oci.platform-missing`), `policy.*`, `store.*`.
     """
     store = world.store
     repository = registries.repository(reference)
@@ -167,6 +168,7 @@ def pull_image(
         served = source.resolve(reference)
         remote = load(served, source, platform)
         _check_platform(remote, reference, platform)
+        enforce(world, repository, reference, served.digest, remote.digest)
         layers = {layer.descriptor.digest: (number, layer) for number, layer in enumerate(remote.layers())}
         wanted = [layer.descriptor for _, layer in layers.values() if _is_wanted(layer.descriptor, store)]
         size = sum(layer.size for layer in wanted)

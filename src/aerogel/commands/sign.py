@@ -18,7 +18,7 @@ from aerogel.oci.reference import Reference
 
 __all__ = ["EXAMPLES", "Sign", "SignResult", "run"]
 
-EXAMPLES = (("an image that was pushed", "aerogel sign --key sign.key registry.example/team/app:1.2"),)
+EXAMPLES = (("an image that was pushed", "aerogel sign --key cosign.key registry.example/team/app:1.2"),)
 
 
 class Sign(Struct, frozen=True, kw_only=True):
@@ -26,7 +26,7 @@ class Sign(Struct, frozen=True, kw_only=True):
 
     name: Annotated[str, Flag("Name of an image in a registry", positional=True, metavar="NAME[:TAG|@DIGEST]")]
     key: Annotated[
-        str, Flag("Private key, PEM (ECDSA on P-256); its password in AEROGEL_KEY_PASSWORD", metavar="FILE", complete="file")
+        str, Flag("Private key, PEM or `cosign.key`; its password in AEROGEL_KEY_PASSWORD", metavar="FILE", complete="file")
     ] = ""  # fmt: skip
     insecure_registry: Annotated[
         str | None,
@@ -52,7 +52,7 @@ def run(options: Sign, world: World) -> SignResult:
             "there is no key to sign with",
             code="sign.key",
             exit_status=EXIT_USAGE,
-            hints=["name one with `--key FILE`"],
+            hints=["name one with `--key FILE`; `aerogel key generate` makes a pair"],
         )
     reference = Reference.parse(options.name)
     key = signing_key(options.key, world)

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aerogel.commands.world import World
 from aerogel.errors import AerogelError
-from aerogel.oci.artifact import PREDICATE_TYPE, create_artifact
+from aerogel.oci.artifact import IN_TOTO, PREDICATE_TYPE, create_artifact
+from aerogel.oci.attestation import (
+    BUNDLE,
+    ENVELOPE,
+    PREDICATE_NOTE,
+    attestation_tag,
+    bundle_of,
+    envelope,
+    envelope_in,
+    is_about,
+    opened,
+)
 from aerogel.oci.digest import Digest
 from aerogel.oci.image import MemoryBlobs
 from aerogel.oci.keys import PublicKey, SigningKey
 from aerogel.oci.reference import Reference
 from aerogel.oci.signature import (
-    BUNDLE,
     SIGNATURE,
     SIGNED,
     SIMPLE,
@@ -21,6 +34,7 @@ from aerogel.oci.signature import (
     bundle_is_right,
     payload,
     payload_is_right,
+    payload_name,
     signature_tag,
 )
 from aerogel.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor, ImageConfig, Manifest, RootFS, decode, encode
@@ -29,10 +43,23 @@ from aerogel.registry.push import Uploads
 from aerogel.registry.referrers import list_referrers
 from aerogel.store.disk import disk_errors
 
-__all__ = ["Found", "find_signatures", "public_key", "put_signatures", "signing_key"]
+__all__ = [
+    "Attested",
+    "Found",
+    "find_attestations",
+    "find_signatures",
+    "find_statement",
+    "key_password",
+    "public_key",
+    "put_attestation",
+    "put_signatures",
+    "signing_key",
+]
 
 _MOST = 1 << 20
 """Bytes of a signature."""
+_MOST_STATEMENT = 64 << 20
+"""Bytes of an attestation: SBOMs are long."""
 _CONTENT = "dev.sigstore.bundle.content"
 _PREDICATE = "dev.sigstore.bundle.predicateType"
 
@@ -43,15 +70,30 @@ class Found(NamedTuple):
     digest: Digest
     form: str
     is_right: bool
+    name: str = ""
+    """Of the image that was signed, where the form tells it; only to be believed when it is right."""
 
 
-def signing_key(text: str, world: World) -> SigningKey:
-    """Raises `sign.key`, `sign.password`, `store.*`."""
+class Attested(NamedTuple):
+    """A statement about an image that the key has signed; `statement` is None for those of others."""
+
+    digest: Digest
+    form: str
+    statement: dict[str, Any] | None
+
+
+def key_password(world: World) -> str:
+    """The password of private keys; nothing when there is none."""
     environment = world.settings.environment
     password = environment.get("AEROGEL_KEY_PASSWORD") or environment.get("COSIGN_PASSWORD") or ""
     if password:
         world.redactor.add(password)
-    return SigningKey(_read(text, world), password, text)
+    return password
+
+
+def signing_key(text: str, world: World) -> SigningKey:
+    """Raises `sign.key`, `sign.password`, `store.*`."""
+    return SigningKey(_read(text, world), key_password(world), text)
 
 
 def public_key(text: str, world: World) -> PublicKey:
@@ -68,6 +110,46 @@ def _read(text: str, world: World) -> bytes:
 def find_signatures(repository: Repository, digest: Digest, key: PublicKey) -> list[Found]:
     """All signatures of a manifest in both forms, whoever made them. Raises `registry.*`, `net.*`, `oci.malformed`."""
     found = []
+    for holder, predicate, data in _bundles(repository, digest):
+        is_right = bundle_is_right(data, digest, key)
+        if is_right or predicate in ("", SIGNED):
+            found.append(Found(holder, "bundle", is_right))
+    blobs = repository.blobs()
+    tagged = _tagged(repository, signature_tag(digest))
+    for part in tagged.layers if tagged is not None else ():
+        if part.media_type == SIMPLE and part.size <= _MOST:
+            data = blobs.read(part.digest, part.size)
+            is_right = payload_is_right(data, part.annotations.get(SIGNATURE, ""), digest, key)
+            found.append(Found(part.digest, "tag", is_right, payload_name(data) if is_right else ""))
+    return found
+
+
+def find_attestations(repository: Repository, digest: Digest, kind: str, key: PublicKey) -> list[Attested]:
+    """All attestations of a manifest of one type in both forms, whoever made them.
+
+    Raises `registry.*`, `net.*`, `oci.malformed`.
+    """
+    found = []
+
+    def judge(holder: Digest, form: str, data: bytes, told: str) -> None:
+        statement = opened(envelope_in(data), key)
+        if statement is not None and (statement.get("predicateType") != kind or not is_about(statement, digest)):
+            statement = None
+        if statement is not None or told in ("", kind):
+            found.append(Attested(holder, form, statement))
+
+    for holder, predicate, data in _bundles(repository, digest):
+        judge(holder, "bundle", data, predicate)
+    blobs = repository.blobs()
+    tagged = _tagged(repository, attestation_tag(digest))
+    for part in tagged.layers if tagged is not None else ():
+        if part.media_type == ENVELOPE and part.size <= _MOST_STATEMENT:
+            judge(part.digest, "tag", blobs.read(part.digest, part.size), part.annotations.get(PREDICATE_NOTE, ""))
+    return found
+
+
+def _bundles(repository: Repository, digest: Digest) -> Iterator[tuple[Digest, str, bytes]]:
+    """Bundles that refer to a manifest: who holds it, what it is said to be about, its bytes."""
     blobs = repository.blobs()
     for listed in list_referrers(repository, digest):
         # What the list says of the kind is not always so (sigstore/cosign#4641).
@@ -75,46 +157,73 @@ def find_signatures(repository: Repository, digest: Digest, key: PublicKey) -> l
         if manifest.subject is None or manifest.subject.digest != digest:
             continue
         for part in manifest.layers:
-            if part.media_type == BUNDLE and part.size <= _MOST:
-                is_right = bundle_is_right(blobs.read(part.digest, part.size), digest, key)
-                if is_right or manifest.annotations.get(_PREDICATE, SIGNED) == SIGNED:
-                    found.append(Found(listed.digest, "bundle", is_right))
-    tagged = _tagged(repository, digest)
-    for part in tagged.layers if tagged is not None else ():
-        if part.media_type == SIMPLE and part.size <= _MOST:
-            data = blobs.read(part.digest, part.size)
-            signature = part.annotations.get(SIGNATURE, "")
-            found.append(Found(part.digest, "tag", payload_is_right(data, signature, digest, key)))
-    return found
+            if part.media_type == BUNDLE and part.size <= _MOST_STATEMENT:
+                yield listed.digest, manifest.annotations.get(_PREDICATE, ""), blobs.read(part.digest, part.size)
+
+
+def find_statement(repository: Repository, digest: Digest, kind: str) -> dict[str, Any] | None:
+    """What an unsigned statement that refers to a manifest says, as builds attach them; None when there is none."""
+    blobs = repository.blobs()
+    for listed in list_referrers(repository, digest):
+        manifest = decode(_document(repository, listed.digest), Manifest)
+        for part in manifest.layers:
+            if part.media_type != IN_TOTO or part.size > _MOST_STATEMENT:
+                continue
+            try:
+                said = json.loads(blobs.read(part.digest, part.size))
+                if said["predicateType"] == kind and is_about(said, digest):
+                    return dict(said["predicate"])
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
+    return None
+
+
+def put_attestation(
+    repository: Repository, image: Descriptor, kind: str, statement: bytes, key: SigningKey
+) -> list[Digest]:
+    """Signs a statement and puts it beside the image in both forms; returns what was put. Raises `registry.*`, `net.*`."""
+    uploads = Uploads(repository)
+    bundled = _put_bundle(uploads, image, bundle_of(statement, key), kind)
+    made = MemoryBlobs()
+    plain = made.put(json.dumps(envelope(statement, key), separators=(",", ":")).encode(), ENVELOPE)
+    notes = {SIGNATURE: "", PREDICATE_NOTE: kind}
+    tagged = _put_tagged(repository, uploads, attestation_tag(image.digest), made, plain, notes)
+    return [bundled, tagged]
 
 
 def put_signatures(registries: Registries, reference: Reference, image: Descriptor, key: SigningKey) -> list[Digest]:
     """Signs a manifest in both forms; returns what was put. Raises `registry.*`, `net.*`."""
     repository = registries.repository(reference)
     uploads = Uploads(repository)
+    bundled = _put_bundle(uploads, image, bundle(image.digest, key), SIGNED)
+    data = payload(image.digest, reference.name)
     made = MemoryBlobs()
-    layer = made.put(bundle(image.digest, key), BUNDLE)
-    notes = {_CONTENT: "dsse-envelope", _PREDICATE: SIGNED, PREDICATE_TYPE: SIGNED}
+    notes = {SIGNATURE: base64.b64encode(key.sign(data)).decode()}
+    return [
+        bundled,
+        _put_tagged(repository, uploads, signature_tag(image.digest), made, made.put(data, SIMPLE), notes),
+    ]
+
+
+def _put_bundle(uploads: Uploads, image: Descriptor, data: bytes, kind: str) -> Digest:
+    """Puts a bundle that refers to the image."""
+    made = MemoryBlobs()
+    layer = made.put(data, BUNDLE)
+    notes = {_CONTENT: "dsse-envelope", _PREDICATE: kind, PREDICATE_TYPE: kind}
     artifact = create_artifact(BUNDLE, [layer], image, made, notes)
     manifest = decode(made.read(artifact.digest), Manifest)
     for part in (manifest.config, *manifest.layers):
         uploads.blob(part, partial(made.open, part.digest, part.size))
     uploads.referrer(made.read(artifact.digest), artifact, image.digest)
-    return [artifact.digest, _put_tagged(repository, uploads, reference, image.digest, key)]
+    return artifact.digest
 
 
 def _put_tagged(
-    repository: Repository, uploads: Uploads, reference: Reference, digest: Digest, key: SigningKey
+    repository: Repository, uploads: Uploads, tag: str, made: MemoryBlobs, plain: Descriptor, notes: dict[str, str]
 ) -> Digest:
-    """Adds a signature to those under the tag."""
-    import base64
-
-    data = payload(digest, reference.name)
-    made = MemoryBlobs()
-    plain = made.put(data, SIMPLE)
-    signature = base64.b64encode(key.sign(data)).decode()
-    layer = Descriptor(media_type=SIMPLE, digest=plain.digest, size=plain.size, annotations={SIGNATURE: signature})
-    known = _tagged(repository, digest)
+    """Adds a part, which is in `made`, to those under a tag."""
+    layer = Descriptor(media_type=plain.media_type, digest=plain.digest, size=plain.size, annotations=notes)
+    known = _tagged(repository, tag)
     layers = (*(known.layers if known is not None else ()), layer)
     diff_ids = tuple(each.digest for each in layers)
     config = made.put(encode(ImageConfig(rootfs=RootFS(diff_ids=diff_ids))), OCI_CONFIG)
@@ -122,13 +231,13 @@ def _put_tagged(
     placed = made.put(encode(manifest), OCI_MANIFEST)
     for part in (config, layer):
         uploads.blob(part, partial(made.open, part.digest, part.size))
-    uploads.manifest(made.read(placed.digest), placed, signature_tag(digest))
+    uploads.manifest(made.read(placed.digest), placed, tag)
     return placed.digest
 
 
-def _tagged(repository: Repository, digest: Digest) -> Manifest | None:
-    """What is under the tag of the signatures."""
-    name = Reference(repository.endpoint.registry, repository.name, signature_tag(digest), None)
+def _tagged(repository: Repository, tag: str) -> Manifest | None:
+    """What is under a tag of signatures or attestations."""
+    name = Reference(repository.endpoint.registry, repository.name, tag, None)
     try:
         return decode(repository.document(name).data, Manifest)
     except AerogelError as error:

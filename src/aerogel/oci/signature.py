@@ -11,7 +11,7 @@ import binascii
 import json
 from typing import Any
 
-from aerogel.oci.artifact import IN_TOTO
+from aerogel.oci.attestation import BUNDLE, bundle_of, envelope_in, is_about, opened
 from aerogel.oci.digest import Digest
 from aerogel.oci.keys import PublicKey, SigningKey
 
@@ -24,11 +24,10 @@ __all__ = [
     "bundle_is_right",
     "payload",
     "payload_is_right",
+    "payload_name",
     "signature_tag",
 ]
 
-BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-"""Media type of a bundle, and artifact type of what holds one."""
 SIMPLE = "application/vnd.dev.cosign.simplesigning.v1+json"
 """Media type of the payload under a tag."""
 SIGNATURE = "dev.cosignproject.cosign/signature"
@@ -54,37 +53,13 @@ def bundle(digest: Digest, key: SigningKey) -> bytes:
         "predicateType": SIGNED,
         "predicate": {},
     })  # fmt: skip
-    signature = key.sign(_framed(statement))
-    return _json({
-        "mediaType": BUNDLE,
-        "verificationMaterial": {"publicKey": {"hint": key.public.hint()}},
-        "dsseEnvelope": {
-            "payload": _base64(statement),
-            "payloadType": IN_TOTO,
-            "signatures": [{"sig": _base64(signature)}],
-        },
-    })  # fmt: skip
+    return bundle_of(statement, key)
 
 
 def bundle_is_right(data: bytes, digest: Digest, key: PublicKey) -> bool:
     """Whether a bundle is a signature of the manifest by the key. What it says is looked at after the signature."""
-    try:
-        envelope = json.loads(data)["dsseEnvelope"]
-        statement = base64.b64decode(envelope["payload"], validate=True)
-        signatures = [base64.b64decode(each["sig"], validate=True) for each in envelope["signatures"]]
-        kind = envelope["payloadType"]
-    except (ValueError, KeyError, TypeError, binascii.Error, RecursionError):
-        return False
-    if kind != IN_TOTO or not any(key.verifies(each, _framed(statement)) for each in signatures):
-        return False
-    algorithm, _, encoded = digest.partition(":")
-    try:
-        found = json.loads(statement)
-        return found["predicateType"] == SIGNED and any(
-            subject["digest"].get(algorithm) == encoded for subject in found["subject"]
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return False
+    found = opened(envelope_in(data), key)
+    return found is not None and found.get("predicateType") == SIGNED and is_about(found, digest)
 
 
 def payload(digest: Digest, name: str) -> bytes:
@@ -110,14 +85,9 @@ def payload_is_right(data: bytes, signature: str, digest: Digest, key: PublicKey
         return False
 
 
-def _framed(statement: bytes) -> bytes:
-    """What a DSSE signature covers: type and body with their lengths."""
-    kind = IN_TOTO.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(statement), statement)
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+def payload_name(data: bytes) -> str:
+    """The name of the image that a payload was signed for."""
+    return str(json.loads(data)["critical"].get("identity", {}).get("docker-reference", ""))
 
 
 def _json(value: dict[str, Any]) -> bytes:
