@@ -15,7 +15,7 @@ from loop_registry import LoopRegistry, serve_registry
 
 from aerogel.cli import main
 from aerogel.oci.validate import validate_descriptor
-from aerogel.registry import client
+from aerogel.registry import endpoint
 from aerogel.store.load import load_archive
 from aerogel.store.store import Store
 
@@ -162,7 +162,7 @@ def test_names_and_pushes(run: Run, server: LoopRegistry) -> None:
 
 def test_a_registry_without_tls(run: Run, server: LoopRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     run("build", "-q", "-t", "mine:1", "context")
-    monkeypatch.setattr(client, "_is_loopback", lambda _: False)
+    monkeypatch.setattr(endpoint, "_is_loopback", lambda _: False)
     words = ("build", "-q", "-t", f"{server.host}/app:1")
     error = run(*words, "-o", "type=registry", "context", status=4)
     assert f"hint: if the registry has no TLS, allow that with `--insecure-registry {server.host}`" in error
