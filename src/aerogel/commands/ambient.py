@@ -15,7 +15,7 @@ from aerogel.sandbox.spec import Mount
 from aerogel.settings import Settings
 from aerogel.solve.ambient import Ambient, Lent
 
-__all__ = ["CA_PATH", "CA_VARIABLES", "ambient", "ca_bundle", "proxies"]
+__all__ = ["CA_PATH", "CA_VARIABLES", "ambient", "ca_bundle"]
 
 CA_PATH = "/run/aerogel/ca-certificates.crt"
 """Where a step sees the CA bundle."""
@@ -79,14 +79,3 @@ def ca_bundle(settings: Settings) -> Path | None:
     if glob(_HOST_PRIVATE) and Path(_HOST_BUNDLE).is_file():
         return Path(_HOST_BUNDLE)
     return None
-
-
-def proxies(settings: Settings) -> dict[str, str]:
-    """The host's proxies as `net.http` wants them; a lower-case variable wins, as with curl."""
-    found: dict[str, str] = {}
-    for kind in ("http", "https", "all", "no"):
-        name = f"{kind}_proxy"
-        value = settings.environment.get(name) or settings.environment.get(name.upper(), "")
-        if value:
-            found[kind] = value
-    return found

@@ -7,8 +7,10 @@ message says which one was taken. A composed base is kept as a step result until
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -222,8 +224,9 @@ class Bases:
             self._world.witness.doubt(image.digest)
             offer_layers(image, self._world, self._materials.offers)
             return
-        for layer in layers:
-            self._materials.adopt(layer.diff_id, layer.descriptor)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(lambda layer: self._materials.adopt(layer.diff_id, layer.descriptor), layers):
+                pass
 
     def _built_in(self, name: str, platform: str) -> BaseImage | None:
         import msgspec

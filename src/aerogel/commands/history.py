@@ -172,9 +172,11 @@ def _draw(record: dict[str, Any], path: str) -> None:
 def _layers(name: str, world: World) -> list[LayerLine]:
     from aerogel.oci.image import load
     from aerogel.oci.platform import Platform
+    from aerogel.store.load import record_present
 
     record = find_image(world.store, name)
     image = load(record.descriptor, world.store.blobs, Platform.host())
+    record_present(image, world.store)
     sizes = []
     for layer in image.layers():
         known = world.store.layers.record(layer.diff_id)

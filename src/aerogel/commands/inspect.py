@@ -15,6 +15,7 @@ from aerogel.commands.world import World
 from aerogel.flag import Flag
 from aerogel.oci.image import Image, images
 from aerogel.store.images import ImageRecord
+from aerogel.store.load import record_present
 from aerogel.store.store import Store
 
 __all__ = ["EXAMPLES", "Inspect", "InspectResult", "run", "text"]
@@ -58,6 +59,7 @@ def text(options: Inspect, result: InspectResult) -> str:
 
 
 def _described(image: Image, record: ImageRecord, store: Store) -> dict[str, Any]:
+    record_present(image, store)
     config = json.loads(image.config_bytes)
     repositories = dict.fromkeys(
         reference.with_digest(record.descriptor.digest).familiar() for reference in record.references

@@ -25,6 +25,7 @@ from aerogel.oci.image import Image, load
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import Healthcheck
+from aerogel.store.load import record_layers
 
 __all__ = ["EXAMPLES", "K8s", "K8sResult", "run"]
 
@@ -147,6 +148,8 @@ def _user(image: Image, world: World) -> dict[str, Any]:
     if text:
         # Numbers need no look into the layers.
         layers = () if text.replace(":", "").isdecimal() else image.layers()
+        if layers:
+            record_layers(image, world.store)
         tree = LayerTree([world.store.layers.index(layer.diff_id) for layer in layers])
         user, group = parse_owner(text, tree)
     if user == 0:

@@ -201,7 +201,7 @@ class RecipeSource:
 
 
 def _http(world: World) -> Http:
-    from aerogel.commands.ambient import proxies
+    from aerogel.commands.transport import proxies
     from aerogel.net.http import Http
 
     settings = world.settings

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,12 +17,12 @@ from typing import BinaryIO, cast
 import msgspec
 
 from aerogel.commands.policy import enforce
-from aerogel.commands.remotes import http_client
+from aerogel.commands.transport import http_client
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_INTERRUPTED, EXIT_NETWORK, AerogelError
 from aerogel.events import Message, Progress, Sink, step
 from aerogel.oci.digest import Digest
-from aerogel.oci.image import Image, Layer, MemoryBlobs, document, load, walk
+from aerogel.oci.image import Image, MemoryBlobs, document, load, walk
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import Descriptor, Index, Manifest, decode
@@ -33,7 +32,6 @@ from aerogel.registry.host_files import HostFiles, OwnHost
 from aerogel.registry.referrers import list_referrers
 from aerogel.settings import Settings
 from aerogel.store.images import describe
-from aerogel.store.load import record_layer
 from aerogel.store.store import Store
 
 __all__ = [
@@ -159,6 +157,9 @@ def pull_image(
 ) -> Pulled:
     """Brings one image into the store, under its name if it has a tag and no digest. `number` is the step's.
 
+    Each blob is checked by its digest. What a layer holds is looked at when it is first needed, and compared with the
+    image's config then: to unpack everything twice would take most of the time of a pull.
+
     Raises `registry.*`, `net.*`, `oci.*` (`oci.platform-missing`), `policy.*`, `store.*`.
     """
     store = world.store
@@ -169,11 +170,11 @@ def pull_image(
         remote = load(served, source, platform)
         _check_platform(remote, reference, platform)
         enforce(world, repository, reference, served.digest, remote.digest)
-        layers = {layer.descriptor.digest: (number, layer) for number, layer in enumerate(remote.layers())}
-        wanted = [layer.descriptor for _, layer in layers.values() if _is_wanted(layer.descriptor, store)]
+        layers = {layer.descriptor.digest: layer.descriptor for layer in remote.layers()}
+        wanted = [layer for layer in layers.values() if _is_wanted(layer, store)]
         size = sum(layer.size for layer in wanted)
         meter = Meter(world.sink, number, repository.name, size)
-        in_parallel((partial(_take, place, layer, repository, store, meter) for place, layer in layers.values()), meter)
+        in_parallel((partial(_fetch, layer, repository, store, meter) for layer in wanted), meter)
         image = keep_image(store, reference, remote, served, source)
         if not wanted:
             running.note = "all layers are here"
@@ -237,6 +238,8 @@ def index_images(served: Descriptor, source: RepositoryBlobs) -> frozenset[Diges
 
 def in_parallel(jobs: Iterable[Callable[[], object]], meter: Meter) -> None:
     """Runs the jobs on a few threads; the first fault stops the others and is raised."""
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
     with ThreadPoolExecutor(max_workers=PARALLEL, thread_name_prefix="blob") as pool:
         futures = [pool.submit(job) for job in jobs]
         try:
@@ -253,14 +256,6 @@ def in_parallel(jobs: Iterable[Callable[[], object]], meter: Meter) -> None:
 def _is_wanted(blob: Descriptor, store: Store) -> bool:
     """Foreign layers (`urls`) lie elsewhere; what is here is not fetched again."""
     return not blob.urls and store.blobs.size(blob.digest) != blob.size
-
-
-def _take(place: int, layer: Layer, repository: Repository, store: Store, meter: Meter) -> None:
-    """One layer, the `place`th of the image: its blob, and then its index, while other blobs come."""
-    blob = layer.descriptor
-    if _is_wanted(blob, store):
-        _fetch(blob, repository, store, meter)
-    record_layer(layer, place, store)
 
 
 def _fetch(blob: Descriptor, repository: Repository, store: Store, meter: Meter) -> None:

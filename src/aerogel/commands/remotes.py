@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from aerogel.commands.ambient import proxies
+from aerogel.commands.transport import http_client, proxies
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.solve.ambient import Lent
@@ -15,9 +15,8 @@ from aerogel.solve.remotes import Remotes
 
 if TYPE_CHECKING:
     from aerogel.net.git import GitClient
-    from aerogel.net.http import Http
 
-__all__ = ["http_client", "open_remotes"]
+__all__ = ["open_remotes"]
 
 
 _NOTHING = Lent()
@@ -51,14 +50,6 @@ def _credentials(world: World, secrets: Mapping[str, bytes]) -> Mapping[str, str
         world.redactor.add(base64.b64encode(f"x-access-token:{text}".encode()).decode())
         found[name] = text
     return MappingProxyType(found)
-
-
-def http_client(world: World) -> Http:
-    """A client with the proxies and certificates of the settings."""
-    from aerogel.net.http import Http
-
-    settings = world.settings
-    return Http(proxies=proxies(settings), ca="auto" if settings.ca == "none" else settings.ca)
 
 
 def _git_client(world: World, secrets: Mapping[str, str], agent: str) -> GitClient:

@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import msgspec
@@ -45,7 +45,7 @@ _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
-Body = bytes | Callable[[], Iterable[bytes]] | None
+Body = bytes | Callable[[], Iterable[bytes | memoryview]] | None
 """A request body; a callable makes it anew for each try."""
 
 
@@ -252,7 +252,8 @@ class Http:
             return self._manager(url, peer).request(
                 method,
                 url,
-                body=body() if callable(body) else body,
+                # Views are sent like bytes; the annotation of urllib3 does not know.
+                body=cast("Iterable[bytes] | bytes | None", body() if callable(body) else body),
                 headers=headers,
                 redirect=False,
                 retries=False,

@@ -6,7 +6,6 @@ new object of each piece, which costs half of the processor time of a fast downl
 
 from __future__ import annotations
 
-import http.client
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,8 @@ def pieces(answer: BaseHTTPResponse) -> Iterator[bytes | memoryview]:
 
 def _large(answer: BaseHTTPResponse) -> Iterator[memoryview]:
     """All but the last byte of a body of known length; with that one `urllib3` sees that the connection is free."""
+    import http.client
+
     from urllib3 import HTTPResponse
 
     inner = getattr(answer, "_original_response", None)

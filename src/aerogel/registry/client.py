@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, TypeVar, cast
 from urllib.parse import quote
 
@@ -334,6 +333,8 @@ class RepositoryBlobs:
 
     def open(self, digest: Digest, size: int | None = None, /) -> BinaryIO:
         """The blob, whole and checked, from a temporary file. Raises `registry.*`, `net.*`."""
+        from tempfile import SpooledTemporaryFile
+
         spool: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - the caller closes it
         try:
             if digest in self._held or digest in self._manifests:

@@ -28,7 +28,7 @@ _ANSWERS = frozenset(range(200, 500)) - {408, 425, 429}
 _TRIES = 3
 """How often a request is sent when each answer is 401: without token, with a kept one, with a new one."""
 
-Body = bytes | Callable[[], Iterable[bytes]]
+Body = bytes | Callable[[], Iterable[bytes | memoryview]]
 _T = TypeVar("_T")
 
 

@@ -8,6 +8,7 @@ Spec: containers-registries.conf(5) version 2, containers-certs.d(5); containerd
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ _FROM = {
     "digest-only": frozenset({PULL, BLOBS}),
     "tag-only": frozenset({RESOLVE, BLOBS}),
 }
+_NAMES_REGISTRY = re.compile(rb"(?m)^\s*(\[\[\s*\"?registry\b|\"?registry\"?\s*=)")
 _HUB_NAMES = frozenset({"docker.io", "index.docker.io", HUB_HOST})
 
 
@@ -166,6 +168,9 @@ def _conf_rules(main: Path | None, drop_ins: Sequence[Path]) -> Sequence[Rule]:
             raise _config(f"{(error.strerror or str(error)).lower()}", folder) from None
     found: dict[str, Rule] = {}
     for path in files:
+        data = _read(path)
+        if data is None or not _NAMES_REGISTRY.search(data):
+            continue  # most have short names only, and a parser takes a while
         conf = _toml(path, _Conf)
         for each in conf.registry if conf is not None else ():
             rule = _conf_rule(each, path)

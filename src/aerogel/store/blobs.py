@@ -65,15 +65,13 @@ class Blobs:
 
         A blob that is not is dropped from the store. Raises `store.missing`. The caller closes.
         """
-        if self.on_missing is not None and not self.has(digest):
-            self.on_missing(digest, size)
-        stream = os.fdopen(self.open_fd(digest), "rb", buffering=0)
+        stream = self.open_unchecked(digest, size)
 
         def drop() -> None:
             self._drop(digest, stream.fileno())
 
         reader = VerifiedReader(
-            cast("BinaryIO", stream),  # an unbuffered file is one in all that is used here
+            stream,
             digest,
             self.size(digest) if size is None else size,
             what=f"blob `{digest}` in the store",
@@ -81,6 +79,13 @@ class Blobs:
             on_mismatch=drop,
         )
         return cast("BinaryIO", reader)  # read, readinto, close, fileno: all that a forward reader has
+
+    def open_unchecked(self, digest: Digest, size: int | None = None) -> BinaryIO:
+        """The same for a reader that finds out itself whether the content is right, as a registry does."""
+        if self.on_missing is not None and not self.has(digest):
+            self.on_missing(digest, size)
+        # An unbuffered file is one in all that is used here.
+        return cast("BinaryIO", os.fdopen(self.open_fd(digest), "rb", buffering=0))
 
     def open_fd(self, digest: Digest) -> int:
         """A read-only descriptor for random access; nothing is checked. Raises `store.missing`. The caller closes."""

@@ -49,7 +49,7 @@ from aerogel.store.disk import disk_error, disk_errors
 from aerogel.store.layout import IMAGE_NAME
 from aerogel.store.store import Store
 
-__all__ = ["Loaded", "load_archive", "load_layout", "record_layer", "record_layers"]
+__all__ = ["Loaded", "load_archive", "load_layout", "record_layer", "record_layers", "record_present"]
 
 _MAX_FILES = 100_000
 """Files in an archive; the largest images of the world have a few hundred."""
@@ -302,6 +302,13 @@ def record_layers(image: Image, store: Store) -> None:
     """
     for number, layer in enumerate(image.layers()):
         record_layer(layer, number, store)
+
+
+def record_present(image: Image, store: Store) -> None:
+    """The same for those layers whose blobs are in the store; what stayed in a registry stays there."""
+    for number, layer in enumerate(image.layers()):
+        if store.blobs.has(layer.descriptor.digest):
+            record_layer(layer, number, store)
 
 
 def record_layer(layer: Layer, number: int, store: Store) -> None:

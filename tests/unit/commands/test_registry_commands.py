@@ -15,6 +15,7 @@ from aerogel.net.http import Http
 from aerogel.oci.image import load
 from aerogel.oci.platform import Platform
 from aerogel.oci.validate import validate
+from aerogel.store.load import record_layers
 from aerogel.store.store import Store
 
 
@@ -62,6 +63,7 @@ def check_store(folder: Path, name: str) -> None:
         assert record is not None
         image = load(record.descriptor, store.blobs, Platform.host())
         assert validate(image) == []
+        record_layers(image, store)
         for layer in image.layers():
             known = store.layers.record(layer.diff_id)
             assert known is not None
@@ -149,14 +151,20 @@ def test_a_failed_pull_leaves_no_image(shell: Shell, server: LoopRegistry) -> No
     check_store(shell.folder, f"{server.host}/app:one")
 
 
+@pytest.mark.damage
 def test_a_layer_that_is_not_its_diff_id_is_refused(shell: Shell, server: LoopRegistry) -> None:
     digest = serve_image(server, "app", "one")
     kind, data = server.manifests["app"][digest]
     manifest = json.loads(data)
     manifest["layers"].reverse()
     server.add_manifest("app", json.dumps(manifest).encode(), kind, "mixed")
-    assert "is not what the config of its image says" in shell.fails("pull", f"{server.host}/app:mixed")
-    assert shell("images", "-q") == ""
+    name = f"{server.host}/app:mixed"
+    # Each blob is what its digest says; what it holds is looked at when it is needed.
+    shell("pull", name)
+    assert "is not what the config of its image says" in shell.fails("inspect", name)
+    dockerfile(shell, f"FROM {name}\nCOPY Dockerfile /\n")
+    told = shell.fails("build", str(shell.folder / "context"))
+    assert "a layer is not what its image says: expected diff id" in told
 
 
 def dockerfile(shell: Shell, text: str) -> None:
@@ -270,6 +278,22 @@ def test_push_of_all_tags(shell: Shell, server: LoopRegistry) -> None:
     shell("push", "--all-tags", f"{server.host}/a")
     assert {key for key in server.manifests["a"] if ":" not in key} == {"1", "2"}
     assert "b" not in server.manifests
+
+
+@pytest.mark.damage
+def test_a_damaged_blob_does_not_get_into_a_registry(shell: Shell, server: LoopRegistry) -> None:
+    digest = serve_image(server, "app", "one")
+    shell("pull", f"{server.host}/app:one")
+    layer = json.loads(server.manifests["app"][digest][1])["layers"][0]["digest"]
+    path = shell.folder / "root/data/blobs" / layer.replace(":", "/")
+    path.chmod(0o600)
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+    server.mounts = False
+    shell("tag", f"{server.host}/app:one", f"{server.host}/copy:one")
+    told = shell.fails("push", f"{server.host}/copy:one")
+    assert f"blob `{layer}` in the store" in told
+    assert layer not in server.blobs.get("copy", {})
+    assert server.manifests.get("copy") is None
 
 
 def test_push_of_what_is_not_here(shell: Shell, server: LoopRegistry) -> None:
