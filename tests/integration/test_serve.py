@@ -6,105 +6,21 @@ skopeo, podman, openssl.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 from process import Aerogel
+from served import EMPTY, INDEX, MANIFEST, Registry, sha
 
 pytestmark = pytest.mark.host("skopeo", "podman", "openssl")
-
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
-ENDED = 128 + signal.SIGTERM
-EMPTY = "application/vnd.oci.empty.v1+json"
-
-
-class Reply(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    def code(self) -> str:
-        return str(json.loads(self.body)["errors"][0]["code"])
-
-
-class Registry:
-    """A server of its own process."""
-
-    def __init__(self, aerogel: Aerogel, *words: str) -> None:
-        self.process = subprocess.Popen(
-            aerogel.argv("registry", "serve", "--listen=127.0.0.1:0", "--progress=plain", *words),
-            env=aerogel.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline()
-        found = re.search(r"on (https?)://(127\.0\.0\.1:\d+)", line)
-        assert found is not None, line + self.process.stderr.read()
-        self.host = found[2]
-        self.log: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log.append(line)
-
-    def stop(self) -> int:
-        """0 when it ended well. SIGTERM, as SIGINT is ignored by what a shell starts in the background."""
-        self.process.terminate()
-        status = self.process.wait(timeout=30)
-        self._reader.join(10)
-        for pipe in (self.process.stdout, self.process.stderr):
-            assert pipe is not None
-            pipe.close()
-        return 0 if status == ENDED and not any("Traceback" in line for line in self.log) else status
-
-    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
-        connection = http.client.HTTPConnection(self.host, timeout=30)
-        try:
-            named = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, body=body, headers=named)
-            answer = connection.getresponse()
-            found = {name.lower(): value for name, value in answer.getheaders()}
-            return Reply(answer.status, found, answer.read())
-        finally:
-            connection.close()
-
-    def blob(self, name: str, data: bytes) -> dict[str, Any]:
-        location = self.ask("POST", f"/v2/{name}/blobs/uploads/").headers["location"]
-        digest = sha(data)
-        put = self.ask("PUT", f"{location}?digest={digest}", data, Content_Type="application/octet-stream")
-        assert put.status == 201, put
-        return {"mediaType": "application/octet-stream", "digest": digest, "size": len(data)}
-
-    def manifest(self, name: str, reference: str = "", **more: Any) -> tuple[str, bytes]:
-        """An artifact of one small blob; returns its digest and its bytes."""
-        config = {**self.blob(name, b"{}"), "mediaType": EMPTY}
-        value = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [self.blob(name, b"x")], **more}
-        data = json.dumps(value).encode()
-        put = self.ask("PUT", f"/v2/{name}/manifests/{reference or sha(data)}", data, Content_Type=MANIFEST)
-        assert put.status == 201, put
-        return sha(data), data
-
-
-def sha(data: bytes, algorithm: str = "sha256") -> str:
-    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +48,7 @@ def test_blobs_are_read_whole_and_in_parts(registry: Registry) -> None:
     assert registry.ask("GET", path, Range="bytes=-7").body == data[-7:]
     assert registry.ask("GET", path, Range="bytes=0-99999999").body == data
     assert registry.ask("GET", path, Range=f"bytes={len(data)}-").status == 416
-    assert registry.ask("GET", path, Range="bytes=500-0").status == 200, "no range at all"
+    assert registry.ask("GET", path, Range="bytes=500-0").status == 416
     missing = registry.ask("GET", f"/v2/pull/blobs/blobs/{sha(b'nobody')}")
     assert (missing.status, missing.code()) == (404, "BLOB_UNKNOWN")
     assert registry.ask("GET", "/v2/pull/blobs/blobs/sha256:short").status == 400

@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
 from aerogel.errors import AerogelError
@@ -157,7 +157,7 @@ class RegistryService:
 
     def _get_blobs(self, request: Request, name: str, what: str) -> Answer:
         digest = _digest(what)
-        size = self._store.blobs.size(digest) if self._has_blob(name, digest) else None
+        size = self._size(name, digest)
         if size is None:
             raise _Refused(404, "BLOB_UNKNOWN", f"{name} has no blob {digest}")
         headers = {
@@ -170,12 +170,34 @@ class RegistryService:
         span = _range(request.headers.get("range", ""), size)
         if request.method == "HEAD":
             return Answer(200, {**headers, "Content-Length": str(size)})
-        file = open(self._store.blobs.path(digest), "rb")  # noqa: SIM115 - the server closes it
+        file = self._open(digest, size)
         if span is None:
             return Answer(200, headers, file=file, length=size)
         file.seek(span[0])
         headers["Content-Range"] = f"bytes {span[0]}-{span[1]}/{size}"
         return Answer(206, headers, file=file, length=span[1] - span[0] + 1)
+
+    def _size(self, name: str, digest: Digest) -> int | None:
+        """Bytes of a blob; None when the repository has none. It may be a layer that stayed in another registry."""
+        if not self._has_blob(name, digest):
+            return None
+        found = self._store.blobs.size(digest)
+        if found is not None or not self._store.origins.of(digest):
+            return found
+        parts = (part for top in self._tops(name) for part in walk(top, self._store.blobs))
+        return next((part.size for part in parts if part.digest == digest), None)
+
+    def _open(self, digest: Digest, size: int) -> BinaryIO:
+        """A blob to be read at any place; one that stayed in another registry is fetched first."""
+        try:
+            self._store.blobs.open_unchecked(digest, size).close()
+        except AerogelError as error:
+            if not error.code.startswith(("net.", "registry.")):
+                raise
+            places = ", ".join(self._store.origins.of(digest))
+            message = f"blob {digest} lies in {places} and cannot be fetched: {error.message}"
+            raise _Refused(502, "UNAVAILABLE", message) from None
+        return open(self._store.blobs.path(digest), "rb")
 
     def _delete_blobs(self, request: Request, name: str, what: str) -> Answer:
         del request
@@ -340,8 +362,10 @@ class RegistryService:
         algorithm = what.partition(":")[0] if ":" in what else "sha256"
         if ":" in what:
             _digest(what)
-        elif not _TAG.fullmatch(what):
-            raise _Refused(400, "MANIFEST_INVALID", f"{what} is no tag")
+        tags = [what] if ":" not in what else list(request.every.get("tag", ()))
+        for tag in tags:
+            if not _TAG.fullmatch(tag):
+                raise _Refused(400, "MANIFEST_INVALID", f"{tag[:200]} is no tag")
         state = new_hash(Digest(f"{algorithm}:"))
         state.update(data)
         digest = of_hash(state)
@@ -357,12 +381,11 @@ class RegistryService:
         subject = body.get("subject")
         about = str(subject.get("digest")) if isinstance(subject, dict) else ""
         stored.add_manifest(_listed(body, media_type, digest, len(data)), about if is_digest(about) else "")
-        tags = [what] if ":" not in what else [tag for tag in request.query.get("tag", "").split(",") if tag]
         for tag in tags:
-            if not _TAG.fullmatch(tag):
-                raise _Refused(400, "MANIFEST_INVALID", f"{tag} is no tag")
             stored.set_tag(tag, digest)
         headers = {**_VERSION, "Location": f"/v2/{name}/manifests/{digest}", "Docker-Content-Digest": digest}
+        if ":" in what and tags:
+            headers["OCI-Tag"] = ", ".join(tags)
         if is_digest(about):
             headers["OCI-Subject"] = about
         return Answer(201, headers)
@@ -488,7 +511,7 @@ def _range(text: str, size: int) -> tuple[int, int] | None:
     else:
         first, last = int(found[1]), min(int(found[2]) if found[2] else size - 1, size - 1)
         if found[2] and int(found[2]) < int(found[1]):
-            return None
+            first = size  # no range at all
     if first >= size or first > last:
         raise _Refused(416, "RANGE_INVALID", f"the blob has {size} bytes", {"Content-Range": f"bytes */{size}"})
     return first, last

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import BinaryIO, Protocol, cast
 from urllib.parse import parse_qs, urlsplit
@@ -90,13 +90,14 @@ class Body:
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One request. Header names are lower case; of a query key the first value counts."""
+    """One request. Header names are lower case; of a query key the first value counts, `every` has all."""
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: Body
+    every: Mapping[str, Sequence[str]] = {}
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -198,8 +199,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(Answer(400))
             return
         body = Body(self.rfile, length)
-        query = {key: values[0] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
-        answer = cast("_Threading", self.server).answer(Request(self.command, parts.path, query, headers, body))
+        every = parse_qs(parts.query, keep_blank_values=True)
+        query = {key: values[0] for key, values in every.items()}
+        request = Request(self.command, parts.path, query, headers, body, every)
+        answer = cast("_Threading", self.server).answer(request)
         try:
             if not body.drain():
                 self.close_connection = True
