@@ -16,7 +16,6 @@ from typing import BinaryIO, cast
 
 import msgspec
 
-from aerogel.commands.policy import enforce
 from aerogel.commands.transport import http_client
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_INTERRUPTED, EXIT_NETWORK, AerogelError
@@ -162,6 +161,8 @@ def pull_image(
 
     Raises `registry.*`, `net.*`, `oci.*` (`oci.platform-missing`), `policy.*`, `store.*`.
     """
+    from aerogel.commands.policy import enforce
+
     store = world.store
     repository = registries.repository(reference)
     with step(world.sink, number, f"pull {reference.familiar()}") as running:
