@@ -119,7 +119,7 @@ class Bases:
             self._tell(name, f"alias of {alias}")
             return self._find(alias, platform, (*chain, alias))
         if bases in ("auto", "builtin"):
-            found = self._built_in(name, platform)
+            found = self._probe(name, platform) or self._built_in(name, platform)
             if found is not None:
                 return found
         if name.lower() in self._stages or bases == "builtin":
@@ -227,6 +227,16 @@ class Bases:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(lambda layer: self._materials.adopt(layer.diff_id, layer.descriptor), layers):
                 pass
+
+    def _probe(self, name: str, platform: str) -> BaseImage | None:
+        if name not in ("aerogel/probe", "aerogel/probe:latest"):
+            return None
+        from aerogel.commands.probing import probe_image
+
+        found = probe_image(platform, self._world, self._materials)
+        if not self.is_quiet:
+            self._tell(name, f"built in, {found.diff_ids[0]}")
+        return found
 
     def _built_in(self, name: str, platform: str) -> BaseImage | None:
         import msgspec

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from aerogel.commands.health_words import probe_words
 from aerogel.dockerfile import ast
 from aerogel.errors import AerogelError, Diagnostic, Span, nearest
 from aerogel.export.image import Finished
@@ -36,6 +37,7 @@ _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "arm": "arm",
 """What images call the machines for which a wrong program is told; ppc64le comes in two byte orders."""
 
 _SHELLS = ("sh", "bash", "dash", "ash")
+_FLAG = re.compile(r"--[a-z-]+=\S+")
 _PYTHON = re.compile(r"python[0-9.]*")
 
 
@@ -94,11 +96,15 @@ def _judged(instruction: _Starting, image: _Image) -> Diagnostic | None:
         if not command.text.strip() or _found(shell, image)[0] != "missing":
             return None
         message = f"{name} in this form needs the shell `{shell}`, which is not in the image"
-        return _remark(message, command.span, _without_shell(name, command.text, image))
+        return _remark(message, command.span, _without_shell(name, command.text, _flags(instruction), image))
     if command is None or not command.words:
         return None
     program = command.words[0]
     fault = _fault(name, program.text, image)
+    if fault and name == "HEALTHCHECK" and (words := probe_words(shlex.join(w.text for w in command.words))):
+        return _remark(
+            f"{fault[0]}, so {name} cannot start it", program.span, _by_probe(words, _flags(instruction), image)
+        )
     return _remark(f"{fault[0]}, so {name} cannot start it", program.span, fault[1:]) if fault else None
 
 
@@ -163,8 +169,10 @@ def _of_env(argument: str) -> str:
     return "" if not words or words[0].startswith("-") else words[0]
 
 
-def _without_shell(name: str, text: str, image: _Image) -> list[str]:
+def _without_shell(name: str, text: str, flags: str, image: _Image) -> list[str]:
     """What helps a command in shell form."""
+    if name == "HEALTHCHECK" and (words := probe_words(text)) is not None:
+        return _by_probe(words, flags, image)
     words = shlex.split(text) if _PLAIN.fullmatch(text) else []
     fault = _fault(name, words[0], image) if words else None
     if fault is not None:
@@ -172,6 +180,20 @@ def _without_shell(name: str, text: str, image: _Image) -> list[str]:
     hints = [_exec_form(name, words)]
     if name != "ENTRYPOINT" or image.config.cmd:
         hints.append("or start from an image with a shell, such as `debian`")
+    return hints
+
+
+def _flags(instruction: _Starting) -> str:
+    """The flags of a HEALTHCHECK as they are written, each with a blank before it."""
+    return "".join(f" {flag}" for flag in _FLAG.findall(instruction.span.text.partition("CMD")[0]))
+
+
+def _by_probe(words: Sequence[str], flags: str, image: _Image) -> list[str]:
+    """The same check by the probe, which needs neither a shell nor another program."""
+    shown = ", ".join(f'"{word}"' for word in words)
+    hints = [f"write `HEALTHCHECK{flags} CMD [{shown}]`"]
+    if _found(words[0], image)[0]:
+        hints.append(f"and, in this stage, `COPY --from=aerogel/probe {words[0]} {words[0]}`")
     return hints
 
 

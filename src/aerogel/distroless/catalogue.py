@@ -3,7 +3,7 @@
 - `gcr.io/distroless/NAME[-debianN][:TAG]` for those that upstream has, `aerogel/NAME[-debianN][:TAG]` for all;
 - TAG is the name of a variant, `latest` if there is none; `-parity` behind it (`parity` alone: `latest-parity`)
   chooses whole packages in place of the profile `micro`;
-- `aerogel/NAME+PACKAGE+...[:TAG]` adds packages of Debian;
+- `aerogel/NAME+PACKAGE+...[:TAG]` adds packages of Debian, `probe` the program for HEALTHCHECK;
 - `debian[:RELEASE[-slim]]`.
 
 A name that carries a digest is never built in: a composed image has a digest of its own. The declarations are
@@ -48,6 +48,8 @@ OWN = "aerogel/"
 VARIANTS = ("latest", "nonroot", "debug", "debug-nonroot")
 """The tags that upstream has."""
 PARITY = "parity"
+PROBE = "probe"
+"""In place of a package in `aerogel/NAME+PACKAGE`: the program for HEALTHCHECK."""
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
@@ -80,6 +82,11 @@ class Choice(msgspec.Struct, frozen=True):
         tag = f"{self.variant}-{self.profile}" if self.profile else self.variant
         return f"{self.family.name}:{tag}"
 
+    def _more(self) -> Part | None:
+        """What the name adds; `probe` is no package of Debian."""
+        packages = tuple(package for package in self.packages if package != PROBE)
+        return Part(packages=packages, probe=PROBE in self.packages or None) if self.packages else None
+
     def recipe(self) -> Recipe:
         """Raises nothing for a built-in base: tests make all of them."""
         return make_recipe(
@@ -88,7 +95,7 @@ class Choice(msgspec.Struct, frozen=True):
             release=self.release,
             profile=self.profile,
             variant=self.variant,
-            more=Part(packages=self.packages) if self.packages else None,
+            more=self._more(),
         )
 
 

@@ -288,6 +288,7 @@ class Part(_Struct, frozen=True, kw_only=True):
     paths: tuple[PathEntry, ...] = ()
     library_cache: Annotated[bool | None, Meta(description="Write /etc/ld.so.cache")] = None
     busybox: Annotated[bool | None, Meta(description="A shell and its tools in /busybox")] = None
+    probe: Annotated[bool | None, Meta(description="`/aerogel-probe`, for HEALTHCHECK")] = None
     slim: Annotated[bool | None, Meta(description="Build roots only: no documentation, now and in later installs")] = (
         None
     )

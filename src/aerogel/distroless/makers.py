@@ -78,7 +78,13 @@ class Maker(NamedTuple):
     tools: Callable[[Recipe], Tools] = lambda _: {}
 
 
-MAKERS: tuple[Maker, ...] = ()
+def _make_probe(work: Work) -> None:
+    from aerogel.distroless.probe import PATH, program
+
+    work.layout.write(PATH, program(work.arch), mode=0o755)
+
+
+MAKERS: tuple[Maker, ...] = (Maker("probe", 1, lambda recipe: recipe.probe, _make_probe),)
 
 
 def wanted_makers(recipe: Recipe) -> tuple[Maker, ...]:

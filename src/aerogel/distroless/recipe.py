@@ -136,6 +136,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     paths: tuple[PathEntry, ...] = ()
     library_cache: bool = False
     busybox: bool = False
+    probe: bool = False
     slim: bool = False
     env: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] = ()
@@ -221,6 +222,7 @@ def _with_settings(recipe: Recipe, part: Part, image: ImageSettings) -> Recipe:
         java=part.java,
         nodejs=part.nodejs,
         dotnet=part.dotnet,
+        probe=bool(part.probe),
         env=tuple(f"{key}={value}" for key, value in (image.env or {}).items()),
         entrypoint=image.entrypoint or (),
         cmd=image.cmd or (),

@@ -56,6 +56,19 @@ def test_a_missing_program_is_shown_with_its_place(warnings, tmp_path: Path):
         (["ENV PATH=/app/bin", 'CMD ["python"]'], "hint: did you mean `python3`?"),
         (["WORKDIR /app", 'CMD ["./serve"]'], "hint: did you mean `./server`?"),
         (['HEALTHCHECK CMD ["/bin/curl"]', 'CMD ["/app/server"]'], "`/bin/curl` is not in the image, so HEALTHCHECK"),
+        (
+            [
+                "HEALTHCHECK --interval=5s --retries=2 \\",
+                "  CMD curl -f http://localhost/a || exit 1",
+                'CMD ["/app/server"]',
+            ],
+            (
+                'hint: write `HEALTHCHECK --interval=5s --retries=2 CMD ["/aerogel-probe", "http", "localhost/a"]`\n'
+                "hint: and, in this stage, `COPY --from=aerogel/probe /aerogel-probe /aerogel-probe`"
+            ),
+        ),
+        (["HEALTHCHECK CMD nc -z localhost 80", "COPY server /aerogel-probe"], '"tcp", "localhost:80"]`\n'),
+        (['HEALTHCHECK CMD ["wget", "-q", "http://[::1]/"]'], '`HEALTHCHECK CMD ["/aerogel-probe", "http", "[::1]/"]`'),
         (["HEALTHCHECK CMD /app/server", 'CMD ["/app/server"]'], '`HEALTHCHECK CMD ["/app/server"]`'),
     ],
 )
