@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,11 @@ def test_a_pushed_image_leaves_the_layers_of_its_base_where_they_are(
     target = f"{registry.host}/team/child:1"
     made = aerogel.json("build", "--push", "-t", target, str(tmp_path))
     assert not fetched(registry, before) & set(layers), "manifest and config are enough"
+    asked = Counter(re.findall(r'"(POST|PUT|PATCH) /v2/team/child/([a-z]+)/', registry.log[before:]))
+    mounted = {f"mount={each.replace(':', '%3A')}" for each in layers}
+    assert all(registry.log[before:].count(each) == 1 for each in mounted), registry.log[before:]
+    # Three mounts, and an upload of its own layer and of the config.
+    assert asked == {("POST", "blobs"): 5, ("PUT", "blobs"): 2, ("PUT", "manifests"): 1}
     assert [each["digest"] for each in made["layers"][:3]] == layers
     assert json.loads(subprocess.check_output(
         ["skopeo", "inspect", "--tls-verify=false", f"docker://{target}"]
@@ -74,6 +80,31 @@ def test_a_pushed_image_leaves_the_layers_of_its_base_where_they_are(
     assert got.returncode == 0, got.stderr
     same = Aerogel(tmp_path / "plain").json("build", str(tmp_path))
     assert same["image_id"] == made["image_id"]
+
+
+def test_layers_that_the_other_registry_has(
+    registry: Server, base: tuple[str, list[str]], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A child in another registry whose repository has the layers of the base: nobody sends or fetches them."""
+    name, layers = base
+    other, process = start(tmp_path_factory.mktemp("other"), {}, {})
+    try:
+        (tmp_path / "Dockerfile").write_text(f"FROM {name}\nCOPY --link Dockerfile /one\n")
+        Aerogel(tmp_path / "first")("build", "--push", "-t", f"{other.host}/app:1", str(tmp_path))
+        (tmp_path / "Dockerfile").write_text(f"FROM {name}\nCOPY --link Dockerfile /two\n")
+        before, since = len(registry.log), len(other.log)
+        Aerogel(tmp_path / "second")("build", "--push", "-t", f"{other.host}/app:2", str(tmp_path))
+        assert not fetched(registry, before) & set(layers)
+        assert Counter(re.findall(r'"(POST|PUT|PATCH) /v2/app/([a-z]+)/', other.log[since:])) == {
+            ("POST", "blobs"): 2,
+            ("PUT", "blobs"): 2,
+            ("PUT", "manifests"): 1,
+        }
+        for layer in layers:
+            assert f'"HEAD /v2/app/blobs/{layer} ' in other.log[since:]
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def test_an_image_that_stays_here_is_whole(registry: Server, base: tuple[str, list[str]], tmp_path: Path) -> None:

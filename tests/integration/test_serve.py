@@ -294,6 +294,64 @@ def test_what_the_store_has(tmp_path: Path) -> None:
     assert any("200 GET /v2/app/manifests/1" in line for line in server.log)
 
 
+def test_referrers_of_an_index(registry: Registry, tmp_path: Path) -> None:
+    """They come with the image that is taken from it, are sent on with copies, and outlive pruning."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /d\n")
+    name = f"{registry.host}/index/app:1"
+    aerogel = Aerogel(tmp_path / "state")
+    made = aerogel.json("build", "--platform=linux/amd64,linux/arm64", "--sbom", "--push", "-t", name, str(tmp_path))
+    digest = made["descriptor"]["digest"]
+    subject = {"mediaType": INDEX, "digest": digest, "size": made["descriptor"]["size"]}
+    told, _ = registry.manifest("index/app", artifactType="test/of-the-index", subject=subject)
+    other = Aerogel(tmp_path / "other")
+    pulled = other.json("pull", "--referrers", "--platform=linux/amd64", name)
+    assert pulled["digest"] == digest
+    types = [each["artifact_type"] for each in pulled["referrers"]]
+    assert sorted(types) == ["application/vnd.in-toto+json", "test/of-the-index"]
+    other("prune", "--all", "--force", check=False)
+    other("prune", check=False)
+    folder = other.state / "data/images-v1/referrers" / digest.removeprefix("sha256:")
+    assert [path.name for path in folder.iterdir()] == [f"{told.removeprefix('sha256:')}.json"]
+    assert (other.state / "data/blobs" / told.replace(":", "/")).exists()
+    other("rmi", name)
+    other("prune", check=False)
+    assert not (other.state / "data/blobs" / told.replace(":", "/")).exists()
+
+
+def test_layers_that_stayed_in_another_registry(registry: Registry, tmp_path: Path) -> None:
+    """They are fetched when they are asked for; when that cannot be, the answer says so."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY data /data\n")
+    (tmp_path / "data").write_bytes(os.urandom(100_000))
+    base = f"{registry.host}/lazy/base:1"
+    layer = Aerogel(tmp_path / "maker").json("build", "--push", "-t", base, str(tmp_path))["layers"][0]
+    (tmp_path / "Dockerfile").write_text(f"FROM {base}\nCOPY --link Dockerfile /d\n")
+    lazy = Aerogel(tmp_path / "lazy")
+    lazy("build", "--push", "-t", f"{registry.host}/lazy/child:1", str(tmp_path))
+    blob = lazy.state / "data/blobs" / layer["digest"].replace(":", "/")
+    assert not blob.exists()
+    second = Registry(lazy)
+    try:
+        name, path = f"{registry.host}/lazy/child", f"/v2/{registry.host}/lazy/child/blobs/{layer['digest']}"
+        head = second.ask("HEAD", path)
+        assert (head.status, head.headers["content-length"]) == (200, str(layer["size"]))
+        assert not blob.exists(), "its size is known without it"
+        assert registry.ask("DELETE", f"/v2/lazy/base/blobs/{layer['digest']}").status == 202
+        assert registry.ask("DELETE", f"/v2/lazy/child/blobs/{layer['digest']}").status == 202
+        absent = second.ask("GET", path)
+        assert (absent.status, absent.code()) == (502, "UNAVAILABLE")
+        assert f"lies in {registry.host}/lazy/base and cannot be fetched" in absent.body.decode()
+        assert registry.ask("DELETE", "/v2/lazy/base/manifests/1").status == 202
+        Aerogel(tmp_path / "maker")("push", base)
+        part = second.ask("GET", path, Range="bytes=10-19")
+        assert part.status == 206
+        whole = second.ask("GET", path)
+        assert sha(whole.body) == layer["digest"]
+        assert part.body == whole.body[10:20]
+        assert name in json.loads(second.ask("GET", "/v2/_catalog").body)["repositories"]
+    finally:
+        assert second.stop() == 0
+
+
 def test_users_and_tls(tmp_path: Path) -> None:
     key, certificate, users = tmp_path / "key.pem", tmp_path / "ca.pem", tmp_path / "users"
     words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]

@@ -21,10 +21,10 @@ from aerogel.commands.world import World
 from aerogel.errors import EXIT_INTERRUPTED, EXIT_NETWORK, AerogelError
 from aerogel.events import Message, Progress, Sink, step
 from aerogel.oci.digest import Digest
-from aerogel.oci.image import Image, MemoryBlobs, document, load, walk
+from aerogel.oci.image import Image, document, load, walk
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
-from aerogel.oci.types import Descriptor, Index, Manifest, decode
+from aerogel.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index, Manifest, decode
 from aerogel.registry.client import Registries, Repository, RepositoryBlobs
 from aerogel.registry.credentials import Credentials
 from aerogel.registry.host_files import HostFiles, OwnHost
@@ -203,32 +203,47 @@ def keep_image(store: Store, reference: Reference, remote: Image, served: Descri
 def pull_referrers(world: World, registries: Registries, pulled: Pulled, *, number: int = 1) -> tuple[Descriptor, ...]:
     """Brings what the registry lists as referring to an image that is in the store now; they belong to it then.
 
-    Those of an index stay where they are. Raises `registry.*` (`registry.bad-referrer`), `net.*`, `oci.*`, `store.*`.
+    What refers to the index that its name means is brought too, and stays as long as the image does. Raises `registry.*`
+    (`registry.bad-referrer`), `net.*`, `oci.*`, `store.*`.
     """
-    store, subject = world.store, pulled.image.digest
     repository = registries.repository(pulled.reference)
+    found: list[Descriptor] = []
     with step(world.sink, number, f"pull what refers to {pulled.reference.familiar()}") as running:
-        found = list_referrers(repository, subject)
-        for artifact in found:
-            name = Reference(repository.endpoint.registry, repository.name, None, artifact.digest)
-            data = repository.document(name).data
-            told = decode(data, Manifest, what=f"artifact `{artifact.digest}`").subject
-            if told is None or told.digest != subject:
-                raise AerogelError(
-                    f"the registry lists `{artifact.digest}` for `{subject}`, which it does not refer to",
-                    code="registry.bad-referrer",
-                    exit_status=EXIT_NETWORK,
-                    hints=["pull the image without `--referrers`, and tell who runs the registry"],
-                )
-            blobs = MemoryBlobs()
-            blobs.put(data)
-            parts = [part for part in walk(artifact, blobs)[:-1] if _is_wanted(part, store)]
-            meter = Meter(world.sink, number, repository.name, sum(part.size for part in parts))
-            in_parallel((partial(_fetch, part, repository, store, meter) for part in parts), meter)
-            store.blobs.put(data)
-            store.referrers.add(subject, artifact)
+        for subject in dict.fromkeys((pulled.image.digest, pulled.served.digest)):
+            for artifact in list_referrers(repository, subject):
+                _take_referrer(world, repository, subject, artifact, number)
+                found.append(artifact)
         running.note = f"{len(found)} artifacts" if len(found) != 1 else "1 artifact"
-    return found
+    return tuple(found)
+
+
+def _take_referrer(world: World, repository: Repository, subject: Digest, artifact: Descriptor, number: int) -> None:
+    store = world.store
+    name = Reference(repository.endpoint.registry, repository.name, None, artifact.digest)
+    source = repository.blobs()
+    data = source.read(source.resolve(name).digest)
+    what = f"artifact `{artifact.digest}`"
+    is_index = artifact.media_type in INDEX_TYPES
+    told = decode(data, Index, what=what).subject if is_index else decode(data, Manifest, what=what).subject
+    if told is None or told.digest != subject:
+        raise AerogelError(
+            f"the registry lists `{artifact.digest}` for `{subject}`, which it does not refer to",
+            code="registry.bad-referrer",
+            exit_status=EXIT_NETWORK,
+            hints=["pull the image without `--referrers`, and tell who runs the registry"],
+        )
+    parts = walk(artifact, source)
+    blobs = [part for part in parts if not _is_document(part) and _is_wanted(part, store)]
+    meter = Meter(world.sink, number, repository.name, sum(part.size for part in blobs))
+    in_parallel((partial(_fetch, part, repository, store, meter) for part in blobs), meter)
+    for part in parts:
+        if _is_document(part):
+            store.blobs.put(source.read(part.digest, part.size))
+    store.referrers.add(subject, artifact)
+
+
+def _is_document(part: Descriptor) -> bool:
+    return part.media_type in INDEX_TYPES or part.media_type in MANIFEST_TYPES
 
 
 def index_images(served: Descriptor, source: RepositoryBlobs) -> frozenset[Digest]:

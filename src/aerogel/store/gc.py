@@ -24,7 +24,8 @@ import msgspec
 
 from aerogel.errors import AerogelError
 from aerogel.oci.digest import Digest
-from aerogel.oci.image import images, walk
+from aerogel.oci.image import document, images, walk
+from aerogel.oci.types import Descriptor, Index
 from aerogel.store.images import ImageRecord
 from aerogel.store.layers import LayerRecord
 from aerogel.store.mounts import CacheMounts, KeptCache
@@ -146,8 +147,25 @@ class _Survey:
             except AerogelError:
                 # A damaged image: what can be reached of it stays, the user may want to see it fail.
                 continue
+        self._of_indexes()
         for digest in self.store.repositories.digests():
             self.uses.note(digest, _ALWAYS)
+
+    def _of_indexes(self) -> None:
+        """What was told of an index, in whose place one image of it was pulled, stays with that image."""
+        for subject in self.store.referrers.subjects():
+            size = self.store.blobs.size(subject)
+            if size is None or self.uses.of(subject) == _ALWAYS:
+                continue
+            try:
+                found, _ = document(Descriptor(digest=subject, size=size), self.store.blobs)
+                if isinstance(found, Index) and any(self.uses.of(each.digest) == _ALWAYS for each in found.manifests):
+                    self.uses.note(subject, _ALWAYS)
+                    for artifact in self.store.referrers.of(subject):
+                        for each in walk(artifact, self.store.blobs):
+                            self.uses.note(each.digest, _ALWAYS)
+            except AerogelError:
+                continue  # damaged: it may go
 
     def _of_actions(self) -> None:
         for key, state in self.store.actions.all():
