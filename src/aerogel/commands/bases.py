@@ -247,7 +247,8 @@ class Bases:
         source = find_recipe(name, self._world, self._home)
         if source is None:
             return None
-        facts = (_VERSION, COMPOSE_VERSION, msgspec.json.encode(source.recipe), platform.encode(), source.locked)
+        beside = source.beside_key(Platform.parse(platform))
+        facts = (_VERSION, COMPOSE_VERSION, msgspec.json.encode(source.recipe), platform.encode(), beside)
         key = Digest("sha256:" + hashlib.sha256(frame(*facts)).hexdigest())
         with self._world.store.once(key):
             known = None if self._pull else self._world.store.actions.get(key)
@@ -274,6 +275,7 @@ class Bases:
                 known = self._composed(selection, pool, source, number)
             else:
                 running.status = "REUSED"
+            source.check(selection.platform, known["layers"])
         facts = {"base": recipe.name, "platform": platform, "selection": selection.key}
         for each in (selection.key, key):
             store.actions.put(each, facts, known)
@@ -304,7 +306,6 @@ class Bases:
                     step=number,
                     read=source.read,
                 )
-                source.check(selection, composed)
                 blob.commit(Digest(str(composed.blob.digest)), composed.blob.size)
         finally:
             for path in made:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from aerogel.oci.reference import is_path_name
 
 if TYPE_CHECKING:  # what they import is not needed to find a result that is kept already
     from aerogel.debian.archive import Archive
-    from aerogel.distroless.base import ComposedBase, Selection
+    from aerogel.distroless.base import Selection
     from aerogel.distroless.declaration import Repository
     from aerogel.distroless.declared import Beside, Declared
     from aerogel.distroless.lock import Lock
@@ -79,10 +79,17 @@ class RecipeSource:
         """The variant, with the profile if the tag chose one: the key of the lock."""
         return f"{self.choice.variant}-{self.choice.profile}" if self.choice.profile else self.choice.variant
 
-    @property
-    def locked(self) -> bytes:
-        """What of the lock is part of the key."""
-        return b"" if self.lock is None else self.lock.digest.encode()
+    def beside_key(self, platform: Platform) -> bytes:
+        """What beside the recipe decides: the lock, and the local packages for a platform."""
+        digests = [b"" if self.lock is None else self.lock.digest.encode()]
+        if self._beside is not None and any(each.deb for each in self.recipe.archives):
+            from aerogel.distroless.base import debian_architecture
+            from aerogel.distroless.externals import file_name
+
+            arch = debian_architecture(platform)
+            names = (file_name(each, arch) for each in self.recipe.archives)
+            digests += [self._beside.digest(name).encode() for name in names if name]
+        return b" ".join(digests)
 
     @property
     def read(self) -> Callable[[str], bytes]:
@@ -112,8 +119,8 @@ class RecipeSource:
             found[name] = chosen.recipe()
         return found
 
-    def pool(self, archive: Archive, world: World, *, vendor: Path | None = None) -> Pool:
-        """The places that the recipe's packages come from."""
+    def pool(self, archive: Archive, world: World, *, recipe: Recipe | None = None) -> Pool:
+        """The places that the packages come from, of the recipe or of another one of the same base."""
         from aerogel.debian.archive import Archive
         from aerogel.debian.keyring import Keyring
         from aerogel.debian.mirror import Place, Sources
@@ -135,14 +142,14 @@ class RecipeSource:
                 sink=world.sink,
                 prefix=f"{one.id}:",
                 is_locked=self.lock is not None,
-                vendor=vendor or self._vendor(),
+                vendor=self._vendor(),
             )
 
-        fetcher = Fetcher(cache, http, world.settings.environment, vendor=vendor or self._vendor())
+        fetcher = Fetcher(cache, http, world.settings.environment, vendor=self._vendor())
         return Pool(
             archive,
-            repositories=self.recipe.repositories,
-            archives=self.recipe.archives,
+            repositories=(recipe or self.recipe).repositories,
+            archives=(recipe or self.recipe).archives,
             open_extra=open_extra,
             path=None if self._beside is None else self._beside.path,
             fetcher=fetcher,
@@ -172,6 +179,7 @@ class RecipeSource:
             selection = locked_selection(recipe, platform, arch, self.lock, self.tag)
             if selection is not None:
                 pool.local(arch)
+                pool.check_local(selection.packages)
                 return selection
             raise AerogelError(
                 f"`{lock_path(self.path)}` has nothing for `{self.tag}` on {platform}",
@@ -180,19 +188,19 @@ class RecipeSource:
             )
         return select(self.recipe, platform, pool)
 
-    def check(self, selection: Selection, composed: ComposedBase) -> None:
+    def check(self, platform: Platform, layers: Sequence[str]) -> None:
         """Compares what came out with the lock. Raises `base.moved` if the lock must hold and does not."""
         if self.lock is None:
             return
         from aerogel.distroless.lock import composer
 
-        image = self.lock.platforms[str(selection.platform.normal())].images[self.tag]
-        if image.layers == (composed.blob.diff_id,):
+        image = self.lock.platforms[str(platform.normal())].images[self.tag]
+        if image.layers == tuple(layers):
             return
         raise AerogelError(
             f"`{self.recipe.name}` came out otherwise than the lock says",
             code="base.moved",
-            detail=f"expected {', '.join(image.layers)}\nfound    {composed.blob.diff_id}",
+            detail=f"expected {', '.join(image.layers)}\nfound    {', '.join(layers)}",
             hints=["aerogel composes bases in another way now: look at the difference, then lock again"]
             if self.lock.composer != composer()
             else ["the same packages gave other bytes: please report it"],

@@ -19,6 +19,7 @@ class Command:
 
 
 BUILD, FILES, STORE, HOST = "Build and run", "Dockerfiles", "Images", "Host"
+BASES = "Base images"
 
 COMMANDS = (
     Command(
@@ -48,6 +49,15 @@ COMMANDS = (
     Command("restart", "restart", "Stop containers and start them again", group=BUILD, aliases=("container restart",)),
     Command("wait", "wait", "Wait until containers have ended", group=BUILD, aliases=("container wait",)),
     Command("rm", "rm", "Remove containers", group=BUILD, aliases=("container rm", "container remove")),
+    Command("base list", "base_list", "List the base images that are composed here", group=BASES, aliases=("base ls",)),
+    Command("base show", "base_show", "Show what a base image is made of", group=BASES),
+    Command("base build", "base_build", "Build a base image from its declaration", group=BASES),
+    Command("base init", "base_init", "Write a declaration of a base to begin with", group=BASES),
+    Command("base lock", "base_lock", "Write down which packages a base means", group=BASES),
+    Command("base update", "base_update", "Move the lock of a base to the packages of today", group=BASES),
+    Command("base diff", "base_diff", "Show what differs between two locks", group=BASES),
+    Command("base why", "base_why", "Tell what pulled a package into a base", group=BASES),
+    Command("base vendor", "base_vendor", "Copy the packages of a lock into a folder", group=BASES),
     Command("why", "why", "Tell why steps of a build ran again", group=BUILD),
     Command(
         "history",

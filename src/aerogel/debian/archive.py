@@ -96,6 +96,10 @@ class Archive:
         self._releases: dict[str, Release] = {}
         self._indexes: dict[tuple[str, str, str], PackageIndex] = {}
 
+    def trust_locked(self) -> None:
+        """From here on the digests of packages come from a lock."""
+        self._is_locked = True
+
     def uri(self, suite: str) -> str:
         """The archive root that serves a suite."""
         return self.release(suite).uri

@@ -6,6 +6,7 @@ relative to the declaration that has them; in a build they stay inside the conte
 
 from __future__ import annotations
 
+import hashlib
 import os
 import posixpath
 from collections.abc import Callable, Iterator
@@ -90,6 +91,17 @@ class Beside:
                 f"`{name}` is larger than {_LIMIT >> 20} MiB", code="base.no-file", exit_status=EXIT_USAGE
             )
         return data
+
+    def digest(self, name: str) -> str:
+        """The SHA-256 of a file of any size. Raises `base.no-file`, `base.outside`."""
+        path = self.path(name)
+        self._look(path)
+        try:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            self.read(name)  # says what is wrong
+            raise
 
 
 class Declared(msgspec.Struct, frozen=True):

@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from aerogel.debian.archive import Archive
 from aerogel.debian.control import paragraphs
 from aerogel.debian.deb import open_deb
 from aerogel.debian.package import Package
+from aerogel.debian.release import Release
 from aerogel.debian.resolve import Packages
 from aerogel.distroless.declaration import PackageEntry, Repository
 from aerogel.distroless.externals import External, Fetcher, file_name
-from aerogel.errors import EXIT_USAGE, AerogelError
+from aerogel.errors import EXIT_FAILED, EXIT_USAGE, AerogelError
 
 __all__ = ["LOCAL", "Index", "LocalIndex", "Origin", "Pinned", "Pool", "local_package"]
 
@@ -74,6 +76,19 @@ class Pool:
         local = self.local(arch)
         return [*found, LocalIndex(local)] if local else found
 
+    def release(self, suite: str) -> Release:
+        """The Release file of a suite such as `corp:stable`."""
+        name, _, rest = suite.partition(":")
+        origin = self._extra(name)
+        assert isinstance(origin, Archive)  # what `open_extra` gives
+        return origin.release(rest)
+
+    def trust_locked(self) -> None:
+        """From here on packages may be of a lock: their digests are known, and no index names them any more."""
+        for origin in (self._archive, *self._extras.values()):
+            if isinstance(origin, Archive):
+                origin.trust_locked()
+
     def _extra(self, name: str) -> Origin:
         if name not in self._extras:
             assert self._open_extra is not None  # who has repositories gives it
@@ -108,12 +123,29 @@ class Pool:
         paths: dict[str, Path] = {}
         for place, members in groups.items():
             if place == LOCAL:
-                found = [self._local[package.sha256] for package in members]
+                found = [self._local_path(package) for package in members]
             else:
                 origin = self._extra(place) if place else self._archive
                 found = origin.fetch_all(members, step=step, label=label)
             paths |= {package.sha256: path for package, path in zip(members, found, strict=True)}
         return [paths[package.sha256] for package in packages]
+
+    def check_local(self, packages: Sequence[Package]) -> None:
+        """That local packages of a lock are what lies beside the declaration. Raises `base.digest`."""
+        for package in packages:
+            if package.suite == LOCAL:
+                self._local_path(package)
+
+    def _local_path(self, package: Package) -> Path:
+        path = self._local.get(package.sha256)
+        if path is None:
+            raise AerogelError(
+                f"`{package.filename}` is not the file that was locked",
+                code="base.digest",
+                hints=["lock the base again if it was changed on purpose: `aerogel base lock`"],
+                exit_status=EXIT_FAILED,
+            )
+        return path
 
     def fetch_external(self, one: External, *, python: str) -> Path:
         """The file of an entry that is no package. Raises `base.*`, `net.*`."""

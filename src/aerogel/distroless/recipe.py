@@ -102,7 +102,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     - `archives` are packages that are not in an apt archive: local files, addresses, wheels, packages of npm;
     - `suites` and `components` are of Debian's archive, no suites: those of the release;
     - `rules` names the profile of `rules` that decides about files, `slices` adds to it by package;
-    - `inputs` has the SHA-256 of every file beside the declaration that is read;
+    - `inputs` has the SHA-256 of every file beside the declaration that is read, packages left out;
     - `slim` (build roots) leaves out manuals and documentation, now and in later installs.
     """
 
@@ -177,7 +177,7 @@ def make_recipe(
     packages, pins, archives = _packages(part)
     asked = {text.partition(" ")[0] for text in packages}
     users, groups = _accounts(accounts)
-    files = _inputs(archives, trust.additional, sources.extra, part.paths)
+    files = _inputs(trust.additional, sources.extra, part.paths)
     made = Recipe(
         name=name,
         kind="buildroot" if family.method == "dpkg" else "distroless",
@@ -291,14 +291,12 @@ def _run_as(name: str | None, users: Sequence[User]) -> str:
 
 
 def _inputs(
-    archives: Sequence[PackageEntry],
     certificates: Sequence[str],
     repositories: Sequence[Repository],
     paths: Sequence[PathEntry],
 ) -> list[str]:
-    """The files beside the declaration that decide the result; a .deb that differs by architecture is read later."""
-    found = [each.deb for each in archives if each.deb and "{" not in each.deb]
-    found += [*certificates, *(each.signed_by for each in repositories)]
+    """The files beside the declaration that decide the result; packages differ by architecture and are read later."""
+    found = [*certificates, *(each.signed_by for each in repositories)]
     return list(dict.fromkeys([*found, *(each.source for each in paths if each.source)]))
 
 

@@ -1,0 +1,84 @@
+"""`aerogel base vendor`: copies everything that a lock names into a folder, so that it can be built for ever."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Struct
+
+from aerogel.commands.recipes import open_recipe, vendor_path
+from aerogel.commands.result import Result
+from aerogel.commands.world import World
+from aerogel.errors import EXIT_USAGE, AerogelError
+from aerogel.events import step
+from aerogel.flag import Flag
+
+__all__ = ["EXAMPLES", "BaseVendor", "BaseVendorResult", "run"]
+
+EXAMPLES = (("into `vendor` beside the lock", "aerogel base vendor base.yaml"),)
+
+
+class BaseVendor(Struct, frozen=True, kw_only=True):
+    """Copy the packages of a lock into a folder.
+
+    A build looks into the folder `vendor` beside a lock before it asks a mirror: with all packages there it needs no
+    network.
+    """
+
+    name: Annotated[str, Flag("A declaration with a lock", positional=True, metavar="BASE", complete="file")] = (
+        "base.yaml"
+    )
+    output: Annotated[str, Flag("Another folder", short="o", metavar="FOLDER", complete="directory")] = ""
+
+
+class BaseVendorResult(Result, frozen=True, kw_only=True):
+    """`size` is bytes."""
+
+    folder: str
+    files: int
+    size: int
+
+    def text(self) -> str:
+        return f"{self.folder}: {self.files} files, {self.size / 1e6:.1f} MB"
+
+
+def run(options: BaseVendor, world: World) -> BaseVendorResult:
+    """Fetches and copies. Raises `base.*`, `debian.*`, `net.*`."""
+    from aerogel.distroless.externals import externals_of
+    from aerogel.distroless.pool import LOCAL
+    from aerogel.oci.platform import Platform
+
+    source = open_recipe(options.name, world, must_be_locked=True)
+    if source.lock is None or source.declared is None:
+        raise AerogelError(
+            f"`{options.name}` has no lock",
+            code="base.locked",
+            hints=["write a declaration that `extends` it, and lock that"],
+            exit_status=EXIT_USAGE,
+        )
+    folder = Path(options.output) if options.output else Path(vendor_path(source.path))
+    target = world.settings.directory / folder if options.output else source.declared.beside.path(str(folder))
+    target.mkdir(parents=True, exist_ok=True)
+    wanted: dict[str, Path] = {}
+    number = world.take_numbers()
+    with step(world.sink, number, f"vendoring {source.choice.family.name}"), source.placed():
+        pool = source.pool(source.archive(world, number=number), world)
+        for name, platform in source.lock.platforms.items():
+            chosen = [each.chosen().package for each in platform.packages if each.suite != LOCAL]
+            tools = [each.chosen().package for group in platform.tools.values() for each in group]
+            packages = [*chosen, *tools]
+            label = f"{len(packages)} packages for {name}"
+            for package, path in zip(packages, pool.fetch_all(packages, step=number, label=label), strict=True):
+                wanted[os.path.basename(package.filename)] = path
+            selection = source.select(Platform.parse(name), pool)
+            for one in externals_of(selection.recipe.archives, selection.arch):
+                path = pool.fetch_external(one, python="3.13")
+                wanted[path.name] = path
+        for name, path in wanted.items():
+            if not (target / name).exists() or (target / name).stat().st_size != path.stat().st_size:
+                shutil.copyfile(path, target / name)
+    size = sum(path.stat().st_size for path in wanted.values())
+    return BaseVendorResult(folder=str(folder), files=len(wanted), size=size)

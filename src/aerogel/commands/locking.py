@@ -1,0 +1,254 @@
+"""Makes locks of bases: what every tag means on every platform today, composed once to know what comes out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from aerogel.commands.recipes import RecipeSource, archive_of, lock_path
+from aerogel.commands.world import World
+from aerogel.debian.archive import Archive
+from aerogel.debian.resolve import Chosen
+from aerogel.distroless.base import Selection, compose_base, debian_architecture, python_of, select
+from aerogel.distroless.externals import externals_of
+from aerogel.distroless.lock import (
+    SCHEMA,
+    Lock,
+    LockedArchive,
+    LockedImage,
+    LockedPackage,
+    LockedPlatform,
+    LockedSuite,
+    composer,
+    locked_selection,
+    parse_lock,
+    recipes_digest,
+    with_archives,
+)
+from aerogel.distroless.pool import LOCAL, Pool
+from aerogel.distroless.recipe import Recipe
+from aerogel.errors import EXIT_USAGE, AerogelError, Source
+from aerogel.events import step
+from aerogel.files.codec import LayerWriter
+from aerogel.oci.platform import Platform
+
+__all__ = ["lock_file", "make_lock", "platforms_of", "read_lock", "write_lock"]
+
+_SECURITY = "-security"
+_OF_CONFIG = (
+    "name",
+    "env",
+    "entrypoint",
+    "cmd",
+    "user",
+    "workdir",
+    "labels",
+    "stop_signal",
+    "volumes",
+    "ports",
+    "tests",
+)
+"""Fields of a recipe that no layer depends on."""
+
+
+def read_lock(path: Path, name: str) -> Lock:
+    """Raises `base.lock`, `base.no-file`."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise AerogelError(
+            f"`{name}` cannot be read: {(error.strerror or str(error)).lower()}",
+            code="base.no-file",
+            hints=["make a lock: `aerogel base lock`"],
+            exit_status=EXIT_USAGE,
+        ) from None
+    return parse_lock(Source(name, data))
+
+
+def write_lock(path: Path, lock: Lock) -> None:
+    """Writes the file whole: under another name, then renamed."""
+    from aerogel.store.disk import disk_errors
+
+    made = path.with_name(f".{path.name}.{os.getpid()}")
+    with disk_errors(str(path.parent)):
+        try:
+            made.write_bytes(lock.encode())
+            made.replace(path)
+        finally:
+            made.unlink(missing_ok=True)
+
+
+def platforms_of(source: RecipeSource, text: str, known: Lock | None) -> list[Platform]:
+    """Platforms to lock: those asked for (`all`: those of the base), else those of the lock, else the host's."""
+    if text == "all":
+        return [Platform.parse(each) for each in source.recipe.platforms]
+    if text:
+        return list(dict.fromkeys(Platform.parse(each) for each in text.split(",") if each.strip()))
+    if known is not None:
+        return [Platform.parse(each) for each in known.platforms]
+    return [Platform.host()]
+
+
+def make_lock(
+    source: RecipeSource,
+    platforms: Sequence[Platform],
+    world: World,
+    *,
+    refresh: bool = False,
+    suites: Sequence[str] = (),
+    keep: Lock | None = None,
+) -> Lock:
+    """Chooses, fetches and composes everything. `suites` takes the place of the release's own.
+
+    With `keep` a package moves on only if a package of its source is in the security archive, and all else stays as
+    that lock has it. Raises what composing raises.
+    """
+    archive = archive_of(world, refresh=refresh)
+    recipes = source.all_recipes()
+    made: dict[str, LockedPlatform] = {}
+    seen: dict[str, LockedSuite] = {}
+    for platform in platforms:
+        number = world.take_numbers()
+        with step(world.sink, number, f"locking {source.choice.family.name} for {platform}"), source.placed():
+            made[str(platform.normal())] = _platform(
+                source, recipes, platform, archive, world, number, suites=suites, keep=keep, seen=seen
+            )
+    return Lock(
+        schema=SCHEMA,
+        composer=composer(),
+        declaration=recipes_digest(recipes),
+        name=source.choice.family.name,
+        suites=dict(sorted(seen.items())),
+        platforms=made,
+    )
+
+
+def _platform(
+    source: RecipeSource,
+    recipes: Mapping[str, Recipe],
+    platform: Platform,
+    archive: Archive,
+    world: World,
+    number: int,
+    *,
+    suites: Sequence[str],
+    keep: Lock | None,
+    seen: dict[str, LockedSuite],
+) -> LockedPlatform:
+    arch = debian_architecture(platform)
+    packages: dict[str, LockedPackage] = {}
+    tools: dict[str, tuple[LockedPackage, ...]] = {}
+    archives: dict[str, LockedArchive] = {}
+    images: dict[str, LockedImage] = {}
+    layers: dict[bytes, tuple[str, int]] = {}
+    for tag, bare in recipes.items():
+        pool = source.pool(archive, world, recipe=bare)
+        digests = _fetch_externals(bare, arch, pool, archives)
+        recipe = with_archives(bare, externals_of(bare.archives, arch), digests)
+        selection = select(recipe, platform, pool, using=suites)
+        if keep is not None:
+            selection = _kept(selection, keep, tag, pool)
+        _note_suites(selection, archive, pool, seen)
+        packages |= {each.package.name: LockedPackage.of(each) for each in selection.chosen}
+        tools |= {
+            f"{name}/{side}": tuple(map(LockedPackage.of, set_)) for (name, side), set_ in selection.tools.items()
+        }
+        layer = msgspec.json.encode((_layer_part(recipe), [each.digest for each in selection.packages]))
+        if layer not in layers:
+            layers[layer] = _composed(source, selection, pool, world, number)
+        diff_id, epoch = layers[layer]
+        names = tuple(each.package.name for each in selection.chosen)
+        images[tag] = LockedImage(packages=names, layers=(diff_id,), created=epoch)
+    return LockedPlatform(
+        packages=tuple(packages.values()),
+        archives=tuple(archives.values()),
+        tools=tools,
+        images=images,
+    )
+
+
+def _layer_part(recipe: Recipe) -> Recipe:
+    empty = Recipe(name="", suite="", packages=())
+    return msgspec.structs.replace(recipe, **{field: getattr(empty, field) for field in _OF_CONFIG})
+
+
+def _fetch_externals(recipe: Recipe, arch: str, pool: Pool, archives: dict[str, LockedArchive]) -> dict[str, str]:
+    """Digests by identity; what is fetched here is in the cache afterwards."""
+    for one in externals_of(recipe.archives, arch):
+        if one.identity not in archives:
+            assert pool.fetcher is not None  # a pool of a recipe source has one
+            digest = pool.fetcher.fetch(one, python=python_of(recipe), may_be_new=True)[1]
+            archives[one.identity] = LockedArchive(name=one.identity, sha256=digest, purl=one.purl)
+    return {name: each.sha256 for name, each in archives.items()}
+
+
+def _note_suites(selection: Selection, archive: Archive, pool: Pool, seen: dict[str, LockedSuite]) -> None:
+    for suite in sorted({each.package.suite for each in selection.chosen} - {LOCAL}):
+        if suite not in seen:
+            release = pool.release(suite) if ":" in suite else archive.release(suite)
+            seen[suite] = LockedSuite(in_release=release.sha256, date=release.date, signers=release.signers)
+
+
+def _kept(selection: Selection, lock: Lock, tag: str, pool: Pool) -> Selection:
+    """The selection with the packages of a lock wherever no fix of security has come."""
+    before = locked_selection(selection.recipe, selection.platform, selection.arch, lock, tag)
+    if before is None:
+        return selection
+    old = {each.package.name: each for each in before.chosen}
+    fixed = {
+        each.package.source
+        for each in selection.chosen
+        if each.package.suite.endswith(_SECURITY)
+        and each.package.name in old
+        and old[each.package.name].package.sha256 != each.package.sha256
+    }
+
+    def stays(each: Chosen) -> Chosen:
+        known = old.get(each.package.name)
+        return each if known is None or each.package.source in fixed else known
+
+    chosen = tuple(map(stays, selection.chosen))
+    pool.trust_locked()
+    from aerogel.distroless.base import selection_key
+
+    key = selection_key(selection.recipe, selection.arch, chosen, selection.tools)
+    return msgspec.structs.replace(selection, chosen=chosen, key=key)
+
+
+def _composed(source: RecipeSource, selection: Selection, pool: Pool, world: World, number: int) -> tuple[str, int]:
+    """The diff id of the layer, and its time."""
+    made: list[str] = []
+
+    def scratch() -> str:
+        made.append(world.store.snapshots.new(world.helper().rung.map_id))
+        return made[-1]
+
+    try:
+        with LayerWriter(None, None) as writer:
+            composed = compose_base(
+                selection,
+                pool,
+                writer,
+                cache=world.settings.cache / "debian-v1",
+                helper_factory=world.helper,
+                scratch=scratch,
+                sink=world.sink,
+                step=number,
+                read=source.read,
+            )
+    finally:
+        for path in made:
+            world.store.snapshots.discard(path, lambda each: world.helper().call("remove", {"path": each}))
+    return str(composed.blob.diff_id), composed.epoch
+
+
+def lock_file(source: RecipeSource, given: str, world: World) -> Path:
+    """Where the lock of a base is: as asked, beside its declaration, or `NAME.lock.json` here for a built-in one."""
+    if given:
+        return world.settings.directory / given
+    if source.declared is not None:
+        return source.declared.beside.path(lock_path(source.path))
+    return world.settings.directory / f"{source.choice.family.name}.lock.json"

@@ -1,0 +1,324 @@
+"""`aerogel base`: declarations, locks and vendored packages against a small signed archive of this process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from debian_repo import Repo, Signer, deb
+from fault_server import FaultServer, serve
+
+from aerogel.cli import main as entry
+from aerogel.debian.keyring import Keyring
+from aerogel.net.http import Http
+
+OS_RELEASE = b'NAME="Debian GNU/Linux"\nVERSION_ID="13"\n'
+DECLARATION = """\
+apiVersion: aerogel/v1
+kind: Base
+name: mine
+extends: static
+packages: [tool]
+"""
+
+
+class Base:
+    """Runs commands in this process; `said` is what the last one wrote to standard error."""
+
+    def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.said = ""
+        self._capfd = capfd
+        self._monkeypatch = monkeypatch
+
+    def __call__(self, *words: str, status: int = 0) -> str:
+        found = entry.main([*words, "--progress", "plain"])
+        out, self.said = self._capfd.readouterr()
+        assert found == status, out + self.said
+        return out.strip()
+
+    def data(self, *words: str, status: int = 0):
+        return json.loads(self(*words, "--json", status=status))
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def on_another_machine(self, name: str) -> None:
+        self._monkeypatch.setenv("AEROGEL_ROOT", str(self.folder / name))
+
+    @property
+    def lock(self):
+        return json.loads((self.folder / "base.lock.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def signer() -> Signer:
+    return Signer()
+
+
+@pytest.fixture
+def server() -> Iterator[FaultServer]:
+    with serve() as running:
+        yield running
+
+
+class Archive:
+    """Debian in small; `security` is the archive beside it."""
+
+    def __init__(self, signer: Signer, server: FaultServer) -> None:
+        self.server = server
+        self.main, self.security = Repo(signer), Repo(signer, root="/debian-security")
+        files = (("./usr/lib/os-release", OS_RELEASE), ("./etc/motd", b"welcome\n"))
+        self.put("base-files", entries=files)
+        for name in ("ca-certificates", "media-types", "netbase", "tzdata", "tzdata-legacy"):
+            self.put(name, entries=((f"./usr/share/{name}", b"data\n"),))
+        self.put("tool", Depends="libtool1 (>= 1)")
+        self.put("libtool1", entries=(("./usr/lib/libtool.so.1", b"library\n"),))
+        self.main.suites["trixie-updates"] = []
+        self.security.suites["trixie-security"] = []
+        self.publish()
+
+    def put(self, name: str, version: str = "1.0", *, suite: str = "trixie", entries=None, **fields: str) -> None:
+        repo = self.security if suite.endswith("security") else self.main
+        given = {"Package": name, "Version": version, **fields}
+        repo.put(suite, given, deb(given, entries or ((f"./usr/bin/{name}", f"{name} {version}\n".encode()),)))
+
+    def publish(self) -> None:
+        for suite in ("trixie", "trixie-updates"):
+            self.server.files |= self.main.publish(suite)
+        self.server.files |= self.security.publish("trixie-security")
+
+
+@pytest.fixture
+def archive(signer: Signer, server: FaultServer) -> Archive:
+    return Archive(signer, server)
+
+
+@pytest.fixture
+def base(
+    archive: Archive,
+    signer: Signer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Base:
+    monkeypatch.setattr(entry, "_catch_signals", lambda: None)
+    monkeypatch.setattr(Keyring, "shipped", classmethod(lambda cls: cls(signer.public)))
+    monkeypatch.setitem(Http.__init__.__kwdefaults__, "attempts", 1)
+    monkeypatch.chdir(tmp_path)
+    for name in ("SOURCE_DATE_EPOCH", "http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "AEROGEL_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AEROGEL_DEBIAN_MIRROR", f"{archive.server.url}/debian")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("AEROGEL_ROOT", str(tmp_path / "root"))
+    made = Base(tmp_path, capfd, monkeypatch)
+    made.write("base.yaml", DECLARATION)
+    return made
+
+
+AMD64 = ("--platform", "linux/amd64")
+
+
+def test_a_lock_has_everything_and_no_address(base: Base, archive: Archive, signer: Signer):
+    assert base("base", "lock", *AMD64).startswith("base.lock.json: 9 packages for linux/amd64, tags latest, nonroot")
+    lock = base.lock
+    text = (base.folder / "base.lock.json").read_text()
+    assert "127.0.0.1" not in text
+    assert "http" not in text
+    assert str(base.folder) not in text
+    packages = {one["name"]: one for one in lock["platforms"]["linux/amd64"]["packages"]}
+    assert packages["libtool1"]["why"] == ["tool", "libtool1"]
+    assert packages["libtool1"]["path"] == "pool/main/libtool1_1.0_amd64.deb"
+    assert set(lock["suites"]) == {"trixie"}
+    assert len(lock["suites"]["trixie"]["signers"]) == 1
+    assert set(lock["platforms"]["linux/amd64"]["images"]) == {"latest", "nonroot", "debug", "debug-nonroot"}
+    assert "busybox-static" not in lock["platforms"]["linux/amd64"]["images"]["latest"]["packages"]
+
+
+@pytest.fixture(autouse=True)
+def busybox(archive: Archive) -> None:
+    program = b"\x7fELF [\0[[\0cat\0sh\0U"
+    archive.put("busybox-static", entries=(("./usr/bin/busybox", program),))
+    archive.publish()
+
+
+def layers(base: Base, reference: str) -> list[str]:
+    return json.loads(base("inspect", reference))[0]["RootFS"]["Layers"]
+
+
+def test_a_lock_replays_from_the_vendored_folder_without_network(base: Base, archive: Archive):
+    base("base", "lock", *AMD64)
+    base("base", "build", *AMD64, "--locked", "-t", "one")
+    assert base("base", "vendor").startswith("vendor: 9 files")
+    assert (base.folder / "vendor" / "base-files_1.0_amd64.deb").is_file()
+    expected = layers(base, "one")
+    archive.server.files.clear()
+    base.on_another_machine("second")
+    base("base", "build", *AMD64, "--locked", "-t", "two")
+    assert layers(base, "two") == expected
+    assert base.lock["platforms"]["linux/amd64"]["images"]["latest"]["layers"] == expected
+    # Without the folder, and with nobody to ask, it says what is missing.
+    shutil.rmtree(base.folder / "vendor")
+    base.on_another_machine("third")
+    base("base", "build", *AMD64, "--locked", status=4)
+    assert "the mirror has no `" in base.said
+    assert "`aerogel base vendor` keeps packages beside a lock" in base.said
+
+
+def test_a_changed_package_in_the_folder_is_not_taken(base: Base, archive: Archive):
+    base("base", "lock", *AMD64)
+    base("base", "vendor")
+    path = base.folder / "vendor" / "tool_1.0_amd64.deb"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    base.on_another_machine("second")
+    base("base", "build", *AMD64, "--locked")  # the mirror has it
+    archive.server.files.clear()
+    base.on_another_machine("third")
+    base("base", "build", *AMD64, "--locked", status=4)
+    assert "`tool 1.0 amd64`" in base.said
+
+
+def test_a_lock_holds_when_the_archive_moves_on(base: Base, archive: Archive):
+    base("base", "lock", *AMD64)
+    base("base", "build", *AMD64, "-t", "one")
+    archive.put("tool", "2.0")
+    archive.publish()
+    base.on_another_machine("second")
+    base("build", *AMD64, "-t", "two", "-f", str(base.write("Dockerfile", "FROM ./base.yaml:nonroot\n")), ".")
+    assert layers(base, "two") == base.lock["platforms"]["linux/amd64"]["images"]["nonroot"]["layers"]
+    before = base.lock
+    assert base("base", "update", "--dry-run").splitlines()[2].split() == [
+        "tool", "1.0", "2.0", "newer", "linux/amd64",
+    ]  # fmt: skip
+    assert base.lock == before
+    shutil.copy(base.folder / "base.lock.json", base.folder / "old.lock.json")
+    found = base.data("base", "update")["changes"]
+    assert [(one["name"], one["kind"]) for one in found] == [("libtool1", "removed"), ("tool", "newer")]
+    diff = base.data("base", "diff", "old.lock.json", "base.lock.json")
+    assert diff["changes"] == found
+    assert diff["layers"] is True
+    assert base("base", "update") == "base.lock.json is up to date"
+    assert base("base", "diff", "base.lock.json", "base.lock.json") == "nothing differs"
+
+
+def test_security_only(base: Base, archive: Archive):
+    base("base", "lock", *AMD64)
+    archive.put("netbase", "2.0")
+    archive.put("libtool1", "1.0+deb13u1", suite="trixie-security")
+    archive.publish()
+    found = base.data("base", "update", "--security-only")["changes"]
+    assert [(one["name"], one["before"], one["after"]) for one in found] == [("libtool1", "1.0", "1.0+deb13u1")]
+    packages = {one["name"]: one for one in base.lock["platforms"]["linux/amd64"]["packages"]}
+    assert packages["netbase"]["version"] == "1.0"
+    assert packages["libtool1"]["suite"] == "trixie-security"
+    base.on_another_machine("second")
+    base("base", "build", *AMD64, "--locked", "-t", "one")
+
+
+def test_locked_means_every_bit(base: Base):
+    base("base", "build", *AMD64, "--locked", status=2)
+    assert "`base.lock.json` cannot be read" in base.said
+    assert "hint: make it: `aerogel base lock`" in base.said
+    base("base", "lock", *AMD64)
+    lock = base.lock
+    base.write("base.yaml", DECLARATION.replace("[tool]", "[tool, netbase]\ntimezone: Etc/UTC"))
+    base("base", "build", *AMD64, "--locked", status=1)
+    assert "error: `base.yaml` has changed since `base.lock.json` was made" in base.said
+    base.write("base.yaml", DECLARATION)
+    images = lock["platforms"]["linux/amd64"]["images"]
+    images["latest"]["layers"] = ["sha256:" + "0" * 64]
+    base.write("base.lock.json", json.dumps(lock))
+    for _ in range(2):
+        base("base", "build", *AMD64, "--locked", status=1)
+        assert "error: `mine:latest` came out otherwise than the lock says" in base.said
+        assert "expected sha256:0000" in base.said
+    base("base", "build", "--platform", "linux/arm64", "--locked", status=1)
+    assert "`base.lock.json` has nothing for `latest` on linux/arm64" in base.said
+    base.write("base.lock.json", "{}")
+    base("base", "build", *AMD64, status=2)
+    assert "`base.lock.json` is no lock of a base" in base.said
+
+
+def test_a_stale_lock_is_told_and_not_used(base: Base):
+    base("base", "lock", *AMD64)
+    base.write("base.yaml", DECLARATION + "paths: [{dir: /data, owner: nonroot}]\n")
+    base("base", "build", *AMD64, "-t", "one")
+    assert "`base.yaml` has changed since `base.lock.json` was made: the lock is not used" in base.said
+
+
+def test_why_show_list_and_init(base: Base):
+    assert base("base", "why", *AMD64, "base.yaml", "libtool1") == "libtool1 1.0: tool needs libtool1"
+    assert base("base", "why", *AMD64, "base.yaml", "libtool.so.1") == (
+        "/usr/lib/libtool.so.1 is of libtool1 1.0: tool needs libtool1"
+    )
+    assert base("base", "why", *AMD64, "base.yaml", "tool") == "tool 1.0: asked for by the base"
+    base("base", "why", *AMD64, "base.yaml", "libtool2", status=1)
+    assert "did you mean `libtool1`?" in base.said
+    shown = base.data("base", "show", "--packages", *AMD64, "base.yaml:nonroot")
+    assert shown["recipe"]["user"] == "65532"
+    assert [one["name"] for one in shown["packages"]].index("libtool1") < [
+        one["name"] for one in shown["packages"]
+    ].index("tool")
+    rules = base.data("base", "show", "--rules", "cc")["rules"]
+    assert all(one["why"] and one["drop"] for one in rules)
+    assert {"docs", "gconv", "licences"} <= {one["name"] for one in rules}
+    names = [one["name"] for one in base.data("base", "list")["bases"]]
+    assert names[:2] == ["debian", "static"]
+    base("base", "init", status=2)
+    assert "`base.yaml` is there already" in base.said
+    assert base("base", "init", "--extends", "cc", "--package", "libpq5", "sub.yaml") == "wrote sub.yaml"
+    assert "libpq5" in base("base", "show", "sub.yaml")
+    base("base", "init", "--extends", "ccc", "other.yaml", status=2)
+    assert "did you mean `cc`?" in base.said
+
+
+def test_local_packages_and_pins(base: Base):
+    given = {"Package": "mytool", "Version": "3.0", "Depends": "libtool1"}
+    base.write("local/mytool_amd64.deb", deb(given, (("./usr/bin/mytool", b"mine\n"),)))
+    base.write(
+        "base.yaml",
+        DECLARATION.replace("[tool]", '[{deb: "local/mytool_{arch}.deb"}, {name: libtool1, pin: "1.*"}]'),
+    )
+    found = base.data("base", "show", "--packages", *AMD64, "base.yaml")["packages"]
+    assert {one["name"]: one["suite"] for one in found}["mytool"] == "local"
+    base("base", "lock", *AMD64)
+    base("base", "build", *AMD64, "--locked", "-t", "one")
+    base.write("local/mytool_amd64.deb", deb(given, (("./usr/bin/mytool", b"other\n"),)))
+    base("base", "build", *AMD64, "--locked", status=1)
+    assert "`local/mytool_amd64.deb` is not the file that was locked" in base.said
+    base.write("base.yaml", DECLARATION.replace("[tool]", '[{name: libtool1, pin: "9.*"}]'))
+    base("base", "build", *AMD64, status=1)
+    assert "error: no version of `libtool1` fits the pin `9.*`" in base.said
+    assert "--> base.yaml:5:" in base.said
+    assert "hint: there is 1.0" in base.said
+
+
+def test_another_archive_with_a_key_of_its_own(base: Base, archive: Archive):
+    other = Signer("Corp <apt@corp.example>")
+    repo = Repo(other, root="/corp")
+    repo.fields = {"Origin": "Corp"}
+    repo.put("stable", {"Package": "corptool", "Depends": "libtool1"})
+    archive.server.files |= repo.publish("stable")
+    base.write("keys/corp.asc", other.armored)
+    text = DECLARATION.replace("[tool]", "[corptool]") + (
+        f'sources: {{extra: [{{id: corp, uri: "{archive.server.url}/corp", suites: [stable], '
+        "signed-by: keys/corp.asc}]}\n"
+    )
+    base.write("base.yaml", text)
+    found = base.data("base", "show", "--packages", *AMD64, "base.yaml")["packages"]
+    assert {one["name"]: one["suite"] for one in found}["corptool"] == "corp:stable"
+    base("base", "lock", *AMD64)
+    assert set(base.lock["suites"]) == {"corp:stable", "trixie"}
+    assert archive.server.url not in (base.folder / "base.lock.json").read_text()
+    base("base", "build", *AMD64, "--locked", "-t", "one")
+    # Debian's own keys do not count there, nor the other way round.
+    base.write("keys/corp.asc", archive.main.signer.armored)
+    base.on_another_machine("second")
+    base("base", "show", "--packages", *AMD64, "base.yaml", status=4)
+    assert "is not signed by a key that is trusted" in base.said
