@@ -93,12 +93,12 @@ def test_network_none(run):
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        (["-v", "relative:/x"], "is not an absolute path"),
+        (["-v", "name:x"], "is not an absolute path"),
         (["--ulimit", "nofile"], "is not a limit"),
         (["--add-host", "x"], "is not a name and an address"),
         (["--rm=false"], "`--rm=false` cannot be"),
         (["-p", "http"], "`--publish http` is no port"),
-        (["--mount", "type=volume,src=a,dst=/a"], "there is no type `volume`"),
+        (["--mount", "type=npipe,src=a,dst=/a"], "there is no type `npipe`"),
         (["--stop-signal", "SIGTEMR"], "`SIGTEMR` is not a signal\nhint: did you mean `SIGTERM`?"),
         (["--security-opt", "seccomp=unconfined"], "security option `seccomp=unconfined` is not known"),
         (["--env-file", "/missing"], "`/missing` cannot be read: no such file or directory"),

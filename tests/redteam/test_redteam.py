@@ -262,7 +262,7 @@ def test_beside_a_hostile_command(field):
     """A command that joins is no more open to the first one than process 1 is."""
     watch = (
         'echo up; while :; do for p in /proc/[0-9]*; do n=${p#/proc/}; [ $n -gt 2 ] && [ "$(readlink $p/exe)" ] || continue; '
-        "grep -q helper.py $p/cmdline 2>/dev/null && head -c 1 $p/environ && echo ESCAPED; done 2>/dev/null; done"
+        "grep -q -e helper.py -e aerogel-exec $p/cmdline 2>/dev/null && head -c 1 $p/environ && echo ESCAPED; done 2>/dev/null; done"
     )
     if field.rung in ("chroot", "single"):
         return  # there is no namespace to join; a recorded command is open, with no more rights than the first, till exec

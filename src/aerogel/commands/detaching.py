@@ -10,10 +10,12 @@ import msgspec
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_HOST, AerogelError, Faults
 from aerogel.runtime.containers import Container, Containers, Seen
+from aerogel.runtime.volumes import Volumes
 from aerogel.sandbox import wire
 from aerogel.sandbox.control import detach
+from aerogel.sandbox.launch import Helper
 
-__all__ = ["containers_of", "each", "remove", "start", "with_upper"]
+__all__ = ["containers_of", "each", "helper_for", "remove", "start", "with_upper"]
 
 
 def containers_of(world: World) -> Containers:
@@ -61,9 +63,34 @@ def _last_words(seen: Seen) -> str:
         return ""
 
 
-def remove(seen: Seen, world: World) -> None:
-    """Removes a container that does not run, with what it wrote."""
-    containers_of(world).remove(seen, lambda path: world.helper().call("remove", {"path": path}))
+def helper_for(seen: Seen, world: World) -> Callable[[], Helper]:
+    """The helper on the rung of a container that has ended, started when it is asked for. Raises `container.other-rung`."""
+
+    def get() -> Helper:
+        helper = world.helper()
+        if helper.rung.name != seen.container.rung:
+            raise AerogelError(
+                f"container `{seen.container.name}` has owners of files of the rung `{seen.container.rung}`, "
+                f"and this command runs on `{helper.rung.name}`",
+                code="container.other-rung",
+                hints=[f"set `AEROGEL_ISOLATION={seen.container.rung}`, as the same user"],
+                exit_status=EXIT_HOST,
+            )
+        return helper
+
+    return get
+
+
+def remove(seen: Seen, world: World, *, volumes: bool = False) -> None:
+    """Removes a container that does not run, with what it wrote, and with `volumes` those that were made for it."""
+    containers = containers_of(world)
+
+    def discard(path: str) -> None:
+        world.helper().call("remove", {"path": path})
+
+    containers.remove(seen, discard)
+    if volumes:
+        Volumes(world.settings.data).remove_own(seen.container, containers.list(), discard)
 
 
 def each(names: Sequence[str], act: Callable[[str], object]) -> tuple[str, ...]:

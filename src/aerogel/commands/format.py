@@ -15,6 +15,8 @@ __all__ = ["age", "columns", "expand_template", "short_id", "size", "table_or_te
 
 _ACTION = re.compile(r"\{\{-?\s*(.*?)\s*-?\}\}")
 _FIELD = re.compile(r"(json\s+)?(\.[\w.]*)")
+_INDEX = re.compile(r"index\s+(\.[\w.]*)((?:\s+(?:\"[^\"]*\"|\d+))+)")
+_KEY = re.compile(r"\"([^\"]*)\"|(\d+)")
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -92,15 +94,34 @@ def expand_template(template: str, value: Mapping[str, object]) -> str:
 
     def replace(found: re.Match[str]) -> str:
         action = _FIELD.fullmatch(found.group(1))
+        indexed = _INDEX.fullmatch(found.group(1))
+        if indexed is not None:
+            return _shown(_indexed(_lookup(value, indexed.group(1)), indexed.group(2)))
         if action is None:
             raise _fault(
                 f"template action `{found.group()}` is not known",
-                "`{{.Field}}` and `{{json .Field}}` are; `--format json` and a JSON tool can do the rest",
+                '`{{.Field}}`, `{{json .Field}}` and `{{index .Field "key"}}` are; `--format json` and a JSON tool can do the rest',
             )
         item = _lookup(value, action.group(2))
-        return _json(item) if action.group(1) or isinstance(item, (dict, list)) else _plain(item)
+        return _json(item) if action.group(1) else _shown(item)
 
     return _ACTION.sub(replace, template.replace("\\t", "\t").replace("\\n", "\n"))
+
+
+def _shown(item: object) -> str:
+    return _json(item) if isinstance(item, (dict, list)) else _plain(item)
+
+
+def _indexed(item: object, keys: str) -> object:
+    """What is at the keys, one in the other; nothing where there is none, as Go's `index` of a map says."""
+    for name, number in _KEY.findall(keys):
+        if isinstance(item, Mapping):
+            item = item.get(name or number, "")
+        elif isinstance(item, (list, tuple)) and number and int(number) < len(item):
+            item = item[int(number)]
+        else:
+            raise _fault(f"template key `{name or number}` is not there", "`{{json .}}` shows all that is")
+    return item
 
 
 def _lookup(value: object, path: str) -> object:

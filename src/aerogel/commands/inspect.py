@@ -1,4 +1,4 @@
-"""`aerogel inspect`: everything about images, as the JSON array that docker prints."""
+"""`aerogel inspect`: everything about containers, images and volumes, as the JSON array that docker prints."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Struct
 
+from aerogel.commands.detaching import containers_of
+from aerogel.commands.documents import container_document
 from aerogel.commands.format import expand_template
 from aerogel.commands.lookup import find_image
 from aerogel.commands.result import Result
+from aerogel.commands.volume_inspect import described
+from aerogel.commands.volumes import volumes_of
 from aerogel.commands.world import World
+from aerogel.errors import AerogelError
 from aerogel.flag import Flag
 from aerogel.oci.image import Image, images
 from aerogel.store.images import ImageRecord
@@ -22,40 +27,67 @@ __all__ = ["EXAMPLES", "Inspect", "InspectResult", "run", "text"]
 
 EXAMPLES = (
     ("the entry point", "aerogel inspect -f '{{json .Config.Entrypoint}}' app"),
+    ("how a container is", "aerogel inspect -f '{{.State.Status}} {{.State.ExitCode}}' web"),
     ("the layers", "aerogel inspect -f '{{json .RootFS.Layers}}' app"),
 )
 
 
 class Inspect(Struct, frozen=True, kw_only=True):
-    """Show everything about images as JSON."""
+    """Show everything about containers, images or volumes as JSON; a name is looked for in this order."""
 
-    names: Annotated[tuple[str, ...], Flag("Names or ids of images", positional=True, metavar="IMAGE")]
+    names: Annotated[tuple[str, ...], Flag("Names or ids", positional=True, metavar="NAME")]
     format: Annotated[str, Flag("Print by a template such as `{{.Id}}`", short="f", metavar="TEMPLATE")] = ""
-    type: Annotated[Literal["image"], Flag("Accepted for docker's sake")] = "image"
+    type: Annotated[Literal["", "container", "image", "volume"], Flag("Look only there", metavar="KIND")] = ""
+    size: Annotated[bool, Flag("With the bytes of a container's files", short="s")] = False
 
 
 class InspectResult(Result, frozen=True, kw_only=True):
     images: tuple[dict[str, Any], ...]
     """With docker's keys; an image index gives an entry for each platform."""
+    containers: tuple[dict[str, Any], ...] = ()
+    volumes: tuple[dict[str, Any], ...] = ()
+    order: tuple[Literal["images", "containers", "volumes"], ...] = ()
+    """Of which kind each one is, in the order in which they were asked for."""
 
 
 def run(options: Inspect, world: World) -> InspectResult:
-    """Reads manifests and configs. Raises `image.not-found`."""
-    records = [find_image(world.store, name) for name in options.names]
-    by_digest = {record.descriptor.digest: record for record in world.store.images.list()}
-    found: list[dict[str, Any]] = []
-    for record in records:
-        named = by_digest.get(record.descriptor.digest, record)
-        found += [_described(image, named, world.store) for image in images(record.descriptor, world.store.blobs)]
-    return InspectResult(images=tuple(found))
+    """Reads documents. Raises `container.not-found`, `image.not-found`, `volume.not-found`."""
+    found: dict[str, list[dict[str, Any]]] = {"images": [], "containers": [], "volumes": []}
+    order: list[Literal["images", "containers", "volumes"]] = []
+    for name in options.names:
+        kind, several = _of_name(name, options, world)
+        found[kind] += several
+        order += [kind] * len(several)
+    kinds = {kind: tuple(several) for kind, several in found.items()}
+    return InspectResult(**kinds, order=tuple(order))
+
+
+def _of_name(
+    name: str, options: Inspect, world: World
+) -> tuple[Literal["images", "containers", "volumes"], list[dict[str, Any]]]:
+    containers, volumes = containers_of(world), volumes_of(world)
+    if options.type in ("", "container"):
+        try:
+            return "containers", [container_document(containers.find(name), world, with_size=options.size)]
+        except AerogelError as error:
+            if options.type == "container" or error.code != "container.not-found":
+                raise
+    if options.type == "volume" or (options.type == "" and world.store.images.find(name) is None and volumes.has(name)):
+        return "volumes", [described(volumes.find(name), volumes)]
+    record = find_image(world.store, name)
+    by_digest = {each.descriptor.digest: each for each in world.store.images.list()}
+    named = by_digest.get(record.descriptor.digest, record)
+    return "images", [_described(image, named, world.store) for image in images(record.descriptor, world.store.blobs)]
 
 
 def text(options: Inspect, result: InspectResult) -> str:
+    left = {"images": iter(result.images), "containers": iter(result.containers), "volumes": iter(result.volumes)}
+    found = [next(left[kind]) for kind in result.order]
     if not options.format:
-        return msgspec.json.format(msgspec.json.encode(result.images), indent=4).decode()
+        return msgspec.json.format(msgspec.json.encode(found), indent=4).decode()
     if options.format == "json":
-        return msgspec.json.encode(result.images).decode()
-    return "\n".join(expand_template(options.format, image) for image in result.images)
+        return msgspec.json.encode(found).decode()
+    return "\n".join(expand_template(options.format, one) for one in found)
 
 
 def _described(image: Image, record: ImageRecord, store: Store) -> dict[str, Any]:

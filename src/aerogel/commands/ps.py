@@ -15,15 +15,15 @@ from aerogel.commands.run_flags import fault
 from aerogel.commands.world import World
 from aerogel.errors import nearest
 from aerogel.flag import Flag
-from aerogel.runtime.containers import Seen
+from aerogel.runtime.containers import Container, Seen
 
-__all__ = ["EXAMPLES", "Line", "Ps", "PsResult", "run", "status_text", "text"]
+__all__ = ["EXAMPLES", "Line", "Ps", "PsResult", "run", "state_word", "status_text", "text"]
 
 EXAMPLES = (
     ("those that have ended as well", "aerogel ps -a"),
     ("only names and how they are", "aerogel ps --format '{{.Names}}: {{.Status}}'"),
 )
-_FILTERS = ("id", "name", "status", "label", "ancestor", "health", "exited")
+_FILTERS = ("id", "name", "status", "label", "ancestor", "health", "exited", "volume")
 
 
 class Ps(Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ class Line(Struct, frozen=True, kw_only=True):
     image: str
     command: tuple[str, ...]
     status: str
-    """`created`, `running` or `exited`."""
+    """`created`, `running`, `paused`, `restarting` or `exited`."""
     status_text: str
     health: str
     code: int
@@ -59,6 +59,11 @@ class Line(Struct, frozen=True, kw_only=True):
     finished: float
     pid: int
     ports: tuple[str, ...]
+    mounts: tuple[str, ...]
+    """Volumes by name, folders of the host by path."""
+    targets: tuple[str, ...]
+    """Where these are in the container."""
+    networks: str
     labels: dict[str, str]
 
 
@@ -99,6 +104,8 @@ def _fits(line: Line, key: str, value: str) -> bool:
             return value in (line.image, line.image.removesuffix(":latest"))
         case "health":
             return value == (line.health or "none")
+        case "volume":
+            return value in line.mounts or value in line.targets
         case "exited":
             return line.status == "exited" and value == str(line.code)
     return value == line.status
@@ -111,7 +118,7 @@ def _line(seen: Seen, now: float) -> Line:
         name=container.name,
         image=container.image,
         command=container.sandbox.argv,
-        status=state.status,
+        status=state_word(seen),
         status_text=status_text(seen, now),
         health=state.health if seen.is_running else "",
         code=state.code,
@@ -120,9 +127,30 @@ def _line(seen: Seen, now: float) -> Line:
         started=state.started,
         finished=state.finished,
         pid=state.pid,
-        ports=tuple(port.text() for port in container.ports),
+        ports=_ports(container),
+        mounts=tuple(
+            next((use.name for use in container.volumes if use.target == mount.target), mount.source)
+            for mount in container.sandbox.mounts
+            if mount.kind == "bind"
+        ),
+        targets=tuple(mount.target for mount in container.sandbox.mounts if mount.kind == "bind"),
+        networks=container.sandbox.network,
         labels=container.labels,
     )
+
+
+def state_word(seen: Seen) -> str:
+    """`created`, `running`, `paused`, `restarting` or `exited`."""
+    if seen.is_running:
+        return "restarting" if seen.state.finished else "paused" if seen.state.is_paused else "running"
+    return seen.state.status
+
+
+def _ports(container: Container) -> tuple[str, ...]:
+    published = [port.text() for port in container.ports]
+    led = {f"{port.inside}/{port.protocol}" for port in container.ports}
+    exposed = [port for port in container.config.get("ExposedPorts") or () if port not in led]
+    return (*published, *exposed)
 
 
 def status_text(seen: Seen, now: float) -> str:
@@ -131,6 +159,7 @@ def status_text(seen: Seen, now: float) -> str:
     if state.status == "running":
         since = age(now - state.started).removesuffix(" ago")
         health = {"": "", "starting": " (health: starting)"}.get(state.health, f" ({state.health})")
+        health = " (Paused)" if state.is_paused else health
         return f"Restarting ({state.code}) {since} ago" if state.finished else f"Up {since}{health}"
     if state.status == "exited":
         return f"Exited ({state.code}) {age(now - state.finished)}"
@@ -164,6 +193,7 @@ def _row(line: Line, *, whole: bool) -> dict[str, str]:
         "Names": line.name,
         "Labels": ",".join(f"{key}={value}" for key, value in line.labels.items()),
         "Size": "N/A",
-        "Mounts": "",
-        "Networks": "",
+        "LocalVolumes": str(sum(not each.startswith("/") for each in line.mounts)),
+        "Mounts": ",".join(line.mounts),
+        "Networks": line.networks,
     }

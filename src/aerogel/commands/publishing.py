@@ -12,7 +12,7 @@ from aerogel.commands.run_flags import fault
 from aerogel.sandbox.control import free_port
 from aerogel.sandbox.spec import Forward, Network
 
-__all__ = ["network_for", "parse_ports"]
+__all__ = ["network_for", "parse_expose", "parse_ports"]
 
 _FORM = re.compile(
     r"(?:(?:(?P<address>\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(?P<host>\d*(?:-\d+)?):)?"
@@ -50,9 +50,21 @@ def parse_ports(given: Sequence[str], exposed: Iterable[str] = ()) -> tuple[Forw
     return tuple(found)
 
 
-def _range(text: str, whole: str) -> list[int]:
+def parse_expose(given: Sequence[str]) -> tuple[str, ...]:
+    """The ports of `--expose`, ranges spread: `80/tcp`. Raises `run.publish`."""
+    found: list[str] = []
+    for text in given:
+        number, _, protocol = text.partition("/")
+        if protocol not in ("", "tcp", "udp"):
+            raise fault(f"`--expose {text}` is no port", "run.publish", "write `--expose 80` or `--expose 53/udp`")
+        found += [f"{port}/{protocol or 'tcp'}" for port in _range(number, text, "--expose")]
+    return tuple(found)
+
+
+def _range(text: str, whole: str, flag: str = "--publish") -> list[int]:
     first, _, last = text.partition("-")
-    ports = list(range(int(first), int(last or first) + 1)) if first.isdecimal() else []
+    is_number = first.isdecimal() and (not last or last.isdecimal())
+    ports = list(range(int(first), int(last or first) + 1)) if is_number else []
     if not ports or not 0 < ports[0] <= ports[-1] < 65536:
-        raise fault(f"`--publish {whole}`: `{text}` is no port", "run.publish", "ports are numbers from 1 to 65535")
+        raise fault(f"`{flag} {whole}`: `{text}` is no port", "run.publish", "ports are numbers from 1 to 65535")
     return ports

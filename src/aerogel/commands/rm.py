@@ -23,7 +23,7 @@ class Rm(Struct, frozen=True, kw_only=True):
 
     names: Annotated[tuple[str, ...], Flag("Names or ids of containers", positional=True, metavar="CONTAINER")]
     force: Annotated[bool, Flag("Kill what is running", short="f")] = False
-    volumes: Annotated[bool, Flag("Accepted for docker's sake: there are no volumes", short="v")] = False
+    volumes: Annotated[bool, Flag("Remove the volumes too that were made for the container", short="v")] = False
 
 
 class RmResult(Result, frozen=True, kw_only=True):
@@ -53,6 +53,6 @@ def run(options: Rm, world: World) -> RmResult:
             ask(seen, do="stop", number=9, grace_s=0)
             if seen.container.is_removed:
                 return
-        remove(seen, world)
+        remove(seen, world, volumes=options.volumes)
 
     return RmResult(names=each(options.names, act))

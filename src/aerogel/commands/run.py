@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Struct
@@ -13,17 +13,20 @@ from aerogel.commands.detaching import containers_of, remove, start, with_upper
 from aerogel.commands.health import parse_check, parse_restart
 from aerogel.commands.lending import parse_hosts, parse_limits, parse_size
 from aerogel.commands.lookup import find_image, nearest_name
-from aerogel.commands.publishing import network_for, parse_ports
+from aerogel.commands.publishing import network_for, parse_expose, parse_ports
 from aerogel.commands.result import Result
 from aerogel.commands.run_flags import (
     ABSENT,
+    Wish,
     check_name,
     fault,
+    parse_labels,
     parse_mount,
     parse_tmpfs,
     read_env_files,
     resolver_mount,
 )
+from aerogel.commands.volumes import from_others, lend, parse_wish, refuse_doubles, wishes_of_image
 from aerogel.commands.world import World
 from aerogel.errors import AerogelError, Diagnostic, Source, Span
 from aerogel.events import Warned
@@ -34,7 +37,7 @@ from aerogel.runtime.container import ContainerOptions, attend, parse_env, sandb
 from aerogel.runtime.containers import Container, Seen, alive
 from aerogel.runtime.serving import Server
 from aerogel.sandbox.emulator import Emulator
-from aerogel.sandbox.spec import DEFAULT_HOSTNAME
+from aerogel.sandbox.spec import DEFAULT_HOSTNAME, Forward, Mount, Sandbox
 
 if TYPE_CHECKING:
     from aerogel.solve.materials import Materials
@@ -70,16 +73,28 @@ class Run(Struct, frozen=True, kw_only=True):
         tuple[str, ...], Flag("File with a `NAME=value` on each line", metavar="FILE", complete="file")
     ] = ()
     volume: Annotated[
-        tuple[str, ...], Flag("Folder or file of this host: `/host:/path[:ro]`", short="v", metavar="HOST:PATH")
+        tuple[str, ...],
+        Flag(
+            "Folder or file of this host, or a volume: `/host:/path[:ro]`, `name:/path`; `/path`: a new volume",
+            short="v",
+            metavar="[HOST|NAME:]PATH",
+        ),
+    ] = ()
+    volumes_from: Annotated[
+        tuple[str, ...], Flag("The volumes and lent folders of another container", metavar="CONTAINER[:ro]")
     ] = ()
     mount: Annotated[
         tuple[str, ...],
-        Flag("`type=bind,src=/host,dst=/path[,readonly]` or `type=tmpfs,dst=/path[,tmpfs-size=64m]`", metavar="MOUNT"),
+        Flag(
+            "`type=bind,src=/host,dst=/path[,readonly]`, `type=volume,src=name,dst=/path` or `type=tmpfs,dst=/path[,tmpfs-size=64m]`",
+            metavar="MOUNT",
+        ),
     ] = ()
     tmpfs: Annotated[tuple[str, ...], Flag("An empty file system in memory", metavar="PATH[:OPTION,...]")] = ()
     shm_size: Annotated[str, Flag("Size of /dev/shm", metavar="SIZE")] = "64m"
     workdir: Annotated[str, Flag("Working directory", short="w", metavar="PATH")] = ""
     user: Annotated[str | None, Flag("User and group, by name or number", short="u", metavar="USER[:GROUP]")] = None
+    group_add: Annotated[tuple[str, ...], Flag("One more group, by name or number", metavar="GROUP")] = ()
     network: Annotated[
         Literal["", "host", "none", "sandbox", "bridge"],
         Flag(
@@ -91,6 +106,9 @@ class Run(Struct, frozen=True, kw_only=True):
     publish: Annotated[
         tuple[str, ...],
         Flag("Port of the host that leads to one of the container", short="p", metavar="[[ADDRESS:]HOST:]PORT[/udp]"),
+    ] = ()
+    expose: Annotated[
+        tuple[str, ...], Flag("Port that the command serves, as EXPOSE says it; for `-P`", metavar="PORT[/udp]")
     ] = ()
     publish_all: Annotated[bool, Flag("A free port of the host for each of EXPOSE", short="P")] = False
     hostname: Annotated[str, Flag("Host name", short="h", metavar="NAME")] = DEFAULT_HOSTNAME
@@ -110,6 +128,9 @@ class Run(Struct, frozen=True, kw_only=True):
     detach: Annotated[bool, Flag("Run in the background, and print the id of the container", short="d")] = False
     name: Annotated[str, Flag("Name of the container; default: one is made up", metavar="NAME")] = ""
     label: Annotated[tuple[str, ...], Flag("Label of the container", short="l", metavar="KEY[=VALUE]")] = ()
+    label_file: Annotated[
+        tuple[str, ...], Flag("File with a `KEY=VALUE` on each line", metavar="FILE", complete="file")
+    ] = ()
     cidfile: Annotated[str, Flag("Write the id of the container to this file", metavar="FILE", complete="file")] = ""
     restart: Annotated[
         str,
@@ -163,16 +184,17 @@ def run(options: Run, world: World) -> RunResult:
     materials = Materials(world.store, world.helper)
     layers, config, platform = found_image(options.image, world, materials, options.pull)
     wanted = msgspec.structs.replace(wanted, emulated=Emulator().prepare(world.helper, platform))
-    ports = parse_ports(options.publish, config.exposed_ports if options.publish_all else ())
-    if ports and wanted.network != "sandbox":
-        message = f"with `--network {wanted.network}` no port is published: "
-        message += "its ports are the host's" if wanted.network == "host" else "nothing leads to it"
-        world.sink.emit(Warned(Diagnostic(message, code="run.unpublished")))
-        ports = ()
-    sandbox = msgspec.structs.replace(
-        sandbox_for(materials.directories(layers), config, wanted), joinable=True, ports=ports
-    )
+    exposed = (*config.exposed_ports, *parse_expose(options.expose))
+    ports = _ports(options, wanted, exposed, world)
     check = parse_check(options, config)
+    labels = {**config.labels, **parse_labels(options.label, options.label_file, world.settings.directory)}
+    wishes, more = _volumes(options, wanted, config, world)
+    directories = materials.directories(layers)
+    sandbox = sandbox_for(directories, config, wanted)
+    uses, lent = lend(wishes, directories, world)
+    sandbox = msgspec.structs.replace(
+        sandbox, joinable=True, ports=ports, mounts=(*sandbox.mounts, *more, *lent), more_groups=options.group_add
+    )
 
     def make(container_id: str, name: str, folder: str) -> Container:
         made = Container(
@@ -190,8 +212,11 @@ def run(options: Run, world: World) -> RunResult:
             restart=restart,
             restarts=restarts,
             ports=ports,
-            labels=dict(label.partition("=")[::2] for label in options.label),
+            labels=labels,
             check=check,
+            volumes=uses,
+            platform=platform,
+            config=_shown_config(config, sandbox, options, exposed),
         )
         return with_upper(made, folder)
 
@@ -220,7 +245,7 @@ def _in_foreground(seen: Seen, world: World) -> int:
                 follower=server,
             )
     finally:
-        remove(seen, world)
+        remove(seen, world, volumes=True)
     if end.fault is not None:
         end.fault.exit_status = end.code
         raise end.fault
@@ -229,12 +254,56 @@ def _in_foreground(seen: Seen, world: World) -> int:
     return end.code
 
 
+def _ports(options: Run, wanted: ContainerOptions, exposed: tuple[str, ...], world: World) -> tuple[Forward, ...]:
+    """The ports to publish; a warning where that does nothing. Raises `run.publish`."""
+    ports = parse_ports(options.publish, exposed if options.publish_all else ())
+    if ports and wanted.network != "sandbox":
+        message = f"with `--network {wanted.network}` no port is published: "
+        message += "its ports are the host's" if wanted.network == "host" else "nothing leads to it"
+        world.sink.emit(Warned(Diagnostic(message, code="run.unpublished")))
+        return ()
+    return ports
+
+
+def _volumes(
+    options: Run, wanted: ContainerOptions, config: ContainerConfig, world: World
+) -> tuple[list[Wish], list[Mount]]:
+    """The volumes that are asked for, the image's too, and what other containers have. Raises `run.*`, `volume.name`."""
+    named = [wish for text in options.volume if (wish := parse_wish(text)) is not None]
+    asked = [parse_mount(one, world.settings.directory) for one in options.mount]
+    named += [one for one in asked if isinstance(one, Wish)]
+    lent = [text.split(":")[1] for text in wanted.volumes if text.count(":")]
+    # /etc/resolv.conf of `--dns` is among these
+    targets = [wish.target for wish in named] + lent + [mount.target for mount in wanted.mounts]
+    refuse_doubles(targets)
+    others, more = from_others(options.volumes_from, world)
+    others = [wish for wish in others if wish.target not in targets]
+    more = [mount for mount in more if mount.target not in targets]
+    taken = [*targets, *(wish.target for wish in others), *(mount.target for mount in more)]
+    return [*named, *others, *wishes_of_image(tuple(config.volumes), taken)], more
+
+
+def _shown_config(config: ContainerConfig, sandbox: Sandbox, options: Run, exposed: tuple[str, ...]) -> dict[str, Any]:
+    """What `inspect` tells of the configuration, with docker's keys."""
+    entrypoint = (
+        config.entrypoint if options.entrypoint is None else ((options.entrypoint,) if options.entrypoint else ())
+    )
+    return {
+        "Entrypoint": list(entrypoint) or None,
+        "Cmd": list(sandbox.argv[len(entrypoint) :]) or None,
+        "ExposedPorts": {(port if "/" in port else f"{port}/tcp"): {} for port in exposed},
+        "Volumes": {path: {} for path in config.volumes},
+        "StopSignal": options.stop_signal or config.stop_signal or "SIGTERM",
+        "StopTimeout": options.stop_timeout,
+    }
+
+
 def _write_id(path: str, seen: Seen, world: World) -> None:
     try:
         with open(world.settings.directory / path, "x", encoding="ascii") as file:
             file.write(seen.container.id)
     except OSError as error:
-        remove(seen, world)
+        remove(seen, world, volumes=True)
         raise fault(f"`--cidfile {path}`: {str(error.strerror).lower()}", "run.cidfile", "name a new file") from None
 
 
@@ -303,9 +372,13 @@ def _container_options(options: Run, world: World) -> ContainerOptions:
         env=tuple(dict(pairs).items()),
         workdir=options.workdir,
         user=options.user,
-        volumes=tuple(f"{here}/{one}" if one.startswith(("./", "../")) else one for one in options.volume),
+        volumes=tuple(
+            f"{here}/{one}" if one.startswith(("./", "../", ".:")) else one
+            for one in options.volume
+            if parse_wish(one) is None
+        ),
         mounts=(
-            *(parse_mount(one, here) for one in options.mount),
+            *(mount for one in options.mount if isinstance(mount := parse_mount(one, here), Mount)),
             *map(parse_tmpfs, options.tmpfs),
             *resolver_mount(options.dns, options.dns_search, options.dns_option, _host_resolver()),
         ),

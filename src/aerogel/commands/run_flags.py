@@ -11,14 +11,25 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from aerogel.commands.lending import parse_size
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 from aerogel.sandbox.spec import Mount
 
-__all__ = ["ABSENT", "check_name", "fault", "parse_mount", "parse_tmpfs", "read_env_files", "resolver_mount"]
+__all__ = [
+    "ABSENT",
+    "Wish",
+    "check_name",
+    "fault",
+    "parse_labels",
+    "parse_mount",
+    "parse_tmpfs",
+    "read_env_files",
+    "resolver_mount",
+]
 
 ABSENT = {
-    ("--expose",): "leave it out: `-p` leads to any port",
     ("-m", "--memory", "--memory-swap", "--memory-reservation", "--cpus", "--cpu-shares", "--pids-limit"): (
         "start it with `systemd-run --user --scope -p MemoryMax=512M -p CPUQuota=50% -p TasksMax=100 aerogel run ...`"
     ),
@@ -26,25 +37,40 @@ ABSENT = {
     ("--privileged",): "add the capability that it needs with `--cap-add NAME`, and files of the host with `-v`",
     ("--device", "--gpus"): "devices of the host are not lent to a command; `-v` lends files and folders",
     ("--net",): "write `--network`",
-    ("--label-file", "--annotation"): "give labels one by one: `--label KEY=VALUE`",
+    ("--annotation",): "give labels: `--label KEY=VALUE`",
     (
         "-a",
         "--attach",
         "--sig-proxy",
         "--detach-keys",
-    ): "output and signals are always passed on; `-i` passes the input",
-    ("--volumes-from",): "give each folder with `-v /host:/path`",
+    ): "output and signals are always passed on, `-i` passes the input; with `-d`, `aerogel attach` has these flags",
+    ("--volume-driver", "--storage-opt"): "volumes are folders of this host: `-v NAME:/path`",
     (
         "--log-driver",
         "--log-opt",
     ): "with `-d` the output is kept for `aerogel logs`, else send it where it should go with `>`",
     ("--link", "--network-alias", "--ip"): "all commands share the host's network: use `localhost` and the port",
     ("--pid", "--ipc", "--uts", "--userns", "--cgroupns"): "each command has name spaces of its own; leave it out",
-    ("--group-add",): "give the group with `--user USER:GROUP`",
+    ("--sysctl",): "the kernel's settings are the host's: set them there",
+    ("--domainname",): "give the whole name with `--hostname`",
+    ("--runtime", "--isolation", "--cgroup-parent", "--cpu-period", "--cpu-quota", "-c"): (
+        "there is no runtime beside; `AEROGEL_ISOLATION` chooses how commands are isolated, see `aerogel doctor`"
+    ),
+    ("--oom-kill-disable", "--oom-score-adj"): "set it for all that it starts: `choom -n 500 -- aerogel run ...`",
+    ("--mac-address", "--ip6", "--link-local-ip"): "the network of a command is made by pasta or slirp4netns",
+    ("--disable-content-trust",): "leave it out; `aerogel verify` checks signatures",
+    ("--device-cgroup-rule", "--device-read-bps", "--device-write-bps", "--blkio-weight"): (
+        "devices of the host are not lent to a command"
+    ),
 }
 """What to use instead of docker's flags that `aerogel run` does not have."""
 
-_BIND, _TMPFS = "bind", "tmpfs"
+_BIND, _TMPFS, _VOLUME = "bind", "tmpfs", "volume"
+_KEYS_OF = {
+    _BIND: {"source", "target", "readonly"},
+    _VOLUME: {"source", "target", "readonly", "nocopy"},
+    _TMPFS: {"target", "size", "mode"},
+}
 _MOUNT_KEYS = {
     "type": "type",
     "src": "source",
@@ -54,6 +80,7 @@ _MOUNT_KEYS = {
     "target": "target",
     "readonly": "readonly",
     "ro": "readonly",
+    "volume-nocopy": "nocopy",
     "tmpfs-size": "size",
     "tmpfs-mode": "mode",
 }
@@ -72,42 +99,78 @@ def check_name(name: str) -> None:
         )
 
 
-def parse_mount(text: str, directory: Path) -> Mount:
-    """`type=bind,src=/host,dst=/path[,readonly]` or `type=tmpfs,dst=/path[,tmpfs-size=64m][,tmpfs-mode=1777]`."""
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume that is asked for at `target`; without a name it is made for this container."""
+
+    name: str = ""
+    target: str
+    readonly: bool = False
+    is_filled: bool = True
+    """Whether it gets what the image has there, when it is empty."""
+
+
+def parse_mount(text: str, directory: Path) -> Mount | Wish:
+    """`type=bind,src=/host,dst=/path[,readonly]`, `type=volume,src=NAME,dst=/path` or `type=tmpfs,dst=/path[,tmpfs-size=64m]`."""
     fields: dict[str, str] = {}
     for part in text.split(","):
         key, sign, value = part.strip().partition("=")
         name = _MOUNT_KEYS.get(key.lower())
-        if name is None or not (sign or name == "readonly"):
+        if name is None or not (sign or name in ("readonly", "nocopy")):
             near = nearest(key.lower(), _MOUNT_KEYS)
             raise _mount_fault(text, f"it does not know `{key}`", f"did you mean `{near}`?" if near else "")
         fields[name] = value if sign else "true"
     kind = fields.pop("type", "volume")
-    if kind not in (_BIND, _TMPFS):
-        raise _mount_fault(
-            text, f"there is no type `{kind}`", "types are `bind` and `tmpfs`; there are no named volumes"
-        )
+    if kind not in _KEYS_OF:
+        raise _mount_fault(text, f"there is no type `{kind}`", "types are `bind`, `volume` and `tmpfs`")
     target = fields.get("target", "")
     if not target.startswith("/"):
         raise _mount_fault(text, f"`{target}` is not an absolute path" if target else "it names no `dst`")
-    foreign = {"size", "mode"} & fields.keys() if kind == _BIND else {"source", "readonly"} & fields.keys()
+    foreign = fields.keys() - _KEYS_OF[kind]
     if foreign:
         raise _mount_fault(text, f"a mount of type `{kind}` has no `{min(foreign)}`")
     if kind == _TMPFS:
         size = parse_size(fields["size"], "tmpfs-size") if "size" in fields else 0
         return Mount(kind="tmpfs", target=target, mode=_octal(text, fields.get("mode", "1777")), size_bytes=size)
+    readonly = _flag(text, "readonly", fields)
+    if kind == _VOLUME:
+        return Wish(
+            name=fields.get("source", ""), target=target, readonly=readonly, is_filled=not _flag(text, "nocopy", fields)
+        )
     source = os.path.join(directory, fields.get("source", "")) if fields.get("source") else ""
     if not source or not os.path.lexists(source):
         raise _mount_fault(text, f"`{source}` does not exist" if source else "it names no `src`")
-    is_readonly = fields.get("readonly", "false").lower()
-    if is_readonly not in ("true", "1", "false", "0"):
-        raise _mount_fault(text, f"`readonly` is `true` or `false`, not `{is_readonly}`")
-    return Mount(kind="bind", source=source, target=target, readonly=is_readonly in ("true", "1"))
+    return Mount(kind="bind", source=source, target=target, readonly=readonly)
+
+
+def _flag(text: str, name: str, fields: dict[str, str]) -> bool:
+    value = fields.get(name, "false").lower()
+    if value not in ("true", "1", "false", "0"):
+        raise _mount_fault(text, f"`{name}` is `true` or `false`, not `{value}`")
+    return value in ("true", "1")
 
 
 def _mount_fault(text: str, why: str, hint: str = "") -> AerogelError:
-    usual = "write `type=bind,src=/host,dst=/path,readonly` or `type=tmpfs,dst=/path,tmpfs-size=64m`"
+    usual = "write `type=bind,src=/host,dst=/path,readonly`, `type=volume,src=name,dst=/path` or `type=tmpfs,dst=/path`"
     return fault(f"`--mount {text}`: {why}", "run.mount", hint or usual)
+
+
+def parse_labels(given: Sequence[str], files: Sequence[str], directory: Path) -> dict[str, str]:
+    """The labels of `--label` and of the lines of `--label-file`, as docker reads them. Raises `run.label`."""
+    lines: list[str] = []
+    for name in files:
+        try:
+            text = (directory / name).read_text("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise fault(f"`{name}` cannot be read: {str(why).lower()}", "run.label") from None
+        lines += [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    found: dict[str, str] = {}
+    for label in (*lines, *given):
+        key, _, value = label.partition("=")
+        if not key or any(each.isspace() for each in key):
+            raise fault(f"label `{label}` has no key", "run.label", "write `--label KEY=VALUE`")
+        found[key] = value
+    return found
 
 
 def _octal(text: str, mode: str) -> int:

@@ -48,6 +48,24 @@ COMMANDS = (
     Command("start", "start", "Start containers that have ended", group=BUILD, aliases=("container start",)),
     Command("restart", "restart", "Stop containers and start them again", group=BUILD, aliases=("container restart",)),
     Command("wait", "wait", "Wait until containers have ended", group=BUILD, aliases=("container wait",)),
+    Command(
+        "attach", "attach", "Join the terminal with a running container", group=BUILD, aliases=("container attach",)
+    ),
+    Command("cp", "cp", "Copy files between a container and this host", group=BUILD, aliases=("container cp",)),
+    Command("port", "port", "List the published ports of a container", group=BUILD, aliases=("container port",)),
+    Command("top", "top", "Show the processes of a container", group=BUILD, aliases=("container top",)),
+    Command("stats", "stats", "Show what containers use of the machine", group=BUILD, aliases=("container stats",)),
+    Command("rename", "rename", "Give a container another name", group=BUILD, aliases=("container rename",)),
+    Command(
+        "pause", "pause", "Stop all processes of containers for a while", group=BUILD, aliases=("container pause",)
+    ),
+    Command("unpause", "unpause", "Let paused containers go on", group=BUILD, aliases=("container unpause",)),
+    Command("container prune", "container_prune", "Remove containers that have ended", group=BUILD),
+    Command("volume ls", "volume_ls", "List volumes", group=BUILD, aliases=("volume list",)),
+    Command("volume create", "volume_create", "Make a volume", group=BUILD),
+    Command("volume inspect", "volume_inspect", "Show everything about volumes as JSON", group=BUILD),
+    Command("volume rm", "volume_rm", "Remove volumes", group=BUILD, aliases=("volume remove",)),
+    Command("volume prune", "volume_prune", "Remove volumes that no container has", group=BUILD),
     Command("rm", "rm", "Remove containers", group=BUILD, aliases=("container rm", "container remove")),
     Command("base list", "base_list", "List the base images that are composed here", group=BASES, aliases=("base ls",)),
     Command("base show", "base_show", "Show what a base image is made of", group=BASES),
@@ -70,7 +88,13 @@ COMMANDS = (
     Command("graph", "graphing", "Show the build graph of a Dockerfile", group=FILES),
     Command("format", "formatting", "Write Dockerfiles in house form", group=FILES),
     Command("images", "images", "List images", group=STORE, aliases=("image ls", "image list")),
-    Command("inspect", "inspect", "Show everything about images as JSON", group=STORE, aliases=("image inspect",)),
+    Command(
+        "inspect",
+        "inspect",
+        "Show everything about containers, images or volumes as JSON",
+        group=STORE,
+        aliases=("image inspect", "container inspect"),
+    ),
     Command(
         "pull", "pull", "Bring an image from a registry into the local store", group=STORE, aliases=("image pull",)
     ),
@@ -114,18 +138,14 @@ COMMANDS = (
 
 
 _ABSENT = {
-    ("attach",): "`aerogel logs -f` follows the output of a container, `aerogel exec -it` gives a shell in it",
     (
         "container",
-        "rename",
         "update",
-    ): "`aerogel ps`, `logs`, `exec`, `stop`, `start`, `kill`, `wait` and `rm` are there",
-    ("pause", "unpause"): "`aerogel kill -s STOP` and `-s CONT` do it to the container's command",
-    ("stats", "top"): "`aerogel exec CONTAINER ps` shows the processes, and so does `ps` of the host",
-    ("port",): "`aerogel ps` shows the ports of containers",
+    ): "`aerogel ps`, `logs`, `exec`, `attach`, `cp`, `stop`, `start`, `kill`, `wait`, `inspect` and `rm` are there",
+    ("diff",): "`aerogel cp` takes files out of a container, `aerogel debug` shows them",
     ("create",): "`aerogel run` makes a container and starts it",
     ("commit",): "write the change as an instruction of a Dockerfile",
-    ("cp", "export"): "`aerogel build -o FOLDER .` takes the files out of a build",
+    ("export",): "`aerogel cp CONTAINER:/ -` writes the files of a container as a tar",
     ("import",): "write `FROM scratch` and `ADD root.tar /` into a Dockerfile",
     (
         "compose",
@@ -135,7 +155,6 @@ _ABSENT = {
     ("network",): "commands have the host's network; `aerogel run --network none` takes it away",
     ("scout",): "`aerogel sbom IMAGE` lists what an image holds",
     ("search",): "names of images are found on the pages of their registry",
-    ("volume",): "`aerogel run -v /folder:/path` lends a folder of the host; cache mounts are in `aerogel cache ls`",
     ("config", "context", "node", "plugin", "secret", "service", "stack", "swarm"): "there is no daemon to manage",
 }
 """What to use instead of docker's commands that are not there."""

@@ -5,7 +5,7 @@
     <data>/containers-v1/
         lock                held while a container is made or removed
         <id>/               64 hexadecimal digits; mode 0700, the variables in it may be secrets
-            container.json  what it runs; never changes
+            container.json  what it runs; only its name may change
             state.json      how it is; replaced whole
             alive           locked by the process that holds the container (`Keeper` or `aerogel run`) while it lives
             control         the socket on which that process takes requests
@@ -36,7 +36,7 @@ import msgspec
 from aerogel.errors import AerogelError, nearest
 from aerogel.sandbox.spec import Forward, Sandbox
 
-__all__ = ["Check", "Container", "Containers", "Seen", "State", "alive"]
+__all__ = ["Check", "CheckRun", "Container", "Containers", "Seen", "State", "VolumeUse", "alive"]
 
 _FOLDER = "containers-v1"
 _KILLED = 137
@@ -84,6 +84,24 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     retries: int = 3
 
 
+class CheckRun(msgspec.Struct, frozen=True, kw_only=True):
+    """How one check went. Times are seconds since 1970; `code` is -1 when it did not end by itself."""
+
+    started: float
+    finished: float
+    code: int
+    said: str
+
+
+class VolumeUse(msgspec.Struct, frozen=True, kw_only=True):
+    """A volume that a container has at `target`; `is_own` when it was made for the container, without a name."""
+
+    name: str
+    target: str
+    readonly: bool = False
+    is_own: bool = False
+
+
 class Container(msgspec.Struct, frozen=True, kw_only=True):
     """What a container runs, and how it is to be ended."""
 
@@ -110,6 +128,11 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[Forward, ...] = ()
     labels: dict[str, str] = {}
     check: Check | None = None
+    volumes: tuple[VolumeUse, ...] = ()
+    image_id: str = ""
+    platform: str = ""
+    config: dict[str, Any] = {}
+    """The image's config as the options change it, with docker's keys: for `inspect`."""
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +154,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """How many checks failed one after the other."""
     said: str = ""
     """The output of the last check."""
+    checks: tuple[CheckRun, ...] = ()
+    """The last checks, the newest last."""
+    is_paused: bool = False
 
 
 class Seen(NamedTuple):
@@ -180,6 +206,22 @@ class Containers:
             seen = Seen(folder, container, State())
             self.save(seen.folder, seen.state)
         return seen
+
+    def rename(self, seen: Seen, name: str) -> None:
+        """Gives a container another name. Raises `container.name-taken`."""
+        with self._locked():
+            self._refuse_taken(name)
+            _write(
+                seen.folder, "container.json", msgspec.to_builtins(msgspec.structs.replace(seen.container, name=name))
+            )
+
+    def _refuse_taken(self, name: str) -> None:
+        if any(seen.container.name == name for seen in self.list()):
+            raise AerogelError(
+                f"there is a container `{name}` already",
+                code="container.name-taken",
+                hints=[f"`aerogel rm {name}` removes it, or choose another name"],
+            )
 
     def save(self, folder: str, state: State) -> None:
         """Replaces the state; for who holds the container."""

@@ -21,14 +21,16 @@ from contextlib import ExitStack, contextmanager
 import msgspec
 
 from aerogel.errors import AerogelError
+from aerogel.runtime.audience import Audience
 from aerogel.runtime.containers import Container, Containers, Seen, alive
 from aerogel.runtime.logs import Log
 from aerogel.runtime.serving import Server
+from aerogel.runtime.volumes import Volumes
 from aerogel.sandbox import wire
 from aerogel.sandbox.launch import Helper, Process
 from aerogel.sandbox.spec import Exit, Sandbox
 
-__all__ = ["main", "pinned"]
+__all__ = ["main", "pinned", "ready"]
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 60.0
 _GOOD_RUN_S = 10.0
@@ -54,9 +56,15 @@ def main(data: str, folder: str, state_dir: str, ready: int) -> None:
             server = stack.enter_context(Server(helper, containers, seen))
             log = Log(f"{folder}/log")
             stack.callback(log.close)
+            server.audience = Audience()
             _hold(seen, helper, server, log, answer)
             if seen.container.is_removed:
-                containers.remove(seen, lambda path: helper.call("remove", {"path": path}))
+
+                def discard(path: str) -> None:
+                    helper.call("remove", {"path": path})
+
+                containers.remove(seen, discard)
+                Volumes(data).remove_own(seen.container, containers.list(), discard)
     except AerogelError as error:
         answer.fails(error)
     finally:
@@ -148,12 +156,13 @@ def _is_wanted(container: Container, end: Exit, failures: int) -> bool:
 
 def _once(seen: Seen, helper: Helper, server: Server, log: Log, answer: _Answer, *, again: bool) -> Exit:
     """One run of the command; its output goes to the log."""
-    sandbox = _ready(seen, helper)
+    sandbox = ready(seen, helper)
     pumps: list[threading.Thread] = []
     with ExitStack() as stack:
         out_read, out_write = os.pipe()
         error_read, error_write = os.pipe()
         stdin: int | None = None
+        write = -1
         if seen.container.keeps_input and not sandbox.tty:
             stdin, write = os.pipe()
             stack.callback(os.close, write)
@@ -166,10 +175,11 @@ def _once(seen: Seen, helper: Helper, server: Server, log: Log, answer: _Answer,
         sources = [("stdout", out_read), ("stderr", error_read)]
         if process.tty is not None:
             sources.append(("stdout", os.dup(process.tty)))
+        tell = None if server.audience is None else server.audience.tell
         for stream, fd in sources:
-            pumps.append(threading.Thread(target=log.pump, args=(stream, fd), name=f"log {stream}", daemon=True))
+            pumps.append(threading.Thread(target=log.pump, args=(stream, fd, tell), name=f"log {stream}", daemon=True))
             pumps[-1].start()
-        server.started(process, again=again)
+        server.started(process, again=again, stdin=write)
         end = _follow(process, answer)
     for pump in pumps:
         pump.join()
@@ -185,7 +195,7 @@ def _follow(process: Process, answer: _Answer) -> Exit:
     return process.wait()
 
 
-def _ready(seen: Seen, helper: Helper) -> Sandbox:
+def ready(seen: Seen, helper: Helper) -> Sandbox:
     """The sandbox with places for what it writes.
 
     Where roots are copied together an upper directory is written anew: what is in it becomes a layer first.

@@ -61,8 +61,8 @@ class Log:
         while left:
             left = left[os.write(self._fd, left) :]
 
-    def pump(self, stream: str, fd: int) -> None:
-        """Writes all that comes from a descriptor, which is closed at the end."""
+    def pump(self, stream: str, fd: int, tell: Callable[[str, bytes], object] | None = None) -> None:
+        """Writes all that comes from a descriptor, which is closed at the end; `tell` hears it too."""
         with open(fd, "rb", buffering=0) as file:
             while True:
                 try:
@@ -72,6 +72,8 @@ class Log:
                 if not data:
                     return
                 self.write(stream, data)
+                if tell is not None:
+                    tell(stream, data)
 
     def close(self) -> None:
         """Writes what is left without a line end."""

@@ -14,36 +14,39 @@ from aerogel.errors import AerogelError
 from aerogel.runtime.containers import Seen
 from aerogel.sandbox import wire
 from aerogel.sandbox.control import Connection, connect
+from aerogel.sandbox.launch import Work
 from aerogel.sandbox.spec import Exit, Sandbox
 
-__all__ = ["Command", "ask"]
+__all__ = ["Command", "ask", "connected", "received"]
 
 
-def _connected(seen: Seen) -> Connection:
+def connected(seen: Seen) -> Connection:
+    """A connection to who holds the container. Raises `container.not-running`."""
     try:
         return connect(seen.folder)
     except OSError:
         raise AerogelError(f"container `{seen.container.name}` is not running", code="container.not-running") from None
 
 
-def _received(sock: Connection, seen: Seen) -> tuple[dict[str, Any], list[int]]:
-    received = wire.receive(sock)
-    if received is None:
+def received(sock: Connection, seen: Seen) -> tuple[dict[str, Any], list[int]]:
+    """The next message with its descriptors. Raises `container.gone` and what the holder raises."""
+    found = wire.receive(sock)
+    if found is None:
         raise AerogelError(
             f"the process that holds container `{seen.container.name}` ended",
             code="container.gone",
             hints=["`aerogel ps -a` tells how the container ended"],
         )
-    if "error" in received[0]:
-        raise wire.error_from(received[0]["error"])
-    return received
+    if "error" in found[0]:
+        raise wire.error_from(found[0]["error"])
+    return found
 
 
 def ask(seen: Seen, **message: Any) -> dict[str, Any]:
     """One request and its answer. Raises `container.not-running`, `container.gone` and what the holder raises."""
-    with _connected(seen) as sock:
+    with connected(seen) as sock:
         wire.send(sock, message)
-        return _received(sock, seen)[0]
+        return received(sock, seen)[0]
 
 
 class Command:
@@ -57,16 +60,17 @@ class Command:
         *,
         is_detached: bool = False,
         tools: int | None = None,
+        work: Work | None = None,
     ) -> None:
         self.tty: int | None = None
         self._seen = seen
         self._lock = threading.RLock()
-        self._sock = _connected(seen)
+        self._sock = connected(seen)
         try:
             # json: variables may hold bytes that are no UTF-8
-            request = {"do": "exec", "sandbox": msgspec.to_builtins(sandbox), "is_detached": is_detached}
+            request = {"do": "exec", "sandbox": msgspec.to_builtins(sandbox), "is_detached": is_detached, "work": work}
             wire.send(self._sock, request, stdio if tools is None else (*stdio, tools))
-            _, fds = _received(self._sock, seen)
+            _, fds = received(self._sock, seen)
             self.tty = fds[0] if fds else None
         except BaseException:
             self._sock.close()
@@ -81,7 +85,7 @@ class Command:
 
     def wait(self) -> Exit:
         """How it ended. Raises `container.gone`."""
-        found = _received(self._sock, self._seen)[0]["exit"]
+        found = received(self._sock, self._seen)[0]["exit"]
         fault = wire.error_from(found["fault"]) if found["fault"] else None
         return Exit(found["code"], found["signal"], found["oom"], fault)
 

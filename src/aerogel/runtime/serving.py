@@ -6,8 +6,12 @@ container's socket as messages of `sandbox.wire`, the word in `do` first:
 - `signal` (number): to the command;
 - `stop` (number, grace_s): signals, kills everything when the grace is over; answered when the container has ended;
 - `wait`: answered then as well, with `code`;
-- `exec` (sandbox, is_detached; standard streams, and a static busybox to show): answered with `started` and the terminal, then with `exit`; meanwhile
-  more messages with `signal` may come. When the one who asked goes, the command is killed, unless it is detached.
+- `exec` (sandbox, is_detached, work; standard streams, and a static busybox to show): answered with `started` and the
+  terminal, then with `exit`; meanwhile more messages with `signal` may come. When the one who asked goes, the command is
+  killed, unless it is detached. `work` is a job in place of a command;
+- `attach` (standard output and error): answered with `attached` and, if there is one, the command's input or terminal;
+  then with `exit` when the command has ended. Signals may come meanwhile;
+- `pause`, `unpause`.
 """
 
 from __future__ import annotations
@@ -16,15 +20,19 @@ import contextlib
 import os
 import threading
 import time
+from signal import SIGKILL
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
 from aerogel.errors import AerogelError
-from aerogel.runtime.containers import Check, Container, Containers, Seen, State
+from aerogel.runtime.audience import Audience
+from aerogel.runtime.containers import Check, CheckRun, Container, Containers, Seen, State
+from aerogel.runtime.processes import processes_of
 from aerogel.sandbox import wire
 from aerogel.sandbox.control import Connection, Listener
+from aerogel.sandbox.freezer import Freezer
 from aerogel.sandbox.launch import Helper, Process
 from aerogel.sandbox.spec import Exit, Rootfs, Sandbox
 
@@ -32,6 +40,10 @@ __all__ = ["Server", "beside"]
 
 _SAID_BYTES = 4096
 """What is kept of the output of a check, as docker does."""
+_KEPT_CHECKS = 5
+_ANSWER_S = 15.0
+_DRAIN_S = 10.0
+"""So long the last words of a command may take on their way to who is attached."""
 
 
 def beside(container: Container, argv: tuple[str, ...], **changes: Any) -> Sandbox:
@@ -58,6 +70,14 @@ class Server:
         self._rounds = 0
         self._listener: Listener | None = None
         self._timer: threading.Timer | None = None
+        self.audience: Audience | None = None
+        """Those who are attached, when the container is in the background."""
+        self._input = -1
+        self._waiting: set[threading.Event] = set()
+        """Of those who are attached: set when this run of the command is over."""
+        self._freezer: Freezer | None = None
+        self._pending = 0
+        self._answered = threading.Condition()
 
     def __enter__(self) -> Self:
         self._listener = Listener(self._folder, self._serve)
@@ -68,6 +88,10 @@ class Server:
     ) -> None:
         if not self.ended.is_set():
             self.gone("" if error is None else str(error))
+        with self._answered:  # this process is about to end, and with it the threads that answer
+            self._answered.wait_for(lambda: not self._pending, _ANSWER_S)
+        if self._freezer is not None:
+            self._freezer.close()
         if self._listener is not None:
             self._listener.close()
 
@@ -82,15 +106,17 @@ class Server:
             with contextlib.suppress(FileNotFoundError):
                 self._containers.save(self._folder, self._state)
 
-    def started(self, process: Process, *, again: bool = False) -> None:
-        """The container's command runs."""
+    def started(self, process: Process, *, again: bool = False, stdin: int = -1) -> None:
+        """The container's command runs; `stdin` is where its input is written, -1 without one."""
         with self._lock:
             self._process = process
+            self._input = stdin
             self._rounds += 1
             health = "starting" if self._container.check else ""
             self._save(
                 status="running", pid=process.pid, started=time.time(), finished=0.0, code=0, error="", oom=False,
-                health=health, failing=0, said="", restarted=self._state.restarted + again,
+                health=health, failing=0, said="", checks=(), restarted=self._state.restarted + again,
+                is_paused=False,
             )  # fmt: skip
         if self._container.check is not None:
             arguments = (self._container.check, process, self._rounds)
@@ -102,13 +128,16 @@ class Server:
         """The command has ended; `for_good` unless it will be started again."""
         with self._lock:
             self._process = None
+            self._input = -1
             if self._timer is not None:
                 self._timer.cancel()
             error = end.fault.message if end.fault is not None else ""
             self._save(
                 status="exited" if for_good else "running", pid=0, finished=time.time(), code=end.code, error=error,
-                oom=end.oom,
+                oom=end.oom, is_paused=False,
             )  # fmt: skip
+            for over in self._waiting:
+                over.set()
         if for_good:
             self.ended.set()
 
@@ -124,6 +153,8 @@ class Server:
             process = self._process
             if process is None:
                 return
+            if self._state.is_paused:
+                self._unpause()
             process.signal(number)
             self._timer = threading.Timer(max(0.0, grace_s), process.kill)
             self._timer.daemon = True
@@ -134,6 +165,8 @@ class Server:
         if received is None:
             return
         message, fds = received
+        with self._answered:
+            self._pending += 1
         try:
             self._answer(sock, message, fds)
         except AerogelError as error:
@@ -141,13 +174,24 @@ class Server:
         finally:
             for fd in fds:
                 os.close(fd)
+            with self._answered:
+                self._pending -= 1
+                self._answered.notify_all()
 
     def _answer(self, sock: Connection, message: dict[str, Any], fds: list[int]) -> None:
         match message["do"]:
             case "signal":
                 with self._lock:
                     self._running().signal(message["number"])
+                    if message["number"] == SIGKILL and self._state.is_paused:
+                        self._unpause()
                 wire.send(sock, {"ok": True})
+            case "pause" | "unpause":
+                with self._lock:
+                    (self._pause if message["do"] == "pause" else self._unpause)()
+                wire.send(sock, {"ok": True})
+            case "attach":
+                self._attach(sock, fds)
             case "stop":
                 self.stop(message["number"], message["grace_s"])
                 self.ended.wait()
@@ -163,16 +207,75 @@ class Server:
             raise AerogelError("the container is not running", code="container.not-running")
         return self._process
 
+    def _pause(self) -> None:
+        process = self._running()
+        if self._state.is_paused:
+            raise AerogelError("the container is paused already", code="container.paused")
+        name = f"aerogel-{os.getpid()}-paused"
+        self._freezer = Freezer(lambda: [one.pid for one in processes_of(process.pid)], name)
+        self._save(is_paused=True)
+
+    def _unpause(self) -> None:
+        self._running()
+        if not self._state.is_paused or self._freezer is None:
+            raise AerogelError("the container is not paused", code="container.not-paused")
+        self._freezer.thaw()
+        self._save(is_paused=False)
+
+    def _attach(self, sock: Connection, fds: list[int]) -> None:
+        """Shows the command's output to one more, until the command ends or the one goes."""
+        over = threading.Event()
+        with self._lock:
+            process = self._running()
+            if self.audience is None:
+                raise AerogelError(
+                    "the container writes to the terminal of its `aerogel run`",
+                    code="container.foreground",
+                    hints=["start it with `-d`, or `-dit`, to attach to it later"],
+                )
+            given = process.tty if process.tty is not None else self._input if self._input >= 0 else None
+            listener = self.audience.join(fds[0], fds[1])
+            self._waiting.add(over)
+            wire.send(sock, {"attached": True, "input": given is not None}, () if given is None else (given,))
+        is_gone = False
+
+        def relay() -> None:
+            nonlocal is_gone
+            with contextlib.suppress(OSError):
+                while (more := wire.receive(sock)) is not None:
+                    process.signal(more[0]["signal"])
+            is_gone = True
+            over.set()
+
+        threading.Thread(target=relay, name="attached signals", daemon=True).start()
+        over.wait()
+        with self._lock:
+            self._waiting.discard(over)
+            state = self._state
+        self.audience.leave(listener, 0.0 if is_gone else _DRAIN_S)
+        if not is_gone:
+            with contextlib.suppress(BrokenPipeError):
+                wire.send(sock, {"exit": {"code": state.code, "signal": 0, "oom": state.oom, "fault": None}})
+
     def _exec(self, sock: Connection, message: dict[str, Any], fds: list[int]) -> None:
         sandbox = msgspec.convert(message["sandbox"], Sandbox)
+        work = message.get("work")
         with self._lock:
+            running = self._running()
+            if self._state.is_paused:
+                raise AerogelError(
+                    "the container is paused",
+                    code="container.paused",
+                    hints=[f"`aerogel unpause {self._container.name}` lets it go on"],
+                )
             other = self._helper.join(
-                self._running(),
+                running,
                 sandbox,
                 stdin=fds[0],
                 stdout=fds[1],
                 stderr=fds[2],
                 tools=fds[3] if len(fds) > 3 else None,
+                work=None if work is None else (work[0], work[1]),
             )
         with other:
             given = () if other.tty is None else (other.tty,)
@@ -199,14 +302,20 @@ class Server:
             eager = is_young and self._state.health == "starting"
             if self.ended.wait(min(check.start_interval_s, check.interval_s) if eager else check.interval_s):
                 return
+            if self._state.is_paused:
+                continue
             is_young = time.monotonic() - began < check.start_period_s
+            at = time.time()
             try:
-                is_well, said = self._check(check, process)
+                code, said = self._check(check, process)
             except AerogelError as error:
-                is_well, said = False, error.message
+                code, said = -1, error.message
+            is_well = code == 0
             with self._lock:
                 if self._process is not process or self._rounds != number:
                     return
+                run = CheckRun(started=at, finished=time.time(), code=code, said=said)
+                self._save(checks=(*self._state.checks, run)[-_KEPT_CHECKS:])
                 if is_well:
                     self._save(health="healthy", failing=0, said=said)
                 elif is_young and self._state.health == "starting":
@@ -216,8 +325,8 @@ class Server:
                     health = "unhealthy" if failing >= check.retries else self._state.health
                     self._save(health=health, failing=failing, said=said)
 
-    def _check(self, check: Check, process: Process) -> tuple[bool, str]:
-        """Whether the check's command ends well in time, and the beginning of what it said."""
+    def _check(self, check: Check, process: Process) -> tuple[int, str]:
+        """The exit status of the check's command, -1 without one in time, and the beginning of what it said."""
         read, write = os.pipe()
         said = bytearray()
 
@@ -238,9 +347,9 @@ class Server:
             except TimeoutError:
                 other.kill()
                 other.wait()
-                return False, f"the check took longer than {check.timeout_s:g} s"
+                return -1, f"the check took longer than {check.timeout_s:g} s"
         thread.join(1.0)  # what the check left running may hold the pipe
         text = bytes(said).decode("utf-8", "replace")
         if end.fault is not None:
-            return False, end.fault.message
-        return end.code == 0, text
+            return -1, end.fault.message
+        return end.code, text

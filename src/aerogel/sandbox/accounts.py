@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from aerogel.errors import AerogelError
 
-__all__ = ["Account", "find_account"]
+__all__ = ["Account", "find_account", "with_groups"]
 
 _MAX_ID = (1 << 32) - 2
 
@@ -49,6 +49,14 @@ def find_account(spec: str, passwd: bytes, group: bytes) -> Account:
         return Account(uid, _gid_of(group_part, groups), (), home)
     extra = {int(g[2]) for g in groups if name and name in g[3].split(",")}
     return Account(uid, gid, tuple(sorted(extra)), home)
+
+
+def with_groups(account: Account, more: list[str], group: bytes) -> Account:
+    """The account with more supplementary groups. Raises AerogelError `sandbox.no-group`."""
+    if not more:
+        return account
+    groups = _lines(group, 4)
+    return account._replace(groups=tuple(sorted({*account.groups, *(_gid_of(each, groups) for each in more)})))
 
 
 def _gid_of(part: str, groups: list[list[str]]) -> int:

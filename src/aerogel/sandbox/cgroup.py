@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from aerogel.errors import EXIT_HOST, AerogelError
 
-__all__ = ["Group", "Resources", "make_group"]
+__all__ = ["Group", "Resources", "hierarchies", "make_group"]
 
 _PERIOD_US = 100_000
 _MAIN = "aerogel-main"
@@ -77,7 +77,7 @@ def make_group(resources: Resources, proc: str = "/proc/self") -> Group:
     group = Group()
     name = f"aerogel-{os.getpid()}-{next(_NUMBERS)}"
     try:
-        places = _places(proc)
+        places = hierarchies(proc)
         if set(resources.controllers) <= places.keys():  # version 1
             for controller in resources.controllers:
                 _tidy(places[controller])
@@ -101,7 +101,7 @@ def make_group(resources: Resources, proc: str = "/proc/self") -> Group:
     return group
 
 
-def _places(proc: str) -> dict[str, str]:
+def hierarchies(proc: str) -> dict[str, str]:
     """Controller -> directory of this process in its hierarchy; the empty name is version 2."""
     own: dict[str, str] = {}
     with open(f"{proc}/cgroup", encoding="utf-8") as file:

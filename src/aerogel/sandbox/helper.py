@@ -34,7 +34,8 @@ import time
 from typing import Any, NamedTuple, NoReturn
 
 from aerogel.errors import EXIT_HOST, AerogelError
-from aerogel.sandbox import capabilities, emulation, init, join, plain, rungs, seccomp, syscalls, wire
+from aerogel.sandbox import capabilities, emulation, init, join, plain, rungs, seccomp, syscalls, title, wire
+from aerogel.sandbox.work import find_job
 
 __all__ = ["main"]
 
@@ -65,6 +66,7 @@ def main(control_fd: int, program_fd: int) -> NoReturn:
     sys.path[1:1] = config["search"]
     modules = [importlib.import_module(name) for name in config["preload"]]
     syscalls.load()
+    title.place()
     with contextlib.suppress(KeyError):
         seccomp.program(os.uname().machine)
     findings: list[dict[str, Any]] = []
@@ -149,6 +151,7 @@ def _climb(
         copies=overlay is None,
         is_plain=name == "chroot",
         own=os.path.dirname(os.path.dirname(config["scratch"])),
+        modules=tuple(modules),
     )
     wire.send(control, {"rung": name, "overlay": overlay, "findings": [*findings, finding]})
     _serve(control, session, modules)
@@ -321,8 +324,8 @@ def _work(sock: socket.socket, session: init.Session, modules: list[Any]) -> Non
         if received is None:
             return
         message, fds = received
-        facts = {"recorded": session.recorded, "copied": session.copies, "marks": session.overlay or "user"}
-        answer = {"result": _function(message["job"], modules)({**message["args"], **facts}, fds)}
+        found = find_job(message["job"], modules)({**message["args"], **session.facts()}, fds)
+        answer: dict[str, Any] = {"result": found}
     except AerogelError as error:
         answer = {"error": wire.error_to(error)}
     except OSError as error:
@@ -331,16 +334,6 @@ def _work(sock: socket.socket, session: init.Session, modules: list[Any]) -> Non
         answer = {"bug": init.frames(error)}
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         wire.send(sock, answer)
-
-
-def _function(name: str, modules: list[Any]) -> Any:
-    wanted, colon, function = name.rpartition(":")
-    for module in modules:
-        if not colon or module.__name__ == wanted:
-            found = getattr(module, function, None)
-            if found is not None and function in module.__all__:
-                return found
-    raise LookupError(f"no preloaded module has the job {name}")
 
 
 def _job_error(error: OSError) -> AerogelError:

@@ -20,7 +20,19 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from aerogel.errors import EXIT_HOST, AerogelError
-from aerogel.sandbox import accounts, capabilities, command, inroot, mounts, plain, rootfs, syscalls, wire
+from aerogel.sandbox import (
+    accounts,
+    capabilities,
+    command,
+    inroot,
+    mounts,
+    plain,
+    rootfs,
+    syscalls,
+    title,
+    wire,
+    work,
+)
 from aerogel.sandbox.procshim import Shim
 from aerogel.sandbox.recorder import Recorder
 
@@ -53,6 +65,12 @@ class Session(NamedTuple):
     """The folder that the state directory is in: what lies in it belongs to aerogel."""
     emulation: int = -1
     """A user namespace with formats of its own, for commands of other machines; -1 when there is none."""
+    modules: tuple[Any, ...] = ()
+    """Those whose jobs may be called."""
+
+    def facts(self) -> dict[str, Any]:
+        """What every job is told (`helper`)."""
+        return {"recorded": self.recorded, "copied": self.copies, "marks": self.overlay or "user"}
 
 
 class Prepared(NamedTuple):
@@ -70,16 +88,16 @@ class Prepared(NamedTuple):
     """What was put into the tree, to be taken out again."""
 
 
-def run(sock: socket.socket, session: Session, work: _Work | None = None) -> NoReturn:
+def run(sock: socket.socket, session: Session, serve_other: _Work | None = None) -> NoReturn:
     """Serves one run: a request comes in, `started`, then `exit` go out. Never returns.
 
-    `work` does something else with the request than to start a command in a root of its own.
+    `serve_other` does something else with the request than to start a command in a root of its own.
     """
     try:
         received = wire.receive(sock)
         if received is not None:
             request, fds = received
-            (work or _run)(sock, session, request, _join_groups(request, fds))
+            (serve_other or _run)(sock, session, request, _join_groups(request, fds))
     except AerogelError as error:
         _answer(sock, {"error": wire.error_to(error)})
     except OSError as error:
@@ -157,6 +175,7 @@ def _run(sock: socket.socket, session: Session, request: dict[str, Any], fds: li
     )
     passwd, group = (inroot.read_file(root_fd, name) for name in ("/etc/passwd", "/etc/group"))
     account = accounts.find_account(request["user"], passwd, group)
+    account = accounts.with_groups(account, request["more_groups"], group)
     request["env"] = environment(request, account)
     master = -1
     if request["tty"]:
@@ -172,12 +191,14 @@ def _run(sock: socket.socket, session: Session, request: dict[str, Any], fds: li
     sys.path_hooks[:] = []
     mounts.enter(f"{base}/root")
     os.close(root_fd)
+    title.set_title(title.INIT)
     serve(sock, session, request, prepared)
 
 
 def _run_plain(sock: socket.socket, session: Session, request: dict[str, Any], fds: list[int]) -> None:
     """A command in a tree of its own, without namespaces; this process adopts what the command leaves behind."""
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    title.set_title(title.INIT)
     root = request["root"]
     tree = root["tree"]
     filling = plain.fill(tree, f"{root['scratch']}/aside", request, session.own)
@@ -187,6 +208,7 @@ def _run_plain(sock: socket.socket, session: Session, request: dict[str, Any], f
         passwd, group = (inroot.read_file(root_fd, name) for name in ("/etc/passwd", "/etc/group"))
         os.close(root_fd)
         account = accounts.find_account(request["user"], passwd, group)
+        account = accounts.with_groups(account, request["more_groups"], group)
         request["env"] = environment(request, account)
         master = -1
         if request["tty"]:
@@ -261,6 +283,10 @@ def serve(sock: socket.socket, session: Session, request: dict[str, Any], prepar
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     child = os.fork()
     if child == 0:
+        if request["work"]:
+            name, args = request["work"]
+            job = work.find_job(name, session.modules)
+            work.perform(job, {**args, **session.facts()}, stdio, error_write, theirs, tree)
         namespace = session.emulation if request["emulated"] else -1
         rights = session.capabilities
         command.execute(request, prepared.account, stdio, error_write, rights, namespace, theirs, tree)
@@ -347,6 +373,8 @@ def _wait(
                 if status is not None:
                     while part := os.read(errors, 65536):
                         failed += part
+                    if tells and not failed:  # it was quicker than the news of its start
+                        _answer(sock, {"executed": True})
                     return status, failed
             elif fd == errors:
                 part = os.read(errors, 65536)
@@ -355,6 +383,7 @@ def _wait(
                     poll.unregister(errors)
                     if tells and not failed:
                         _answer(sock, {"executed": True})
+                    tells = False
             else:
                 received = wire.receive(sock)
                 if received is None:  # the main process is gone or wants no more

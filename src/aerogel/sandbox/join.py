@@ -17,7 +17,7 @@ import socket
 import sys
 from typing import Any
 
-from aerogel.sandbox import accounts, init, inroot, mounts, syscalls
+from aerogel.sandbox import accounts, init, inroot, mounts, syscalls, title
 
 __all__ = ["join"]
 
@@ -101,10 +101,12 @@ def _show_tools(program: int, folder: str) -> None:
 def _serve(
     sock: socket.socket, session: init.Session, request: dict[str, Any], stdio: list[int], host_pid: int
 ) -> None:
+    title.set_title(title.EXEC)
     tree = request["tree"] if session.is_plain else ""
     root = os.open(tree or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     passwd, group = (inroot.read_file(root, name) for name in ("/etc/passwd", "/etc/group"))
     account = accounts.find_account(request["user"], passwd, group)
+    account = accounts.with_groups(account, request["more_groups"], group)
     request["env"] = init.environment(request, account)
     master = -1
     if request["tty"]:

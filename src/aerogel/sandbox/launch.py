@@ -37,7 +37,7 @@ from aerogel.sandbox.process import DISCARD, Closable, HelperBug, Process, failu
 from aerogel.sandbox.spec import DEFAULT_PATH, Finding, Isolation, Mount, Rung, Sandbox
 from aerogel.sandbox.tap import JOBS, Link, choose
 
-__all__ = ["TOOLS", "Helper", "HelperBug", "Process", "try_rungs"]
+__all__ = ["TOOLS", "Helper", "HelperBug", "Process", "Work", "try_rungs"]
 
 _RUNGS = ("root", "ident", "subid", "single", "chroot")
 _START_TIMEOUT_S = 60.0
@@ -45,6 +45,8 @@ TOOLS = "/.aerogel"
 """Where a command sees tools from outside."""
 _MFD_EXEC = 0x10
 _COPIED = "aerogel.sandbox.copied"
+Work = tuple[str, dict[str, Any]]
+"""The name of a job and its arguments."""
 
 
 class Helper:
@@ -64,7 +66,7 @@ class Helper:
         state_dir: str,
         *,
         isolation: Isolation = "auto",
-        preload: Sequence[str] = ("aerogel.files.jobs",),
+        preload: Sequence[str] = ("aerogel.files.jobs", "aerogel.files.transfer"),
         search: Sequence[str] = (),
     ) -> Helper:
         """Starts the helper on the best rung that works, or on the one that is asked for.
@@ -90,16 +92,25 @@ class Helper:
         return helper
 
     def run(
-        self, sandbox: Sandbox, *, stdin: int | None = None, stdout: int, stderr: int, group: Group | None = None
+        self,
+        sandbox: Sandbox,
+        *,
+        stdin: int | None = None,
+        stdout: int,
+        stderr: int,
+        group: Group | None = None,
+        work: Work | None = None,
     ) -> Process:
         """Starts a command; the descriptors stay the caller's. Without `stdin` it reads nothing.
 
-        `group` holds it and all that it starts; the caller closes it afterwards.
+        `group` holds it and all that it starts; the caller closes it afterwards. `work` is done in place of the
+        command: a job (as `call` has them) that runs in the root with all rights, on standard input and output.
 
         Raises AerogelError for what is wrong with the sandbox: `sandbox.no-user`, `sandbox.mount-target`, ... A
         command that is missing or cannot be executed is told by `Process.wait`.
         """
         request, throw_away = self._request(sandbox)
+        request["work"] = work
         harvest = self._copy(request, throw_away) if self.rung.copies and throw_away else None
         sockets = [mount["target"] for mount in request["mounts"] if mount["kind"] == "socket"]
         process = Process(self, self._open("run"), throw_away, harvest)
@@ -121,6 +132,7 @@ class Helper:
         stdout: int,
         stderr: int,
         tools: int | None = None,
+        work: Work | None = None,
     ) -> Process:
         """Starts one more command in the namespaces and the root of a running one that is `joinable`.
 
@@ -138,7 +150,7 @@ class Helper:
                 hints=["`aerogel debug IMAGE` shows them in a new container of its image"],
                 exit_status=EXIT_HOST,
             )
-        request |= {"tree": process.tree, "tools": "" if tools is None else TOOLS}
+        request |= {"tree": process.tree, "tools": "" if tools is None else TOOLS, "work": work}
         joined = Process(self, self._open("join"), None, None)
         started = _started(
             joined, request, (), (stdin, stdout, stderr), (*(() if tools is None else (tools,)), *process.namespaces)

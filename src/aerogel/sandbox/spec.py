@@ -156,6 +156,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     create_cwd: bool = False
     emulated: bool = False
     joinable: bool = False
+    more_groups: tuple[str, ...] = ()
+    """Supplementary groups beside those of the user, by name or number."""
 
 
 class Exit(NamedTuple):

@@ -66,8 +66,8 @@ def test_help(words, capsys):
         (["--halp"], "error: aerogel has no flag `--halp`\nhint: did you mean `--help`?\n"),
         (["help", "vresion"], "error: aerogel has no command `vresion`\nhint: did you mean `version`?\n"),
         (
-            ["pause", "web"],
-            "error: aerogel has no command `pause`\nhint: `aerogel kill -s STOP` and `-s CONT` do it to the",
+            ["update", "web"],
+            "error: aerogel has no command `update`\nhint: `aerogel ps`, `logs`, `exec`, `attach`",
         ),
         (
             ["system", "info"],

@@ -35,7 +35,7 @@ def test_mounts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("src=a,dst=/a", "there is no type `volume` | types are `bind` and `tmpfs`"),
+        ("type=npipe,src=a,dst=/a", "there is no type `npipe` | types are `bind`, `volume` and `tmpfs`"),
         ("type=bind,src=in", "it names no `dst`"),
         ("type=bind,src=in,dst=x", "`x` is not an absolute path"),
         ("type=bind,src=gone,dst=/x", "gone` does not exist"),

@@ -1,0 +1,104 @@
+"""`aerogel attach`: joins the terminal with the command of a container in the background."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from typing import Annotated, ClassVar
+
+from msgspec import Struct
+
+from aerogel.commands.detaching import containers_of
+from aerogel.commands.result import Result
+from aerogel.commands.run_flags import fault
+from aerogel.commands.world import World
+from aerogel.events import Message
+from aerogel.flag import Flag
+from aerogel.runtime.attached import Attached
+from aerogel.runtime.containers import Seen
+
+__all__ = ["EXAMPLES", "Attach", "AttachResult", "attach", "parse_keys", "run"]
+
+EXAMPLES = (
+    ("a shell that was started with -dit; Ctrl-P Ctrl-Q leaves it running", "aerogel attach shell"),
+    ("only look", "aerogel attach --no-stdin --sig-proxy=false web"),
+)
+_DETACH = "ctrl-p,ctrl-q"
+_CONTROL = re.compile(r"ctrl-([a-z@\[\\\]^_])")
+
+
+class Attach(Struct, frozen=True, kw_only=True):
+    """Attach to the command of a running container: its output, its input, its terminal.
+
+    The exit status is the command's. The keys of `--detach-keys` leave it running; then the status is 0.
+    """
+
+    container: Annotated[
+        str, Flag("Name or id of a container that was started with `-d`", positional=True, metavar="CONTAINER")
+    ]
+    no_stdin: Annotated[bool, Flag("Do not pass this standard input on")] = False
+    sig_proxy: Annotated[bool, Flag("Pass signals on to the command")] = True
+    detach_keys: Annotated[str, Flag("Keys that leave the command running", metavar="KEYS")] = _DETACH
+
+
+class AttachResult(Result, frozen=True, kw_only=True):
+    is_data: ClassVar[bool] = False
+
+    code: int
+
+    def exit_status(self) -> int:
+        return self.code
+
+
+def run(options: Attach, world: World) -> AttachResult:
+    """Raises `container.not-found`, `container.not-running`, `container.foreground`, `attach.keys`."""
+    keys = parse_keys(options.detach_keys)
+    seen = containers_of(world).running(options.container)
+    if seen.state.is_paused:
+        raise fault(
+            f"container `{options.container}` is paused",
+            "container.paused",
+            f"`aerogel unpause {options.container}` lets it go on",
+        )
+    code = attach(seen, world, keys=keys, passes_input=not options.no_stdin, passes_signals=options.sig_proxy)
+    return AttachResult(code=code)
+
+
+def attach(seen: Seen, world: World, *, keys: bytes, passes_input: bool, passes_signals: bool) -> int:
+    """Follows the command to its end, or to the keys that detach; its exit status."""
+    own = seen.container
+    streams = world.streams
+    takes_input = passes_input and own.keeps_input
+    if own.sandbox.tty and takes_input and not os.isatty(streams.stdin):
+        raise fault(
+            "standard input is not a terminal, and the container has one",
+            "run.no-terminal",
+            "add `--no-stdin`, or use a terminal",
+        )
+    with Attached(seen, streams, keys if takes_input else b"") as attached:
+        code = attached.follow(takes_input=takes_input, passes_signals=passes_signals)
+    if code is None:
+        with contextlib.suppress(OSError):
+            os.write(streams.stdout, b"\r\n" if own.sandbox.tty else b"")
+        world.sink.emit(Message(f"detached: container `{own.name}` goes on"))
+        return 0
+    return code
+
+
+def parse_keys(text: str) -> bytes:
+    """The bytes of `ctrl-p,ctrl-q` or `a,b`; empty text: none. Raises `attach.keys`."""
+    found = bytearray()
+    for word in text.split(",") if text else []:
+        control = _CONTROL.fullmatch(word)
+        if control is not None:
+            found.append(ord(control[1].upper()) & 0x1F)
+        elif len(word) == 1 and word.isascii():
+            found += word.encode("ascii")
+        else:
+            raise fault(
+                f"`--detach-keys {text}`: `{word}` is not a key",
+                "attach.keys",
+                "write one character, or `ctrl-` and one of a-z, @, [, \\, ], ^, _, with commas between",
+            )
+    return bytes(found)

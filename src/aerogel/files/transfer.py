@@ -1,0 +1,283 @@
+"""A file or a directory as a stream, from one root file system to another: what `aerogel cp` sends.
+
+The stream is a head (four bytes of length, then JSON: `name`, `kind` as a tar's type flag, `mode`, `uid`, `gid`,
+`mtime`) and a tar: of what is in a directory, by names relative to it, or of the one file, called `top`. Both sides work
+below the root of their process, which in a sandbox is that of the container, so no link leads out of it. Standard
+library only: part of the helper's file jobs. Spec: `docker cp` reference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import posixpath
+import stat
+import struct
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from aerogel.errors import AerogelError
+from aerogel.files.diff import write_tree
+from aerogel.files.entry import BLK, CHR, DIR, FIFO, REG, SYM, WHITEOUT, Entry, shown
+from aerogel.files.extract import extract
+from aerogel.files.tar import CHUNK, TarWriter
+from aerogel.sandbox import inroot, record
+from aerogel.sandbox.accounts import find_account
+
+__all__ = ["Head", "pack", "read_head", "unpack"]
+
+_TOP = b"top"
+_LENGTH = struct.Struct(">I")
+_KINDS = {
+    stat.S_IFREG: REG,
+    stat.S_IFDIR: DIR,
+    stat.S_IFLNK: SYM,
+    stat.S_IFCHR: CHR,
+    stat.S_IFBLK: BLK,
+    stat.S_IFIFO: FIFO,
+}
+
+
+class Head(NamedTuple):
+    """What the stream is of. `name` is the last part of its path, empty for the root."""
+
+    name: str
+    kind: int
+    mode: int
+    uid: int
+    gid: int
+    mtime: int
+
+
+class _Reader:
+    """An unbuffered stream of a descriptor, which stays the caller's."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def read(self, size: int, /) -> bytes:
+        return os.read(self._fd, size)
+
+
+def _clean(path: str) -> str:
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def read_head(fd: int) -> Head | None:
+    """The head of a stream; None when it ends before, because of a fault at the other side."""
+    size = _exactly(fd, _LENGTH.size)
+    data = _exactly(fd, _LENGTH.unpack(size)[0]) if size else b""
+    return Head(**json.loads(data)) if data else None
+
+
+def _exactly(fd: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = os.read(fd, size - len(data))
+        if not part:
+            return b""
+        data += part
+    return data
+
+
+def pack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """Writes what is at `path` to `fds[1]`; `follow` says that a link is what it leads to.
+
+    `recorded`, which every job may be told, as in `diff.write_tree`. Raises AerogelError `cp.no-such-path`, `cp.kind`,
+    `diff.*`, `tar.changed`.
+    """
+    name, recorded = args["path"], bool(args.get("recorded"))
+    path = _clean(name)
+    try:
+        if args.get("follow"):
+            path = os.path.realpath(path)
+        status = os.lstat(path)
+        if name.endswith(("/", "/.")) and stat.S_ISLNK(status.st_mode):
+            status = os.stat(path)
+        if name.endswith(("/", "/.")) and not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError
+    except (FileNotFoundError, NotADirectoryError):
+        raise AerogelError(f"there is no `{name}`", code="cp.no-such-path") from None
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+    if kind is None:
+        raise AerogelError(f"`{name}` is a socket, which cannot be copied", code="cp.kind")
+    owner = record.read(path, status.st_mode, follow=False) if recorded else record.Record(status.st_uid, status.st_gid)
+    head = Head(
+        posixpath.basename(path), kind, stat.S_IMODE(status.st_mode), owner.uid, owner.gid, int(status.st_mtime)
+    )
+    with contextlib.suppress(BrokenPipeError):  # who reads has said why
+        _write(fds[1], path, head, status, recorded=recorded)
+    return {}
+
+
+def _write(fd: int, path: str, head: Head, status: os.stat_result, *, recorded: bool) -> None:
+    out = io.BufferedWriter(io.FileIO(fd, "wb", closefd=False), CHUNK)
+    data = json.dumps(head._asdict()).encode("ascii")
+    try:
+        out.write(_LENGTH.pack(len(data)) + data)
+        if head.kind == DIR:
+            root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                write_tree(out.write, root, recorded=recorded)
+            finally:
+                os.close(root)
+        else:
+            _write_one(out.write, path, head, status)
+        out.flush()
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # what could not be written must not be tried again
+            out.detach()
+
+
+def _write_one(write: Callable[[bytes | memoryview], object], path: str, head: Head, status: os.stat_result) -> None:
+    writer = TarWriter(write)
+    entry = Entry(_TOP, head.kind, head.mode, head.uid, head.gid, mtime=head.mtime)
+    if head.kind == REG:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            writer.file_fd(entry._replace(size=os.fstat(fd).st_size), fd)
+        finally:
+            os.close(fd)
+    elif head.kind == SYM:
+        writer.entry(entry._replace(link=os.fsencode(os.readlink(path))))
+    elif head.kind == FIFO:
+        writer.entry(entry)
+    else:
+        writer.entry(entry._replace(rdev=(os.major(status.st_rdev), os.minor(status.st_rdev))))
+    writer.close()
+
+
+def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """Writes the stream of `fds[0]` to `path`, as `docker cp` places it.
+
+    `contents` copies what is in a directory, not itself. `owner` is [uid, gid] of everything, or `user` (Docker's form)
+    names them; without, they are what the stream says; `dress` gives a directory that is there the attributes of the
+    one that is copied; `plain` leaves devices and attributes out, for this host. `raw` says that the stream has no head and is a tar
+    to be unpacked in the directory `path`. Raises AerogelError `cp.*`, `extract.*`, `tar.*`.
+    """
+    wanted, recorded = args["path"], bool(args.get("recorded"))
+    if args.get("user") is not None:
+        args = {**args, "owner": _ids_of(args["user"])}
+    change = _changer(args)
+    if args.get("raw"):
+        target = _clean(wanted)
+        if not os.path.isdir(target):
+            raise AerogelError(f"`{wanted}` is not a directory", code="cp.no-directory")
+        _extract(target, fds[0], change, recorded=recorded)
+        return {}
+    head = read_head(fds[0])
+    if head is None:
+        return {}
+    if head.kind != DIR:
+        place = _place_of_file(wanted, head)
+        name = os.fsencode(posixpath.basename(place))
+
+        def renamed(entry: Entry) -> Entry | None:
+            return change(entry._replace(path=name))
+
+        _extract(posixpath.dirname(place), fds[0], renamed, recorded=recorded)
+        return {}
+    place = _place_of_directory(wanted, head, contents=bool(args.get("contents")))
+    is_new = not os.path.isdir(place)
+    if is_new:
+        try:
+            os.mkdir(place, 0o700)
+        except (FileNotFoundError, NotADirectoryError):
+            raise _no_directory(posixpath.dirname(place)) from None
+    _extract(place, fds[0], change, recorded=recorded)
+    if is_new or args.get("dress"):
+        _dress(place, head, args.get("owner"), recorded=recorded)
+    return {}
+
+
+def _ids_of(user: str) -> list[int]:
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        account = find_account(user, *(inroot.read_file(root, name) for name in ("/etc/passwd", "/etc/group")))
+    finally:
+        os.close(root)
+    return [account.uid, account.gid]
+
+
+def _changer(args: dict[str, Any]) -> Callable[[Entry], Entry | None]:
+    owner, is_plain = args.get("owner"), bool(args.get("plain"))
+
+    def change(entry: Entry) -> Entry | None:
+        if posixpath.basename(entry.path).startswith(WHITEOUT):
+            raise AerogelError(
+                f"`{shown(entry.path)}` cannot be copied: such a name says in layers that a file is deleted",
+                code="cp.whiteout",
+            )
+        if is_plain:
+            if entry.kind in (CHR, BLK):
+                raise AerogelError(f"`{shown(entry.path)}` is a device, which is not made on this host", code="cp.kind")
+            entry = entry._replace(xattrs=())
+        return entry if owner is None else entry._replace(uid=owner[0], gid=owner[1])
+
+    return change
+
+
+def _extract(folder: str, fd: int, change: Callable[[Entry], Entry | None], *, recorded: bool) -> None:
+    try:
+        root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise _no_directory(folder) from None
+
+    def checked(entry: Entry) -> Entry | None:
+        found = change(entry)
+        if found is not None:
+            _refuse_other_kind(root, found)
+        return found
+
+    try:
+        extract(_Reader(fd), root, change=checked, recorded=recorded)
+    finally:
+        os.close(root)
+
+
+def _refuse_other_kind(root: int, entry: Entry) -> None:
+    try:
+        is_there = os.lstat(entry.path, dir_fd=root).st_mode if entry.path else stat.S_IFDIR
+    except OSError:
+        return
+    if stat.S_ISDIR(is_there) != (entry.kind == DIR) and not stat.S_ISLNK(is_there):
+        what = ("a directory", "none") if entry.kind == DIR else ("no directory", "one")
+        raise AerogelError(
+            f"`{shown(entry.path)}` is {what[0]}, and what is there now is {what[1]}: it is not replaced",
+            code="cp.other-kind",
+        )
+
+
+def _no_directory(path: str) -> AerogelError:
+    return AerogelError(f"there is no directory `{path}`", code="cp.no-directory")
+
+
+def _place_of_file(wanted: str, head: Head) -> str:
+    target = _clean(wanted)
+    if os.path.isdir(target):
+        return posixpath.join(target, head.name)
+    if wanted.endswith(("/", "/.")):
+        raise _no_directory(wanted)
+    return target
+
+
+def _place_of_directory(wanted: str, head: Head, *, contents: bool) -> str:
+    target = _clean(wanted)
+    if not os.path.isdir(target):
+        if os.path.lexists(target):
+            raise AerogelError(f"`{wanted}` is a file, and a directory is copied", code="cp.other-kind")
+        return target
+    place = target if contents or not head.name else posixpath.join(target, head.name)
+    if os.path.lexists(place) and not os.path.isdir(place):
+        raise AerogelError(f"`{place}` is a file, and a directory is copied", code="cp.other-kind")
+    return place
+
+
+def _dress(place: str, head: Head, owner: list[int] | None, *, recorded: bool) -> None:
+    uid, gid = (head.uid, head.gid) if owner is None else owner
+    with contextlib.suppress(PermissionError):  # an ordinary user has what is its own
+        record.give(place, uid, gid, recorded=recorded)
+    os.chmod(place, head.mode)
+    os.utime(place, (head.mtime, head.mtime))

@@ -1,0 +1,137 @@
+"""The caller's side of being attached to a container in the background: its streams, keys and signals (`serving`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Protocol, Self
+
+from aerogel.runtime import terminal
+from aerogel.runtime.containers import Seen
+from aerogel.runtime.remote import connected, received
+from aerogel.sandbox import wire
+
+__all__ = ["Attached", "Detacher"]
+
+_RELAYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_CHUNK = 1 << 16
+
+
+class _Streams(Protocol):
+    @property
+    def stdin(self) -> int: ...
+    @property
+    def stdout(self) -> int: ...
+    @property
+    def stderr(self) -> int: ...
+
+
+class Detacher:
+    """Looks for the keys that detach in what is typed; what may be the beginning of them waits for what follows."""
+
+    def __init__(self, keys: bytes) -> None:
+        self._keys = keys
+        self._held = b""
+
+    def take(self, data: bytes) -> tuple[bytes, bool]:
+        """What is to be passed on, and whether the keys came; what is typed after them is dropped."""
+        if not self._keys:
+            return data, False
+        data, self._held = self._held + data, b""
+        at = data.find(self._keys)
+        if at >= 0:
+            return data[:at], True
+        for size in range(min(len(self._keys) - 1, len(data)), 0, -1):
+            if data.endswith(self._keys[:size]):
+                self._held = data[-size:]
+                return data[:-size], False
+        return data, False
+
+
+class Attached:
+    """Raises `container.not-running`, `container.foreground`. To be closed."""
+
+    def __init__(self, seen: Seen, streams: _Streams, keys: bytes) -> None:
+        self._seen = seen
+        self._streams = streams
+        self._detacher = Detacher(keys)
+        self._is_terminal = seen.container.sandbox.tty
+        self._lock = threading.RLock()
+        self._sock = connected(seen)
+        self._input = -1
+        try:
+            wire.send(self._sock, {"do": "attach"}, (streams.stdout, streams.stderr))
+            _, fds = received(self._sock, seen)
+            self._input = fds[0] if fds else -1
+        except BaseException:
+            self._sock.close()
+            raise
+
+    def follow(self, *, takes_input: bool, passes_signals: bool) -> int | None:
+        """The command's exit status, or None after the keys that detach."""
+        is_raw = takes_input and self._is_terminal
+        raw = terminal.raw(self._streams.stdin) if is_raw else contextlib.nullcontext()
+        if self._is_terminal and self._input >= 0:
+            terminal.copy_size(self._streams.stdout, self._input)
+        with self._handling(passes_signals=passes_signals), raw:
+            return self._until_end(self._streams.stdin if takes_input and self._input >= 0 else -1)
+
+    def _until_end(self, stdin: int) -> int | None:
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        if stdin >= 0:
+            poll.register(stdin, select.POLLIN)
+        while True:
+            ready = [fd for fd, _ in poll.poll()]
+            if self._sock.fileno() in ready:
+                found = received(self._sock, self._seen)[0]["exit"]
+                return int(found["code"])
+            data = os.read(stdin, _CHUNK)
+            if not data:  # the command's input stays open, as docker leaves it
+                poll.unregister(stdin)
+                continue
+            passed, is_over = self._detacher.take(data)
+            with contextlib.suppress(OSError):  # the command has closed its input, or is about to end
+                left = memoryview(passed)
+                while left:
+                    left = left[os.write(self._input, left) :]
+            if is_over:
+                return None
+
+    def _signal(self, number: int) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            wire.send(self._sock, {"signal": int(number)})
+
+    @contextmanager
+    def _handling(self, *, passes_signals: bool) -> Iterator[None]:
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            if passes_signals:
+                for number in _RELAYED:
+                    before[number] = signal.signal(number, lambda got, _frame: self._signal(got))
+            if self._is_terminal and self._input >= 0:
+                before[signal.SIGWINCH] = signal.signal(
+                    signal.SIGWINCH, lambda _got, _frame: terminal.copy_size(self._streams.stdout, self._input)
+                )
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._input >= 0:
+            os.close(self._input)
+            self._input = -1
+        self._sock.close()
