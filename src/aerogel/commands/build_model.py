@@ -118,12 +118,17 @@ class Build(Struct, frozen=True, kw_only=True):
     no_cache_filter: Annotated[list[str], Flag("Run every step of these stages again", group="Cache")] = []
     cache_from: Annotated[
         list[str],
-        Flag("Results of steps from elsewhere: `NAME`, or `type=local,src=FOLDER`", metavar="NAME|TYPE", group="Cache"),
+        Flag(
+            "Results of steps from elsewhere: `NAME`, `type=local,src=FOLDER` or `type=s3,bucket=NAME`",
+            metavar="NAME|TYPE",
+            group="Cache",
+        ),
     ] = []
     cache_to: Annotated[
         list[str],
         Flag(
-            "Where to put the results of the steps: `NAME`, `type=local,dest=FOLDER` or `type=inline`, with `,mode=min|max`",
+            "Where to put the results of the steps: `NAME`, `type=local,dest=FOLDER`, `type=s3,bucket=NAME` or `type=inline`, "
+            "with `,mode=min|max`",
             metavar="NAME|TYPE",
             group="Cache",
         ),

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from aerogel.commands import lending
@@ -327,7 +328,13 @@ def _solve(jobs: Sequence[_Job], all_ready: Sequence[Ready], world: World) -> _S
     """The same, once more without a cache that does not have what it promised."""
     imported, offers = Imported(), jobs[0].ready.materials.offers
     for job in jobs:
-        job.builder.caches.lend(imported, offers, job.builder.exporter.codec)
+        caches = job.builder.caches
+        caches.begin(
+            [step for each in job.prepared for step in each.steps()],
+            [each.graph.target.node for each in job.prepared],
+            job.ready.materials,
+        )
+        caches.lend(imported, offers, job.builder.exporter.codec)
     while True:
         try:
             return _solve_with(imported, jobs, all_ready, world)
@@ -356,6 +363,7 @@ def _solve_with(imported: Imported, jobs: Sequence[_Job], all_ready: Sequence[Re
         numbers=world.take_numbers,
         retry=any(job.builder.options.retry for job in jobs),
         imported=imported,
+        on_made=partial(_made, jobs),
     )
     materials, remotes = first.ready.materials, first.ready.remotes
     keys = Keys(trees, remotes, materials.times.kind, world.store.builds.selections)
@@ -370,6 +378,11 @@ def _solve_with(imported: Imported, jobs: Sequence[_Job], all_ready: Sequence[Re
     if options.retry:
         _tell_of_retry(solver, world)
     return solver, outcomes, recordings
+
+
+def _made(jobs: Sequence[_Job], node: Node, outcome: Outcome) -> None:
+    for job in jobs:
+        job.builder.caches.made(node, outcome)
 
 
 def _tell_of_retry(solver: Solver, world: World) -> None:

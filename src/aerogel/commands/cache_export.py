@@ -22,7 +22,7 @@ from aerogel.flag import Flag
 from aerogel.store.disk import disk_errors
 from aerogel.store.mounts import CacheMounts, KeptCache
 
-__all__ = ["EXAMPLES", "FORMAT", "LIST", "CacheExport", "CacheExportResult", "run"]
+__all__ = ["EXAMPLES", "FORMAT", "LIST", "CacheExport", "CacheExportResult", "run", "write_archive"]
 
 EXAMPLES = (
     ("all caches, compressed", "aerogel cache export | zstd >caches.tar.zst"),
@@ -76,7 +76,7 @@ def run(options: CacheExport, world: World) -> CacheExportResult:
                 exit_status=EXIT_USAGE,
             )
         with os.fdopen(os.dup(world.streams.stdout), "wb") as stream:
-            _write(stream, chosen, kept, world)
+            write_archive(stream, chosen, kept, world)
     else:
         _write_file(world.settings.directory / options.output, chosen, kept, world)
     return CacheExportResult(exported=tuple(one.about.id for one in chosen))
@@ -87,13 +87,14 @@ def _write_file(target: Path, chosen: list[KeptCache], kept: CacheMounts, world:
     with disk_errors(str(target.parent)):
         try:
             with made.open("wb") as stream:
-                _write(stream, chosen, kept, world)
+                write_archive(stream, chosen, kept, world)
             made.replace(target)
         finally:
             made.unlink(missing_ok=True)
 
 
-def _write(stream: BinaryIO, chosen: list[KeptCache], kept: CacheMounts, world: World) -> None:
+def write_archive(stream: BinaryIO, chosen: list[KeptCache], kept: CacheMounts, world: World) -> None:
+    """Writes the archive of the chosen caches. Raises `store.cache-in-use`, `store.*`."""
     archive = TarWriter(stream.write)
     caches = [one.about._asdict() for one in chosen]
     data = json.dumps({"format": FORMAT, "caches": caches}, indent=1, sort_keys=True).encode()

@@ -4,36 +4,48 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
+from aerogel.commands.cache_s3 import Bucket
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 from aerogel.files.codec import Codec, select
 from aerogel.oci.reference import Reference
 
 __all__ = ["ELSEWHERE", "CacheSource", "CacheTarget", "parse_cache_from", "parse_cache_to"]
 
-_TYPES = ("inline", "local", "registry")
-ELSEWHERE = ("azblob", "gha", "s3")
+_TYPES = ("inline", "local", "registry", "s3")
+ELSEWHERE = ("azblob", "gha")
 """Services of buildx that are not spoken to."""
-_FROM = {"registry": {"ref"}, "local": {"src", "tag", "digest"}}
+_S3 = set(Bucket._fields)
+_FROM = {
+    "registry": {"ref", "cache-mounts"},
+    "local": {"src", "tag", "digest", "cache-mounts"},
+    "s3": {*_S3, "cache-mounts"},
+}
+_COMMON = {"mode", "ignore-error", "compression", "compression-level", "cache-mounts"}
 _TO = {
-    "registry": {"ref", "mode", "ignore-error", "compression", "compression-level"},
-    "local": {"dest", "tag", "mode", "ignore-error", "compression", "compression-level"},
+    "registry": {"ref", *_COMMON},
+    "local": {"dest", "tag", *_COMMON},
+    "s3": {*_S3, *_COMMON},
     "inline": {"mode"},
 }
 _SAME_HERE = {"oci-mediatypes": "true", "image-manifest": "true", "force-compression": "false"}
 """Keys of buildx that may only say what is done anyway."""
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _WORDS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class CacheSource(NamedTuple):
-    """Where to look for results: `reference` of a registry, or a tag in a `folder`."""
+    """Where to look for results: `reference` of a registry, a tag in a `folder`, or a name in a `bucket`."""
 
     kind: str
     reference: Reference | None = None
     folder: str = ""
     tag: str = "latest"
     digest: str = ""
+    bucket: Bucket | None = None
+    with_mounts: bool = False
 
 
 class CacheTarget(NamedTuple):
@@ -46,43 +58,74 @@ class CacheTarget(NamedTuple):
     is_whole: bool = True
     may_fail: bool = False
     codec: Codec | None = None
+    bucket: Bucket | None = None
+    with_mounts: bool = False
+    """The directories of cache mounts too."""
 
 
-def parse_cache_from(text: str) -> CacheSource:
-    """Reads `type=registry,ref=NAME`, `type=local,src=FOLDER` or `NAME`. Raises `build.bad-cache`."""
+def parse_cache_from(text: str, environment: Mapping[str, str] = _NOTHING) -> CacheSource:
+    """Reads `type=registry,ref=NAME`, `type=local,src=FOLDER`, `type=s3,bucket=NAME` or `NAME`. Raises `build.bad-cache`."""
     flag = "--cache-from"
     kind, fields = _fields(flag, text)
     if kind == "inline":
         raise _bad(f"`{flag}` has no type `inline`", "name the image: `--cache-from NAME`")
     _check(flag, kind, fields, _FROM[kind])
+    found = CacheSource(kind, with_mounts=_switch(fields, "cache-mounts"))
     if kind == "local":
         folder = _needed(flag, kind, fields, "src")
-        return CacheSource(kind, folder=folder, tag=fields.get("tag", "latest"), digest=fields.get("digest", ""))
-    return CacheSource(kind, _reference(_needed(flag, kind, fields, "ref")))
+        return found._replace(folder=folder, tag=fields.get("tag", "latest"), digest=fields.get("digest", ""))
+    if kind == "s3":
+        return found._replace(bucket=_bucket(flag, fields, environment))
+    return found._replace(reference=_reference(_needed(flag, kind, fields, "ref")))
 
 
-def parse_cache_to(text: str) -> CacheTarget:
-    """Reads `type=registry,ref=NAME`, `type=local,dest=FOLDER`, `type=inline` or `NAME`. Raises `build.bad-cache`."""
+def parse_cache_to(text: str, environment: Mapping[str, str] = _NOTHING) -> CacheTarget:
+    """Reads `type=registry,ref=NAME`, `type=local,dest=FOLDER`, `type=s3,bucket=NAME`, `type=inline` or `NAME`.
+
+    Raises `build.bad-cache`.
+    """
     flag = "--cache-to"
     kind, fields = _fields(flag, text)
     _check(flag, kind, fields, _TO[kind])
     mode = fields.get("mode", "min" if kind == "inline" else "max")
     if mode not in ("min", "max"):
         raise _bad(f"`{flag}` has no `mode={mode}`", "write `mode=max` (all stages) or `mode=min` (those of the image)")
-    may_fail = _WORDS.get(fields.get("ignore-error", "false").lower())
-    if may_fail is None:
-        raise _bad(
-            f"`ignore-error={fields['ignore-error']}` is neither `true` nor `false`", "write `ignore-error=true`"
-        )
+    may_fail = _switch(fields, "ignore-error")
     if kind == "inline":
         return CacheTarget(kind, is_whole=mode == "max")
     made = CacheTarget(kind, is_whole=mode == "max", may_fail=may_fail, codec=_codec(fields))
+    made = made._replace(with_mounts=_switch(fields, "cache-mounts"))
     if kind == "local":
         return made._replace(folder=_needed(flag, kind, fields, "dest"), tag=fields.get("tag", "latest"))
+    if kind == "s3":
+        return made._replace(bucket=_bucket(flag, fields, environment))
     reference = _reference(_needed(flag, kind, fields, "ref"))
     if reference.digest is not None:
         raise _bad(f"`{reference.familiar()}` has a digest; a cache gets a tag", "write `ref=HOST/NAME:TAG`")
     return made._replace(reference=reference)
+
+
+def _switch(fields: Mapping[str, str], key: str) -> bool:
+    found = _WORDS.get(fields.get(key, "false").lower())
+    if found is None:
+        raise _bad(f"`{key}={fields[key]}` is neither `true` nor `false`", f"write `{key}=true`")
+    return found
+
+
+def _bucket(flag: str, fields: Mapping[str, str], environment: Mapping[str, str]) -> Bucket:
+    """As BuildKit: what the flag does not say is in `AWS_BUCKET` and `AWS_REGION`."""
+    name = fields.get("bucket") or environment.get("AWS_BUCKET") or _needed(flag, "s3", fields, "bucket")
+    return Bucket(
+        bucket=name,
+        name=fields.get("name", "aerogel"),
+        region=fields.get("region", ""),
+        prefix=fields.get("prefix", ""),
+        endpoint_url=fields.get("endpoint_url", ""),
+        use_path_style=_switch(fields, "use_path_style"),
+        access_key_id=fields.get("access_key_id", ""),
+        secret_access_key=fields.get("secret_access_key", ""),
+        session_token=fields.get("session_token", ""),
+    )
 
 
 def _fields(flag: str, text: str) -> tuple[str, dict[str, str]]:

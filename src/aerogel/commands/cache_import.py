@@ -22,7 +22,7 @@ from aerogel.flag import Flag
 from aerogel.store.disk import disk_errors
 from aerogel.store.mounts import CacheAbout, CacheMounts
 
-__all__ = ["EXAMPLES", "CacheImport", "CacheImportResult", "run"]
+__all__ = ["EXAMPLES", "CacheImport", "CacheImportResult", "read_archive", "run"]
 
 EXAMPLES = (("what another host exported", "zstd -dc caches.tar.zst | aerogel cache import"),)
 _CHUNK = 1 << 18
@@ -59,6 +59,11 @@ def run(options: CacheImport, world: World) -> CacheImportResult:
     path = world.settings.directory / options.file
     with disk_errors(str(path)), path.open("rb") as stream:
         return _read(stream, options, world)
+
+
+def read_archive(stream: BinaryIO, world: World) -> CacheImportResult:
+    """Makes the caches of an archive that are not here. Raises as `run`."""
+    return _read(stream, CacheImport(file="-"), world)
 
 
 def _read(stream: BinaryIO, options: CacheImport, world: World) -> CacheImportResult:

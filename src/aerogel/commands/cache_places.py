@@ -16,12 +16,12 @@ from aerogel.errors import AerogelError
 from aerogel.oci.digest import Digest, VerifiedReader, digest_of, short
 from aerogel.oci.image import MemoryBlobs
 from aerogel.oci.reference import Reference
-from aerogel.oci.types import OCI_MANIFEST, REF_NAME, Descriptor, Index, Manifest, decode, encode
+from aerogel.oci.types import EMPTY_JSON, OCI_EMPTY, OCI_MANIFEST, REF_NAME, Descriptor, Index, Manifest, decode, encode
 from aerogel.registry.client import MAX_DOCUMENT, Registries
 from aerogel.registry.push import Uploads
 from aerogel.registry.referrers import list_referrers
 from aerogel.store.disk import disk_errors
-from aerogel.store.layout import Root, write_oci_layout
+from aerogel.store.layout import Root, check_layout, write_oci_layout
 from aerogel.store.store import Store
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Place",
     "RegistryCache",
     "Target",
+    "check_by_writing",
     "parse_manifest",
 ]
 
@@ -58,6 +59,10 @@ class Target(Protocol):
     @property
     def subject(self) -> Descriptor | None:
         """The image that the cache belongs to."""
+        ...
+
+    def check(self) -> None:
+        """Raises now what would keep `finish` from writing, as far as it can be told."""
         ...
 
     def place(self, blob: Descriptor, open_blob: Callable[[], BinaryIO]) -> None:
@@ -121,6 +126,9 @@ class RegistryCache:
 
     def fetch(self, blob: Descriptor, file: BinaryIO, on_bytes: Callable[[int], object]) -> None:
         self._repository.fetch(blob.digest, blob.size, file, on_bytes=on_bytes)
+
+    def check(self) -> None:
+        check_by_writing(self)
 
     def place(self, blob: Descriptor, open_blob: Callable[[], BinaryIO]) -> None:
         Uploads(self._repository).blob(blob, open_blob)
@@ -194,6 +202,9 @@ class FolderCache:
                     view = view[file.write(view) :]
                 on_bytes(len(data))
 
+    def check(self) -> None:
+        check_layout(self._folder)
+
     def place(self, blob: Descriptor, open_blob: Callable[[], BinaryIO]) -> None:
         """Everything is written at the end: blobs of the store are at hand."""
 
@@ -246,6 +257,9 @@ class ImageCache:
     def __str__(self) -> str:
         return f"of {short(self.subject.digest)}"
 
+    def check(self) -> None:
+        """It is in the store."""
+
     def place(self, blob: Descriptor, open_blob: Callable[[], BinaryIO]) -> None:
         """Blobs of the store are there."""
 
@@ -273,6 +287,14 @@ def _reader(data: bytes, blob: Descriptor) -> VerifiedReader:
     import io
 
     return VerifiedReader(io.BytesIO(data), blob.digest, blob.size)
+
+
+def check_by_writing(place: Target) -> None:
+    """Sees whether a place takes what is written, with the blob of two bytes that many artifacts have."""
+    import io
+
+    empty = Descriptor(media_type=OCI_EMPTY, digest=digest_of(EMPTY_JSON), size=len(EMPTY_JSON))
+    place.place(empty, lambda: io.BytesIO(EMPTY_JSON))
 
 
 def parse_manifest(data: bytes, origin: str) -> Manifest:

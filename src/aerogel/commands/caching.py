@@ -2,7 +2,8 @@
 
 Read when something is looked for that the store does not know: the list of results first, a layer when its bytes are
 asked for. What comes is unpacked, checked against its diff id and compressed here again, so nothing of how a cache
-packed a layer gets into the store. Written after the build: the results of all stages, or of those of the image.
+packed a layer gets into the store. Written are the results of all stages, or of those of the image: layers go out as
+soon as their step has ended (`cache_early`), the list of results after the build.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any, BinaryIO, cast
 
 import msgspec
 
+from aerogel.commands.cache_carried import MOUNTS, pack, unpack
+from aerogel.commands.cache_early import Early
 from aerogel.commands.cache_flags import CacheSource, CacheTarget, parse_cache_from, parse_cache_to
 from aerogel.commands.cache_places import (
     CACHE_TYPE,
@@ -29,6 +32,7 @@ from aerogel.commands.cache_places import (
     Target,
     parse_manifest,
 )
+from aerogel.commands.cache_s3 import S3Cache, need_library
 from aerogel.commands.registries import Meter, open_registries
 from aerogel.commands.world import World
 from aerogel.errors import AerogelError, Diagnostic
@@ -42,7 +46,7 @@ from aerogel.registry.client import Registries
 from aerogel.solve.imported import Imported, Known
 from aerogel.solve.materials import Materials, take_tar
 from aerogel.solve.offers import Offer, Offers
-from aerogel.solve.solver import Solver
+from aerogel.solve.solver import Outcome, Solver
 
 __all__ = ["BROKEN", "CacheRecord", "CacheRecords", "Caches", "bring"]
 
@@ -77,8 +81,15 @@ class Caches:
 
     def __init__(self, cache_from: Sequence[str], cache_to: Sequence[str], world: World) -> None:
         self._world = world
-        self.sources = [parse_cache_from(text) for text in cache_from]
-        self.targets = [parse_cache_to(text) for text in cache_to]
+        environment = world.settings.environment
+        self.sources = [parse_cache_from(text, environment) for text in cache_from]
+        self.targets = [parse_cache_to(text, environment) for text in cache_to]
+        if any(each.kind == "s3" for found in (self.sources, self.targets) for each in found):
+            need_library()
+        self._places: dict[int, Place] = {}
+        self._early: dict[int, Early] = {}
+        self._lost: set[int] = set()
+        """Targets, by number, that do not answer and need not."""
         self._stack = ExitStack()
         self._open: Registries | None = None
 
@@ -86,6 +97,8 @@ class Caches:
         return bool(self.sources or self.targets)
 
     def close(self) -> None:
+        for early in self._early.values():
+            early.close()
         self._stack.close()
 
     def _registries(self) -> Registries:
@@ -93,10 +106,12 @@ class Caches:
             self._open = self._stack.enter_context(closing(open_registries(self._world)))
         return self._open
 
-    def _target(self, spec: CacheTarget, image: Descriptor) -> Target:
-        return ImageCache(image, self._world.store) if spec.kind == "inline" else self._place(spec)
+    def _target(self, number: int, image: Descriptor) -> Target:
+        return self._places.get(number) or ImageCache(image, self._world.store)
 
     def _place(self, spec: CacheSource | CacheTarget) -> Place:
+        if spec.bucket is not None:
+            return S3Cache(spec.bucket, self._world)
         if spec.reference is not None:
             return RegistryCache(self._registries(), spec.reference)
         folder = os.path.join(self._world.settings.directory, spec.folder)
@@ -125,6 +140,8 @@ class Caches:
                 running.note = "not used"
                 self._warn(f"the cache `{origin}` is not used: {error.message}", "cache.not-used", error.hints)
                 return None
+            if source.with_mounts:
+                self._take_mounts(place, manifest)
             layers = list(_layers(manifest))
             running.note = f"{len(known.chains)} results, {len(layers)} layers"
         for diff_id, blob, size in layers:
@@ -132,6 +149,26 @@ class Caches:
                 diff_id, Offer(origin, blob, partial(self._bring, place, diff_id, blob, codec), size, place.home)
             )
         return known
+
+    def _take_mounts(self, place: Place, manifest: Manifest) -> None:
+        """Makes the caches of mounts that are in a cache and not here."""
+        for blob in manifest.layers:
+            if blob.media_type != MOUNTS:
+                continue
+            try:
+                with (
+                    self._world.store.blobs.write() as scratch,
+                    os.fdopen(os.dup(scratch.fd), "r+b", buffering=0) as file,
+                ):
+                    place.fetch(blob, cast("BinaryIO", file), lambda _: None)
+                    file.seek(0)
+                    unpack(cast("BinaryIO", file), self._world)
+            except AerogelError as error:
+                if not error.code.startswith((*_FAULTS, "extract.")):
+                    raise
+                self._warn(
+                    f"the cache mounts of `{place}` are not used: {error.message}", "cache.not-used", error.hints
+                )
 
     def _bring(self, place: Place, layer: Digest, blob: Descriptor, codec: Codec) -> None:
         """Puts a layer of a cache in the store, as a build here would have packed it."""
@@ -165,46 +202,90 @@ class Caches:
 
     # Writing.
 
+    def begin(self, steps: Sequence[Step], targets: Sequence[Node], materials: Materials) -> None:
+        """Before the first step: asks every target whether it can be written. Raises as `write`."""
+        for number, target in enumerate(self.targets):
+            if target.kind == "inline" or number in self._places or number in self._lost:
+                continue
+            try:
+                place = self._place(target)
+                place.check()
+            except AerogelError as error:
+                if not target.may_fail:
+                    raise
+                name = target.bucket.bucket if target.bucket else target.reference or target.folder
+                self._warn(f"the cache `{name}` was not written: {error.message}", "cache.not-written", error.hints)
+                self._lost.add(number)
+                continue
+            self._places[number] = place
+            if place.home:
+                nodes = _nodes(steps, targets, is_whole=target.is_whole)
+                send = partial(self._send, place, materials, target.codec or GZIP)
+                self._early[number] = Early(send, frozenset(node.digest for node in nodes))
+
+    def made(self, node: Node, outcome: Outcome) -> None:
+        """A step has ended: what it made goes out beside the next steps."""
+        if outcome.layers and outcome.chain and outcome.chain[-1]:
+            for early in self._early.values():
+                early.add(node.digest, outcome.layers)
+
+    def _send(self, place: Target, materials: Materials, codec: Codec, stack: tuple[Digest, ...]) -> Descriptor:
+        """Gives a place the last of some layers, which is here."""
+        blob = materials.blob(stack, len(stack) - 1, codec)
+        place.place(blob, partial(self._world.store.blobs.open, blob.digest, blob.size))
+        return blob
+
     def write(
         self, steps: Sequence[Step], targets: Sequence[Node], solver: Solver, materials: Materials, image: Descriptor
     ) -> None:
-        """Puts the results of a build in its caches. Raises `registry.*`, `net.*`, `store.*`, `layout.*`."""
+        """Puts the results of a build in its caches. Raises `registry.*`, `net.*`, `store.*`, `layout.*`, `cache.s3`."""
         if self.targets and solver.resumed:
             self._warn("a step went on from a failed state, so no cache is written", "cache.not-written", ())
             return
-        for target in self.targets:
-            place = self._target(target, image)
+        for number, target in enumerate(self.targets):
+            if number in self._lost:
+                continue
+            place = self._target(number, image)
             nodes = _nodes(steps, targets, is_whole=target.is_whole)
             try:
                 with step(self._world.sink, self._world.take_numbers(), f"write cache {place}") as running:
-                    running.note = self._write(place, _results(nodes, solver, materials), materials, target.codec)
+                    mounts = pack(nodes, self._world) if target.with_mounts else None
+                    results = _results(nodes, solver, materials)
+                    running.note = self._write(number, place, results, materials, mounts)
             except AerogelError as error:
                 if not target.may_fail:
                     raise
                 self._warn(f"the cache `{place}` was not written: {error.message}", "cache.not-written", error.hints)
 
-    def _write(self, place: Target, results: list[_Result], materials: Materials, codec: Codec | None) -> str:
+    def _write(
+        self, number: int, place: Target, results: list[_Result], materials: Materials, mounts: Descriptor | None
+    ) -> str:
         records = _records(results)
-        blobs = self._blobs(place, results, materials, codec or GZIP)
+        blobs = self._blobs(number, place, results, materials)
+        if mounts is not None:
+            place.place(mounts, partial(self._world.store.blobs.open, mounts.digest, mounts.size))
         manifest = Manifest(
             schema_version=2,
             media_type=OCI_MANIFEST,
             artifact_type=CACHE_TYPE,
             subject=place.subject,
             config=Descriptor(media_type=RECORDS_TYPE, digest=digest_of(records), size=len(records)),
-            layers=tuple(sorted(blobs, key=lambda blob: blob.annotations[LAYER])),
+            layers=(
+                *sorted(blobs, key=lambda blob: blob.annotations[LAYER]),
+                *([mounts] if mounts is not None else []),
+            ),
         )
         place.finish(manifest, records)
         return f"{len(results)} results, {len(blobs)} layers, {sum(blob.size for blob in blobs)} bytes"
 
-    def _blobs(self, place: Target, results: list[_Result], materials: Materials, codec: Codec) -> list[Descriptor]:
+    def _blobs(self, number: int, place: Target, results: list[_Result], materials: Materials) -> list[Descriptor]:
         """The layers of the results, which the place has then."""
         stacks: dict[Digest, tuple[Digest, ...]] = {}
         for result in results:
             base = len(result.layers) - sum(1 for layer in result.chain if layer)
-            for number in range(base, len(result.layers)):
-                stacks.setdefault(result.layers[number], result.layers[: number + 1])
-        store = self._world.store
+            for position in range(base, len(result.layers)):
+                stacks.setdefault(result.layers[position], result.layers[: position + 1])
+        early, codec = self._early.get(number), self.targets[number].codec or GZIP
 
         def put(layer: Digest, stack: tuple[Digest, ...]) -> Descriptor:
             there = next((each for each in materials.offers.of(layer) if place.home and each.home == place.home), None)
@@ -213,8 +294,8 @@ class Caches:
                 blob, size = there.blob, there.size
                 place.place(blob, partial(_gone, place, layer))
             else:
-                blob, size = materials.blob(stack, len(stack) - 1, codec), materials.size(layer)
-                place.place(blob, partial(store.blobs.open, blob.digest, blob.size))
+                sent = early.sent(layer) if early is not None else None
+                blob, size = sent or self._send(place, materials, codec, stack), materials.size(layer)
             annotations = {LAYER: str(layer), SIZE: str(size)}
             return Descriptor(media_type=blob.media_type, digest=blob.digest, size=blob.size, annotations=annotations)
 

@@ -77,6 +77,8 @@ class Options(NamedTuple):
     """Steps that failed before go on from what they had written; their results are not kept."""
     imported: Imported | None = None
     """What other places know of the steps."""
+    on_made: Callable[[Node, Outcome], object] = lambda _node, _outcome: None
+    """Called when a step has ended that was not known before."""
 
 
 class StepRun(NamedTuple):
@@ -557,6 +559,7 @@ class Solver:
         facts = {**self._facts(work), "content": work.key}
         result = {"layers": list(outcome.layers), "chain": list(outcome.chain)}
         self._materials.store.actions.put(self._keys.definition(work.node), facts, result)
+        self._options.on_made(work.node, outcome)
 
     def _give_up(self) -> None:
         if self._canceled.is_set():

@@ -34,7 +34,15 @@ from aerogel.oci.types import (
 )
 from aerogel.store.disk import disk_errors, read_file
 
-__all__ = ["IMAGE_NAME", "LAYOUT", "Root", "write_docker_archive", "write_oci_archive", "write_oci_layout"]
+__all__ = [
+    "IMAGE_NAME",
+    "LAYOUT",
+    "Root",
+    "check_layout",
+    "write_docker_archive",
+    "write_oci_archive",
+    "write_oci_layout",
+]
 
 IMAGE_NAME = "io.containerd.image.name"
 """Annotation with the whole reference, as BuildKit, containerd, Docker and Podman write and read it."""
@@ -120,14 +128,21 @@ def write_oci_layout(directory: str, roots: Sequence[Root], blobs: Blobs) -> Non
         _place(directory, "index.json", encode(index))
 
 
-def _merged(index: Index, directory: str) -> Index:
-    """The new entries after the old ones that keep their names."""
-    if os.path.isdir(directory) and os.listdir(directory) and not os.path.exists(f"{directory}/oci-layout"):
+def check_layout(directory: str) -> None:
+    """Raises `layout.not-one` for a folder with something else in it than a layout."""
+    with disk_errors(directory):
+        holds = os.path.isdir(directory) and os.listdir(directory)
+    if holds and not os.path.exists(f"{directory}/oci-layout"):
         raise AerogelError(
             f"`{directory}` is not empty and no OCI layout",
             code="layout.not-one",
             hints=["name a directory that does not exist, or one made by an earlier export"],
         )
+
+
+def _merged(index: Index, directory: str) -> Index:
+    """The new entries after the old ones that keep their names."""
+    check_layout(directory)
     data = read_file(f"{directory}/index.json")
     if data is None:
         return index

@@ -26,7 +26,7 @@ def test_forms():
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
-        ("type=s3,bucket=b", "`--cache-to` cannot speak to `s3`", "keep the cache in a registry"),
+        ("type=azblob,name=b", "`--cache-to` cannot speak to `azblob`", "keep the cache in a registry"),
         ("type=gha", "`--cache-to` cannot speak to `gha`", "type=local"),
         ("type=regsitry,ref=a", "`--cache-to` has no type `regsitry`", "did you mean `registry`?"),
         ("ref=a,mode=max", "`--cache-to ref=a,mode=max` has no type", "type=registry"),
