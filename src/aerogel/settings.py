@@ -54,7 +54,7 @@ CONFIG_NAME = "aerogel.toml"
 Progress = Literal["auto", "tty", "plain", "json", "quiet"]
 Color = Literal["auto", "always", "never"]
 Bases = Literal["auto", "builtin", "registry"]
-Isolation = Literal["auto", "root", "ident", "subid", "single", "chroot"]
+Isolation = Literal["auto", "root", "ident", "subid", "single", "chroot", "proot"]
 
 
 class ConfigFile(Struct, frozen=True):

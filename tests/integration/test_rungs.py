@@ -1,8 +1,8 @@
 """The same Dockerfile gives the same image on every rung of the ladder.
 
 Root takes `root` by itself; `ident` and `single` are forced; `chroot` is what is left with the capabilities and the
-refused system calls of a default container of Docker; an ordinary account takes `subid`, and `single` when forced.
-Debian packages: busybox-static, uidmap, util-linux, passwd.
+refused system calls of a default container of Docker; an ordinary account takes `subid`, and `single` and `proot` when
+forced. Debian packages: busybox-static, uidmap, util-linux, passwd, proot.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from process import Aerogel
 
 pytestmark = [
-    pytest.mark.host("busybox", "setpriv", "newuidmap"),
+    pytest.mark.host("busybox", "setpriv", "newuidmap", "proot"),
     pytest.mark.skipif(os.getuid() != 0, reason="the accounts are made, and rights taken away, by root"),
 ]
 
@@ -117,6 +117,7 @@ def images(aerogel: Aerogel, ordinary: Aerogel, context: Path, *words: str, ever
         ("container", Denied(aerogel.state), "auto"),
         ("user", ordinary, "subid"),
         ("user, single", ordinary, "single"),
+        ("user, proot", ordinary, "proot"),
     ]
     if every:
         rungs += [("root, ident", aerogel, "ident"), ("root, single", aerogel, "single")]

@@ -1,10 +1,10 @@
 """Runs a program as on a host of some kind, which this one is not: what it refuses is refused here as well.
 
-    python hosts.py apparmor|no-newuidmap|pod|quota ACCOUNT PROGRAM ARGUMENT...
+    python hosts.py apparmor|no-newuidmap|no-proot|pod|quota ACCOUNT PROGRAM ARGUMENT...
 
 Needs root. `apparmor`: Ubuntu since 23.10, where a user namespace of an ordinary user has no rights. `no-newuidmap`: the
 package uidmap is not installed. `pod`: not root, no capability, no new rights, namespaces refused, as in a restricted
-Kubernetes pod. `quota`: user.max_user_namespaces is 0. Debian packages: util-linux (setpriv, unshare).
+Kubernetes pod; `no-proot`: such a pod without the program proot. `quota`: user.max_user_namespaces is 0. Debian packages: util-linux (setpriv, unshare).
 """
 
 import os
@@ -38,7 +38,11 @@ def pretend(kind, account):
     if kind == "quota":
         code = 'echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --bounding-set -sys_admin,-sys_chroot "$@"'
         return ["unshare", "--user", "--map-root-user", "sh", "-c", code, "sh"]
-    if kind == "pod":
+    if kind == "no-proot":
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+        syscalls.mount("/dev/null", "/usr/bin/proot", "", syscalls.MS_BIND)
+    if kind in ("pod", "no-proot"):
         syscalls.set_filter(refuse_unshare(NEWUSER | NEWNS))
         return as_account(account, "--bounding-set=-all", "--no-new-privs")
     syscalls.unshare(syscalls.CLONE_NEWNS)

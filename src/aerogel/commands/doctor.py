@@ -83,7 +83,12 @@ def _isolation(world: World) -> list[Finding]:
         note, fixes = one.message, tuple(one.fixes)
         if one.works:
             note = "works" if one.overlay is None else f"works, overlay with {one.overlay}.* attributes"
-        if one.works and one.overlay is None and state == "ok":
+        if one.works and one.rung == "proot" and state == "ok":
+            state = "warning"
+            note = (
+                "works: proot shows each step a copy of its root; steps are slow, and nothing holds them as a boundary"
+            )
+        elif one.works and one.overlay is None and state == "ok":
             state = "warning"
             note = "works; no overlay can be written in the cache folder, so each step copies its root"
             fixes = ("point AEROGEL_ROOT at a local disk or a volume",)

@@ -35,6 +35,7 @@ _KINDS = {
 }
 _CHUNK = 1 << 18
 _RECORD = record.KEY.encode()
+_CAPABILITY = record.CAPABILITY.encode()
 _DEAF = (errno.ENOTSUP, errno.ENODATA, errno.ENOSYS)
 
 
@@ -246,7 +247,7 @@ class _Walk:
             if self._overlay and status.st_nlink == 1 and self._is_unchanged(entry, status, fd, parent):
                 return
             if owner.kind:
-                self._emit(entry._replace(kind=BLK if stat.S_ISBLK(owner.kind) else CHR, size=0), parent)
+                self._emit(_stood_for(entry, owner.kind, fd), parent)
                 return
             self._need(parent)
             self._count += 1
@@ -280,7 +281,8 @@ class _Walk:
     def _entry(self, path: bytes, kind: int, status: os.stat_result, xattrs: tuple[tuple[bytes, bytes], ...]) -> Entry:
         size = status.st_size if kind == REG else 0
         mtime = self._clamped(status.st_mtime_ns // 10**9)
-        return Entry(path, kind, status.st_mode & 0o7777, status.st_uid, status.st_gid, size, mtime, xattrs=xattrs)
+        uid, gid = (0, 0) if self._recorded else (status.st_uid, status.st_gid)
+        return Entry(path, kind, status.st_mode & 0o7777, uid, gid, size, mtime, xattrs=xattrs)
 
     def _clamped(self, mtime: int) -> int:
         return mtime if self._epoch is None else min(mtime, self._epoch)
@@ -324,6 +326,8 @@ class _Walk:
                 marks[key[len(prefix) :]] = os.getxattr(fd, key)
             elif kept_xattr(key):
                 kept.append((key, os.getxattr(fd, key)))
+            elif self._recorded and key == _CAPABILITY:
+                kept.append((b"security.capability", os.getxattr(fd, key)))
             elif self._recorded and key == _RECORD:
                 owner = record.parse(os.getxattr(fd, key)) or owner
         for mark in (b"redirect", b"metacopy"):
@@ -357,7 +361,8 @@ class _Walk:
         finally:
             os.close(opened)
         ids = (owner.uid, owner.gid) if self._recorded else (status.st_uid, status.st_gid)
-        return (entry.mode, entry.uid, entry.gid) == (status.st_mode & 0o7777, *ids) and tuple(kept) == entry.xattrs
+        mode = owner.mode_of(status.st_mode) & 0o7777
+        return (entry.mode, entry.uid, entry.gid) == (mode, *ids) and tuple(kept) == entry.xattrs
 
     def _lowers(self, path: bytes, lowers: tuple[int, ...]) -> tuple[int, ...]:
         """The lower layers that show through in a directory: down to the first that hides those below it."""
@@ -412,7 +417,15 @@ def _same_content(one: int, other: int) -> bool:
             return True
 
 
+def _stood_for(entry: Entry, kind: int, fd: int) -> Entry:
+    """What an empty file stands for."""
+    if stat.S_ISLNK(kind):
+        return entry._replace(kind=SYM, size=0, mode=0o777, link=os.getxattr(fd, record.LINK))
+    return entry._replace(kind=_KINDS[kind], size=0)
+
+
 def _owned(entry: Entry, owner: record.Record) -> Entry:
     if owner == record.ROOT:
         return entry
-    return entry._replace(uid=owner.uid, gid=owner.gid, rdev=owner.rdev)
+    mode = entry.mode if owner.mode < 0 else owner.mode
+    return entry._replace(uid=owner.uid, gid=owner.gid, rdev=owner.rdev, mode=mode)

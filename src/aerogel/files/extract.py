@@ -49,17 +49,19 @@ def extract(
     change: Callable[[Entry], Entry | None] | None = None,
     recorded: bool = False,
     copied: bool = False,
+    bare: bool = False,
 ) -> Extracted:
     """Unpacks the tar below the directory and reads the stream to its end.
 
     Without `overlay`, the directory may hold lower layers already and whiteouts delete from them; with it, the
     directory is the empty one of this layer. `change` gives each entry as it is to be made, None to leave it
     out. With `recorded` owners and devices are written beside the files (`sandbox.record`) instead of given to them.
-    With `copied` whiteouts of an overlay directory are sockets (`sandbox.copied`). Raises AerogelError `tar.*` and
+    With `copied` whiteouts of an overlay directory are sockets (`sandbox.copied`). With `bare` modes and capabilities
+    are written beside the files too, of which each can be read by its owner. Raises AerogelError `tar.*` and
     `extract.*`.
     """
     with Directories(root_fd, follow=overlay is None) as directories:
-        extractor = _Extractor(root_fd, directories, overlay, recorded=recorded, copied=copied)
+        extractor = _Extractor(root_fd, directories, overlay, recorded=recorded, copied=copied, bare=bare)
         for entry, content in read_entries(stream):
             changed = entry if change is None else change(entry)
             if changed is not None:
@@ -72,8 +74,16 @@ def extract(
 
 class _Extractor:
     def __init__(
-        self, root_fd: int, directories: Directories, overlay: Overlay | None, *, recorded: bool, copied: bool
+        self,
+        root_fd: int,
+        directories: Directories,
+        overlay: Overlay | None,
+        *,
+        recorded: bool,
+        copied: bool,
+        bare: bool,
     ) -> None:
+        self._bare = bare
         self._whiteout = stat.S_IFSOCK | 0o600 if copied else stat.S_IFCHR
         self._recorded = recorded
         self._root = root_fd
@@ -166,6 +176,9 @@ class _Extractor:
         self._times[entry.path] = entry.mtime
 
     def _other(self, dir_fd: int, name: bytes, entry: Entry) -> None:
+        if self._bare and entry.kind in (SYM, FIFO) and (entry.uid or entry.gid or entry.kind == FIFO):
+            self._stand_in(dir_fd, name, entry)
+            return
         make = self._link if entry.kind == LNK else _symlink if entry.kind == SYM else self._node
         try:
             make(dir_fd, name, entry)
@@ -189,6 +202,21 @@ class _Extractor:
             path = b"/proc/self/fd/%d/%b" % (dir_fd, name)
             self._xattr(path, key, value, follow=False)
         os.utime(name, ns=_times(entry.mtime), dir_fd=dir_fd, follow_symlinks=False)
+
+    def _stand_in(self, dir_fd: int, name: bytes, entry: Entry) -> None:
+        """An empty file for what cannot have an owner."""
+        try:
+            fd = os.open(name, _CREATE, 0o600, dir_fd=dir_fd)
+        except FileExistsError:
+            fd = os.open(name, _CREATE, 0o600, dir_fd=self._clear(entry.path))
+        try:
+            kind, mode = (stat.S_IFLNK, -1) if entry.kind == SYM else (stat.S_IFIFO, entry.mode)
+            record.write(fd, stat.S_IFREG, record.Record(*_owner(entry), kind, mode=mode))
+            if entry.kind == SYM:
+                os.setxattr(fd, record.LINK, entry.link)
+            os.utime(fd, ns=_times(entry.mtime))
+        finally:
+            os.close(fd)
 
     def _link(self, dir_fd: int, name: bytes, entry: Entry) -> None:
         parent, _, target = entry.link.rpartition(b"/")
@@ -253,14 +281,19 @@ class _Extractor:
 
     def _attributes(self, fd: int, entry: Entry) -> None:
         """Owner, mode and attributes, in the order in which none undoes another: chown clears set-id bits."""
-        if self._recorded:
+        if self._bare:
+            record.dress(
+                fd, stat.S_IFDIR if entry.kind == DIR else stat.S_IFREG, record.Record(*_owner(entry)), entry.mode
+            )
+        elif self._recorded:
             # a directory may have one of a lower layer
             if entry.uid or entry.gid or entry.kind == DIR:
                 record.write(fd, stat.S_IFDIR, record.Record(*_owner(entry)))
         else:
             with _mapped(entry):
                 os.fchown(fd, *_owner(entry))
-        os.fchmod(fd, entry.mode)
+        if not self._bare:
+            os.fchmod(fd, entry.mode)
         for key, value in entry.xattrs:
             self._xattr(fd, key, value)
 
@@ -269,6 +302,8 @@ class _Extractor:
             # Only overlayfs and we write these: a layer that brings them wants to be mistaken for something else.
             self.dropped += 1
             return
+        if self._bare and key == b"security.capability":
+            key = record.CAPABILITY.encode()
         try:
             if isinstance(where, int):
                 os.setxattr(where, key, value)

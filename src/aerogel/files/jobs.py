@@ -75,7 +75,8 @@ def extract(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Unpacks the tar that `fds[0]` gives into the directory `path`, reading to the end.
 
     `overlay` is `"trusted"`, `"user"` or None (a plain tree, whiteouts delete). With `recorded`, which every job may
-    be told, owners are written beside the files; with `copied`, which is told too, whiteouts are sockets. Gives `entries`, `bytes` and
+    be told, owners are written beside the files; with `copied` and `bare`, which are told too, whiteouts are sockets,
+    and modes are written beside the files. Gives `entries`, `bytes` and
     `dropped_xattrs`. Raises AerogelError `tar.*`, `extract.*`.
     """
     with _directory(args["path"]) as root:
@@ -85,6 +86,7 @@ def extract(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
             args.get("overlay"),
             recorded=bool(args.get("recorded")),
             copied=bool(args.get("copied")),
+            bare=bool(args.get("bare")),
         )
     return {"entries": done.entries, "bytes": done.size, "dropped_xattrs": done.dropped_xattrs}
 
@@ -205,8 +207,12 @@ def own(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     del fds
     path = _bytes(args["path"])
     with system_errors("set the owner of", path.lstrip(b"/"), "own.failed"):
+        owner = record.Record(args["uid"], args["gid"])
+        if args.get("bare"):
+            record.dress(path, stat.S_IFDIR, owner, args["mode"])
+            return {}
         if args.get("recorded"):
-            record.write(path, stat.S_IFDIR, record.Record(args["uid"], args["gid"]))
+            record.write(path, stat.S_IFDIR, owner)
         else:
             os.chown(path, args["uid"], args["gid"])
         os.chmod(path, args["mode"])

@@ -18,7 +18,7 @@ import termios
 from typing import Any, NoReturn
 
 from aerogel.errors import EXIT_FAILED, EXIT_HOST, AerogelError
-from aerogel.sandbox import capabilities, emulation, notify, procshim, recorder, seccomp, syscalls, wire
+from aerogel.sandbox import bare, capabilities, emulation, notify, procshim, recorder, seccomp, syscalls, traced, wire
 from aerogel.sandbox.accounts import Account
 from aerogel.sandbox.program import HEAD_BYTES, read_program
 
@@ -46,14 +46,18 @@ def execute(
     namespace: int = -1,
     supervisor: socket.socket | None = None,
     tree: str = "",
+    proot: str = "",
 ) -> NoReturn:
     """Becomes the command; on failure writes {"code", "fault"} to `error_fd` and ends.
 
     `namespace` is the user namespace that it is put into, unless -1. `supervisor` gets the listener of the calls that
     it answers, where owners are recorded or, with `tree`, which is then the command's root, where /proc is not mounted.
+    `proot` is the program that shows the root, where this process cannot enter it.
     """
     try:
-        _prepare(request, account, stdio, all_capabilities, namespace, supervisor, tree)
+        _prepare(request, account, stdio, all_capabilities, namespace, supervisor, tree, proot)
+        if proot:
+            _exec_traced(request, tree, proot)
         _exec(request)
     except _CannotStart as failed:
         answer = {"code": failed.code, "fault": wire.error_to(failed.fault)}
@@ -78,6 +82,7 @@ def _prepare(
     namespace: int,
     supervisor: socket.socket | None,
     tree: str,
+    proot: str,
 ) -> None:
     os.setsid()
     for target, fd in enumerate(stdio):
@@ -92,11 +97,15 @@ def _prepare(
     for limit in request["limits"]:
         _limit(limit)
     if tree:
-        _change_root(tree, request["network"])
+        _change_root("" if proot else tree, request["network"])
     if supervisor is not None:
-        _be_supervised(supervisor, (procshim if tree else recorder).rules(os.uname().machine))
+        rules = (bare if proot else procshim if tree else recorder).rules(os.uname().machine)
+        _be_supervised(supervisor, rules)
     _own_stdio(account)
-    _change_directory(request["cwd"], create=request["create_cwd"])
+    if proot:
+        traced.check_directory(tree, request["cwd"], create=request["create_cwd"])
+    else:
+        _change_directory(request["cwd"], create=request["create_cwd"])
     if namespace >= 0:
         emulation.enter(namespace)  # gives all rights in it back, so it comes before what takes rights away
     mask = all_capabilities
@@ -106,7 +115,8 @@ def _prepare(
         # loaded while CAP_SYS_ADMIN is still here: no_new_privs would break sudo and su
         seccomp.install(os.uname().machine)
         mask &= capabilities.mask_of(request["capabilities"])
-    capabilities.drop(mask)
+    if not proot:
+        capabilities.drop(mask)
     try:
         if supervisor is not None or not _groups_are_denied():
             os.setgroups(account.groups)
@@ -119,7 +129,9 @@ def _prepare(
             hints=["the range of subordinate ids in /etc/subuid and /etc/subgid is too small for it"],
             exit_status=EXIT_HOST,
         ) from None
-    if account.uid == 0:
+    if proot:
+        syscalls.set_filter(bare.missing(os.uname().machine))
+    elif account.uid == 0:
         syscalls.capset(mask)
 
 
@@ -128,7 +140,8 @@ def _change_root(tree: str, network: str) -> None:
     sys.path[:] = []
     sys.meta_path[:] = []
     sys.path_hooks[:] = []
-    os.chroot(tree)
+    if tree:
+        os.chroot(tree)
     os.chdir("/")
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     if network == "none":
@@ -199,14 +212,38 @@ def _change_directory(path: str, *, create: bool) -> None:
         raise AerogelError(f"the working directory `{path}`: {error.strerror}", code="sandbox.no-directory") from None
 
 
+def _candidates(request: dict[str, Any], environment: dict[str, str]) -> list[str]:
+    name = request["argv"][0]
+    if "/" in name:
+        return [name]
+    path = environment.get("PATH", _DEFAULT_PATH)
+    return [f"{directory or '.'}/{name}" for directory in path.split(":")] if name else []
+
+
+def _exec_traced(request: dict[str, Any], tree: str, proot: str) -> NoReturn:
+    """Lets proot execute the command, once it is seen that it can be."""
+    argv, environment = request["argv"], dict(request["env"])
+    name, denied = argv[0], ("", "")
+    for candidate in _candidates(request, environment):
+        place = traced.find(tree, request["cwd"], candidate)
+        if not place:
+            continue
+        error = traced.obstacle(tree, place)
+        if error is None:
+            traced.execute(proot, tree, request, [candidate, *argv[1:]], environment)
+        if not isinstance(error, PermissionError):
+            code = _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE
+            raise _CannotStart(code, _explain(name, place, error))
+        denied = denied if denied[0] else (candidate, place)
+    if denied[0]:
+        raise _CannotStart(_NOT_EXECUTABLE, _explain(name, denied[1], PermissionError(errno.EACCES, "not permitted")))
+    raise _CannotStart(_NOT_FOUND, _not_found(name, environment.get("PATH", _DEFAULT_PATH)))
+
+
 def _exec(request: dict[str, Any]) -> NoReturn:
     argv, environment = request["argv"], dict(request["env"])
     name = argv[0]
-    if "/" in name:
-        candidates = [name]
-    else:
-        path = environment.get("PATH", _DEFAULT_PATH)
-        candidates = [f"{directory or '.'}/{name}" for directory in path.split(":")] if name else []
+    candidates = _candidates(request, environment)
     denied: tuple[str, OSError] | None = None
     for candidate in candidates:
         try:

@@ -22,7 +22,7 @@ import struct
 from typing import Any
 
 from aerogel.errors import AerogelError
-from aerogel.sandbox import inroot, syscalls
+from aerogel.sandbox import bare, inroot, record, syscalls
 
 __all__ = ["build", "clear", "harvest", "is_whiteout", "layer", "merge"]
 
@@ -63,8 +63,11 @@ def build(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """
     del fds
     tree = args["tree"]
+    owners: bare.Owners = {}
     if args["lowers"]:
-        merge(args["lowers"], tree)
+        merge(args["lowers"], tree, owners=owners)
+    if args["bare"]:
+        bare.save_owners(args["owners"], owners)
     made, real = _make_places(tree, args["places"])
     with open(args["baseline"], "wb") as file:
         marshal.dump(_survey(os.fsencode(tree)), file)
@@ -92,8 +95,11 @@ def clear(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     return {}
 
 
-def merge(lowers: list[str], target: str, source: str = "") -> bool:
-    """Copies what the path `source` shows in a stack of layers to the new path `target`; whether there is any."""
+def merge(lowers: list[str], target: str, source: str = "", owners: bare.Owners | None = None) -> bool:
+    """Copies what the path `source` shows in a stack of layers to the new path `target`; whether there is any.
+
+    `owners` gets those of links and fifos that can have none themselves.
+    """
     root: _Node | None = None
     for lower in lowers:
         layer = os.fsencode(lower)
@@ -112,7 +118,7 @@ def merge(lowers: list[str], target: str, source: str = "") -> bool:
             if part not in top.children:
                 raise AerogelError(f"`{source}` is not in its layers", code="sandbox.mount-source")
             top, path = top.children[part], (path + b"/" + part if path else part)
-    _Copier().copy(top, path, os.fsencode(target))
+    _Copier(owners).copy(top, path, os.fsencode(target))
     return True
 
 
@@ -143,8 +149,9 @@ def _is_opaque(path: bytes) -> bool:
 
 
 class _Copier:
-    def __init__(self) -> None:
+    def __init__(self, owners: bare.Owners | None = None) -> None:
         self._clones = True
+        self._owners = {} if owners is None else owners
         self._linked: dict[tuple[bytes, int], bytes] = {}
         """Where the first name of a file with several is, by layer and inode."""
 
@@ -171,6 +178,11 @@ class _Copier:
         _copy_attributes(source, target, status)
 
     def file(self, source: bytes, target: bytes, status: os.stat_result) -> None:
+        if not status.st_size and not status.st_mode & 0o111:
+            found = record.read(source, status.st_mode, follow=False)
+            if stat.S_ISLNK(found.kind) or stat.S_ISFIFO(found.kind):
+                self._stood_for(source, target, found, status)
+                return
         reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -186,6 +198,16 @@ class _Copier:
                 os.close(writing)
         finally:
             os.close(reading)
+
+    def _stood_for(self, source: bytes, target: bytes, found: record.Record, status: os.stat_result) -> None:
+        """Makes the link or fifo that an empty file stands for."""
+        if stat.S_ISLNK(found.kind):
+            os.symlink(os.getxattr(source, record.LINK), target)
+        else:
+            os.mkfifo(target, 0o600)
+            os.chmod(target, record.real_mode(max(found.mode, 0), is_directory=False))
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+        self._owners[os.lstat(target).st_ino] = bare.birth(target), found._replace(kind=0)
 
     def _content(self, reading: int, writing: int, size: int) -> None:
         if self._clones and size:
@@ -294,7 +316,8 @@ def harvest(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         known = marshal.load(file)  # noqa: S302 - written by `build` in a directory of our own
     exclude = frozenset(os.fsencode(path).strip(b"/") for path in args["exclude"])
     made = frozenset(os.fsencode(path).strip(b"/") for path in args["made"])
-    _Harvest(os.fsencode(args["tree"]), os.fsencode(args["upper"]), known, exclude, made).run()
+    owners = bare.load_owners(args["owners"]) if args["bare"] else {}
+    _Harvest(os.fsencode(args["tree"]), os.fsencode(args["upper"]), known, exclude, made, owners).run()
     return {}
 
 
@@ -306,7 +329,9 @@ class _Harvest:
         known: dict[bytes, _Known],
         exclude: frozenset[bytes],
         placeholders: frozenset[bytes],
+        owners: bare.Owners,
     ) -> None:
+        self._owners = owners
         self._placeholders = placeholders
         self._tree = tree
         self._upper = upper
@@ -367,10 +392,20 @@ class _Harvest:
             self._make_directory(path.rpartition(b"/")[0])
             source, target = self._tree + b"/" + path, self._upper + b"/" + path
             is_one_of_several = before is not None and before[1] == status.st_ino and status.st_ino in self._several
-            if is_one_of_several and stat.S_ISREG(status.st_mode):
+            owner = self._owner(source, status)
+            if owner is not None:
+                _stand_in(source, target, owner, status)
+            elif is_one_of_several and stat.S_ISREG(status.st_mode):
                 self._copier.file(source, target, status)
             else:
                 os.rename(source, target)
+
+    def _owner(self, source: bytes, status: os.stat_result) -> record.Record | None:
+        """Of a link or fifo that has one in the table."""
+        if not stat.S_ISLNK(status.st_mode) and not stat.S_ISFIFO(status.st_mode):
+            return None
+        known = self._owners.get(status.st_ino)
+        return known[1] if known is not None and known[0] == bare.birth(source) else None
 
     def _white_out(self, path: bytes) -> None:
         self._make_directory(path.rpartition(b"/")[0])
@@ -388,3 +423,17 @@ class _Harvest:
         source = self._tree + b"/" + path if path else self._tree
         target = self._upper + b"/" + path if path else self._upper
         _copy_attributes(source, target, status)
+
+
+def _stand_in(source: bytes, target: bytes, owner: record.Record, status: os.stat_result) -> None:
+    """Makes the empty file that a layer has for a link or fifo with an owner (`record`)."""
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        is_link = stat.S_ISLNK(status.st_mode)
+        kind, mode = (stat.S_IFLNK, -1) if is_link else (stat.S_IFIFO, owner.mode_of(status.st_mode) & 0o7777)
+        record.write(fd, stat.S_IFREG, owner._replace(kind=kind, rdev=(0, 0), mode=mode))
+        if is_link:
+            os.setxattr(fd, record.LINK, os.readlink(source))
+        os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+    finally:
+        os.close(fd)

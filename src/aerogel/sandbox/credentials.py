@@ -172,7 +172,7 @@ class Table:
         group, parent = _relatives(pid)
         if group not in (0, pid):
             return self.of(group)
-        if parent > 1:
+        if parent > 1 and parent != os.getpid():
             return replace(self._known.get(parent) or self._inherited(parent))
         return self._marked(pid)
 

@@ -147,9 +147,10 @@ def _climb(
         overlay,
         rungs.in_user_namespace(),
         capabilities.effective(),
-        recorded=name == "single",
+        recorded=name in ("single", "proot"),
         copies=overlay is None,
-        is_plain=name == "chroot",
+        is_plain=name in ("chroot", "proot"),
+        proot=rungs.find_proot() if name == "proot" else "",
         own=os.path.dirname(os.path.dirname(config["scratch"])),
         modules=tuple(modules),
     )
@@ -317,7 +318,7 @@ def _work(sock: socket.socket, session: init.Session, modules: list[Any]) -> Non
     """Runs one job of a preloaded module and sends its result or its error.
 
     Every job is told in `recorded` whether owners are (`record`), in `copied` whether roots are (`copied`), and in
-    `marks` whose attributes overlayfs uses: `trusted` or `user`.
+    `marks` whose attributes overlayfs uses: `trusted` or `user`, and in `bare` whether modes bind the owner.
     """
     try:
         received = wire.receive(sock)

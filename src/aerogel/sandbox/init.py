@@ -33,6 +33,7 @@ from aerogel.sandbox import (
     wire,
     work,
 )
+from aerogel.sandbox.bare import BareRecorder
 from aerogel.sandbox.procshim import Shim
 from aerogel.sandbox.recorder import Recorder
 
@@ -42,6 +43,8 @@ _RECORDING = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "SYS_PTRAC
 """What process 1 needs to do what it answers for."""
 NAMESPACES = (("pid", syscalls.CLONE_NEWPID), ("mnt", syscalls.CLONE_NEWNS), ("ipc", syscalls.CLONE_NEWIPC))
 """What a command that joins another one enters, in this order; then `uts`, and `net` when it is the sandbox's own."""
+_AGAIN_MS = 10
+_PROOT_FAILED = 255
 _GROUP_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT)
 
 
@@ -61,6 +64,8 @@ class Session(NamedTuple):
     """Whether no overlay can be mounted, so that roots are copied together."""
     is_plain: bool = False
     """Whether there are no namespaces at all."""
+    proot: str = ""
+    """The program that gives commands their root where nothing else can; else empty."""
     own: str = ""
     """The folder that the state directory is in: what lies in it belongs to aerogel."""
     emulation: int = -1
@@ -70,7 +75,8 @@ class Session(NamedTuple):
 
     def facts(self) -> dict[str, Any]:
         """What every job is told (`helper`)."""
-        return {"recorded": self.recorded, "copied": self.copies, "marks": self.overlay or "user"}
+        marks, is_bare = self.overlay or "user", bool(self.proot)
+        return {"recorded": self.recorded, "copied": self.copies, "marks": marks, "bare": is_bare}
 
 
 class Prepared(NamedTuple):
@@ -86,6 +92,8 @@ class Prepared(NamedTuple):
     """The root of the command where there are no namespaces."""
     filling: plain.Filling | None = None
     """What was put into the tree, to be taken out again."""
+    owners: str = ""
+    """The file with the owners of links in the tree."""
 
 
 def run(sock: socket.socket, session: Session, serve_other: _Work | None = None) -> NoReturn:
@@ -199,9 +207,16 @@ def _run_plain(sock: socket.socket, session: Session, request: dict[str, Any], f
     """A command in a tree of its own, without namespaces; this process adopts what the command leaves behind."""
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     title.set_title(title.INIT)
+    if request["work"] and session.proot:
+        raise AerogelError(
+            "files of a container cannot be reached where nobody may change the root directory",
+            code="sandbox.io",
+            hints=["`aerogel exec NAME tar c ...` writes them to its output"],
+            exit_status=EXIT_HOST,
+        )
     root = request["root"]
     tree = root["tree"]
-    filling = plain.fill(tree, f"{root['scratch']}/aside", request, session.own)
+    filling = plain.fill(tree, f"{root['scratch']}/aside", request, session.own, is_bare=bool(session.proot))
     try:
         signal.signal(signal.SIGTERM, lambda _number, _frame: _abandon(filling))
         root_fd = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -217,7 +232,8 @@ def _run_plain(sock: socket.socket, session: Session, request: dict[str, Any], f
             for fd in fds:
                 os.close(fd)
             fds = [slave, slave, slave]
-        prepared = Prepared(account, tuple(fds), master, os.getpid(), filling.listeners, (), tree, filling)
+        owners = f"{root['scratch']}/owners"
+        prepared = Prepared(account, tuple(fds), master, os.getpid(), filling.listeners, (), tree, filling, owners)
         serve(sock, session, request, prepared)
     finally:
         plain.end_all()
@@ -289,12 +305,12 @@ def serve(sock: socket.socket, session: Session, request: dict[str, Any], prepar
             work.perform(job, {**args, **session.facts()}, stdio, error_write, theirs, tree)
         namespace = session.emulation if request["emulated"] else -1
         rights = session.capabilities
-        command.execute(request, prepared.account, stdio, error_write, rights, namespace, theirs, tree)
+        command.execute(request, prepared.account, stdio, error_write, rights, namespace, theirs, tree, session.proot)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     os.close(error_write)
     for fd in set(stdio):
         os.close(fd)
-    supervisor = _supervisor(ours, theirs, child, tree)
+    supervisor = _supervisor(ours, theirs, child, tree, prepared.owners if session.proot else None)
     spaces = prepared.namespaces
     given = (*((master,) if master >= 0 else ()), *(each.fileno() for each in prepared.listeners), *spaces)
     _answer(sock, {"started": prepared.host_pid, "terminal": master >= 0, "namespaces": len(spaces)}, given)
@@ -310,6 +326,10 @@ def serve(sock: socket.socket, session: Session, request: dict[str, Any], prepar
         syscalls.capset(kept & session.capabilities)
     status, failed = _wait(sock, child, wake_read, error_read, supervisor, tells=request["joinable"])
     _end_others()
+    if isinstance(supervisor, BareRecorder):
+        if _code_of(status) == (_PROOT_FAILED, 0):
+            status = supervisor.ended_by() or status
+        supervisor.close()
     if prepared.filling is not None:
         prepared.filling.give_back()
         if request["root"]["keep"]:
@@ -323,7 +343,7 @@ def serve(sock: socket.socket, session: Session, request: dict[str, Any], prepar
 
 
 def _supervisor(
-    ours: socket.socket | None, theirs: socket.socket | None, child: int, tree: str
+    ours: socket.socket | None, theirs: socket.socket | None, child: int, tree: str, owners: str | None
 ) -> Recorder | Shim | None:
     """Who answers the command's calls about owners, or about /proc, when that is done at all."""
     if ours is None or theirs is None:
@@ -335,6 +355,8 @@ def _supervisor(
         return None
     os.set_inheritable(fds[0], False)
     machine = os.uname().machine
+    if owners is not None:
+        return BareRecorder(machine, fds[0], child, owners)
     return Shim(machine, fds[0], tree) if tree else Recorder(machine, fds[0], child)
 
 
@@ -359,13 +381,20 @@ def _wait(
     for fd in (sock.fileno(), wake, errors, *(() if supervisor is None else (supervisor.fd,))):
         poll.register(fd, select.POLLIN)
     failed = b""
+    watched, has_ended = -1, False
     while True:
-        for fd, event in poll.poll():
+        for fd, event in poll.poll(_AGAIN_MS if has_ended else None):
             if supervisor is not None and fd == supervisor.fd:
                 if event & select.POLLIN:
                     supervisor.serve()
+                    if isinstance(supervisor, BareRecorder) and watched < 0 <= supervisor.watch:
+                        watched = supervisor.watch
+                        poll.register(watched, select.POLLIN)
                 else:  # nobody is left whose calls it could answer
                     poll.unregister(fd)
+            elif fd == watched:
+                poll.unregister(watched)
+                has_ended = True
             elif fd == wake:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake, 4096)
@@ -390,7 +419,10 @@ def _wait(
                     _kill_all()
                     poll.unregister(sock)
                 else:
-                    _relay(child, int(received[0]["signal"]))
+                    command_pid = supervisor.command if isinstance(supervisor, BareRecorder) else child
+                    _relay(child, command_pid, int(received[0]["signal"]))
+        if has_ended:
+            _kill_all(child)
 
 
 def _reap(child: int) -> int | None:
@@ -403,7 +435,7 @@ def _reap(child: int) -> int | None:
             return None
 
 
-def _relay(child: int, number: int) -> None:
+def _relay(child: int, command_pid: int, number: int) -> None:
     """SIGKILL ends everything; what a terminal's keys send goes to the command's group, the rest to the command."""
     with contextlib.suppress(ProcessLookupError):
         if number == signal.SIGKILL:
@@ -411,15 +443,17 @@ def _relay(child: int, number: int) -> None:
         elif number in _GROUP_SIGNALS:
             os.killpg(child, number)
         else:
-            os.kill(child, number)
+            os.kill(command_pid, number)
 
 
-def _kill_all() -> None:
-    """Kills everything of this sandbox but this process."""
+def _kill_all(spared: int = 0) -> None:
+    """Kills everything of this sandbox but this process, and proot if that is to tell how the command ended."""
     if os.getpid() == 1:
         os.kill(-1, signal.SIGKILL)
         return
     for pid in plain.descendants(os.getpid()):
+        if pid == spared:
+            continue
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 

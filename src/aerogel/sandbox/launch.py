@@ -39,7 +39,7 @@ from aerogel.sandbox.tap import JOBS, Link, choose
 
 __all__ = ["TOOLS", "Helper", "HelperBug", "Process", "Work", "try_rungs"]
 
-_RUNGS = ("root", "ident", "subid", "single", "chroot")
+_RUNGS = ("root", "ident", "subid", "single", "chroot", "proot")
 _START_TIMEOUT_S = 60.0
 TOOLS = "/.aerogel"
 """Where a command sees tools from outside."""
@@ -137,7 +137,7 @@ class Helper:
         """Starts one more command in the namespaces and the root of a running one that is `joinable`.
 
         Root, mounts, network and names of `sandbox` do not count: they are the other's. The first one's end ends it;
-        what it leaves behind lives on in the sandbox, except on `single` and `chroot`. With `tools`, a descriptor of a static busybox, this command
+        what it leaves behind lives on in the sandbox, except on `single`, `chroot` and `proot`. With `tools`, a descriptor of a static busybox, this command
         alone sees that in the folder `TOOLS`. Raises as `run`, and `sandbox.no-tools` where nothing can be mounted.
         """
         request: dict[str, Any] = msgspec.to_builtins(
@@ -278,6 +278,7 @@ class Helper:
             os.mkdir(tree, 0o755)
         places = [[place.target, place.is_dir] for place in places_of(request["mounts"])]
         args = {"lowers": lowers, "tree": tree, "places": places, "baseline": f"{scratch}/baseline"}
+        args["owners"] = f"{scratch}/owners"
         done = self.call(f"{_COPIED}:build", args)
         root.update(tree=tree, upper=None, work=None, scratch=scratch, keep=tree == upper)
         if not upper:
@@ -497,6 +498,8 @@ def _launch(
 def _map_id(name: str, ids: dict[str, Any]) -> str:
     if name == "single":
         return single_map_id()
+    if name == "proot":
+        return f"p{os.getuid()}-{os.getgid()}"
     return map_id(ids) if name == "subid" else own_map_id(name)
 
 

@@ -1,6 +1,6 @@
 """A root file system without namespaces: what would be mounted is put into the copied tree, and taken out again.
 
-For the rung `chroot`, in a container that may neither mount nor unshare. The tree belongs to one step alone, so what an
+For the rungs `chroot` and `proot`, in a container that may neither mount nor unshare. The tree belongs to one step alone, so what an
 image has in the place of a mount is moved aside and never missed: `copied.harvest` looks at no such place. This is no
 boundary against a hostile step, which the container around it has to be.
 
@@ -21,7 +21,7 @@ import time
 from typing import Any, NamedTuple
 
 from aerogel.errors import EXIT_HOST, AerogelError
-from aerogel.sandbox import copied, inroot, rootfs
+from aerogel.sandbox import copied, inroot, record, rootfs
 
 __all__ = ["Filling", "children", "descendants", "end_all", "fill"]
 
@@ -107,11 +107,11 @@ class Filling:
             os.utime(parent, ns=(before.st_atime_ns, time_ns))
 
 
-def fill(tree: str, aside: str, request: dict[str, Any], own: str) -> Filling:
+def fill(tree: str, aside: str, request: dict[str, Any], own: str, *, is_bare: bool = False) -> Filling:
     """Puts /dev and the mounts of the request into the tree.
 
     `aside` is a new directory for what is in the way; a directory that may be written to is lent only if it lies in
-    `own`. Raises AerogelError `sandbox.mount*`.
+    `own`; `is_bare` says that owners and modes are recorded (`bare`). Raises AerogelError `sandbox.mount*`.
     """
     os.mkdir(aside, 0o700)
     filling = Filling(tree, aside)
@@ -120,7 +120,8 @@ def fill(tree: str, aside: str, request: dict[str, Any], own: str) -> Filling:
         _make_devices(filling.place(root, "/dev"))
         filling.placed()
         for mount in request["mounts"]:
-            _put(mount, filling.place(root, mount["target"]), own, filling)
+            place = filling.place(root, mount["target"])
+            _put(mount, place, own, filling, is_bare=is_bare)
             filling.placed()
     except BaseException:
         filling.give_back()
@@ -145,18 +146,27 @@ def _make_devices(place: str) -> None:
         os.chmod(f"{place}/{name}", mode)
 
 
-def _put(mount: dict[str, Any], place: str, own: str, filling: Filling) -> None:
-    kind, mode = mount["kind"], mount["mode"]
+def _dress(place: str, mount: dict[str, Any], mode: int, *, is_bare: bool) -> None:
+    """Owner and mode of something that was put into the tree."""
+    mode = mode if mount["mode"] < 0 else mount["mode"]
+    kind = os.stat(place).st_mode
+    if not is_bare:
+        os.chown(place, mount["uid"], mount["gid"])
+        os.chmod(place, mode)
+    elif stat.S_ISREG(kind) or stat.S_ISDIR(kind):
+        record.dress(place, kind, record.Record(mount["uid"], mount["gid"]), mode)
+
+
+def _put(mount: dict[str, Any], place: str, own: str, filling: Filling, *, is_bare: bool) -> None:
+    kind = mount["kind"]
     if kind == "tmpfs":
         os.mkdir(place)
-        os.chown(place, mount["uid"], mount["gid"])
-        os.chmod(place, 0o1777 if mode < 0 else mode)
+        _dress(place, mount, 0o1777, is_bare=is_bare)
     elif kind == "file":
         fd = os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
             file.write(base64.b64decode(mount["data"]))
-            os.fchown(file.fileno(), mount["uid"], mount["gid"])
-            os.fchmod(file.fileno(), 0o644 if mode < 0 else mode)
+        _dress(place, mount, 0o644, is_bare=is_bare)
     elif kind == "socket":
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         filling.listeners.append(listener)
@@ -165,8 +175,7 @@ def _put(mount: dict[str, Any], place: str, own: str, filling: Filling) -> None:
             listener.bind(f"/proc/self/fd/{parent}/{os.path.basename(place)}")
         finally:
             os.close(parent)
-        os.chown(place, mount["uid"], mount["gid"])
-        os.chmod(place, 0o600 if mode < 0 else mode)
+        _dress(place, mount, 0o600, is_bare=is_bare)
         listener.listen(16)
     elif mount["readonly"]:
         if os.path.isdir(mount["source"]):

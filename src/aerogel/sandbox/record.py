@@ -6,6 +6,11 @@ directory has `user.aerogel.stat`, ASCII: `uid gid`, or `uid gid c|b major minor
 device. The kernel lets nothing else have `user.*`; a symbolic link, a fifo or a socket, which nobody executes, has
 `security.capability` with the two ids where a program's capabilities would be. No attribute means 0:0.
 
+On the rung `proot` there is no user namespace, so files belong to an ordinary user, whom modes bind and who may not
+write `security.*`. There every file can be read and written by its owner, and what its mode is said to be follows as
+`m` and an octal number; capabilities are in `user.aerogel.capability`; and in a layer a link or fifo that is not
+root's is an empty file with `l 0 0` or `p 0 0`, a link's text being in `user.aerogel.link`.
+
 Standard library only: part of the helper and of its file jobs.
 """
 
@@ -18,23 +23,51 @@ import stat
 import struct
 from typing import NamedTuple
 
-__all__ = ["KEY", "ROOT", "Record", "copy", "erase", "give", "parse", "parse_special", "read", "read_at", "write"]
+__all__ = [
+    "CAPABILITY",
+    "KEY",
+    "LINK",
+    "ROOT",
+    "Record",
+    "copy",
+    "dress",
+    "erase",
+    "give",
+    "parse",
+    "parse_special",
+    "read",
+    "read_at",
+    "real_mode",
+    "write",
+]
 
 KEY = "user.aerogel.stat"
+LINK = "user.aerogel.link"
+CAPABILITY = "user.aerogel.capability"
 _SPECIAL = "security.capability"
 _CAPABILITY = struct.Struct("<IIIII")
 _REVISION_2 = 0x02000000
 _NONE = (errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.EACCES)
-_LETTERS = {"c": stat.S_IFCHR, "b": stat.S_IFBLK}
+_LETTERS = {"c": stat.S_IFCHR, "b": stat.S_IFBLK, "l": stat.S_IFLNK, "p": stat.S_IFIFO}
+_OF_KIND = {kind: letter for letter, kind in _LETTERS.items()}
 
 
 class Record(NamedTuple):
-    """What a file is said to be. `kind` is S_IFCHR or S_IFBLK for a device with the numbers `rdev`, else 0."""
+    """What a file is said to be.
+
+    `kind` is S_IFCHR or S_IFBLK for a device with the numbers `rdev`, S_IFLNK or S_IFIFO for what else an empty file
+    stands for, else 0. `mode` is its permissions where they are not the real ones, else -1.
+    """
 
     uid: int = 0
     gid: int = 0
     kind: int = 0
     rdev: tuple[int, int] = (0, 0)
+    mode: int = -1
+
+    def mode_of(self, real: int) -> int:
+        """The mode that the file is said to have, which has the st_mode `real`."""
+        return real if self.mode < 0 else stat.S_IFMT(real) | self.mode
 
 
 ROOT = Record()
@@ -44,10 +77,11 @@ def parse(data: bytes) -> Record | None:
     """The record in the text form; None for what this module did not write."""
     words = data.split()
     try:
+        mode = int(words.pop()[1:], 8) if words[-1:] and words[-1].startswith(b"m") else -1
         if len(words) == 2:
-            return Record(int(words[0]), int(words[1]))
+            return Record(int(words[0]), int(words[1]), mode=mode)
         uid, gid, letter, major, minor = words
-        return Record(int(uid), int(gid), _LETTERS[letter.decode("ascii")], (int(major), int(minor)))
+        return Record(int(uid), int(gid), _LETTERS[letter.decode("ascii")], (int(major), int(minor)), mode)
     except (ValueError, KeyError):
         return None
 
@@ -88,8 +122,9 @@ def write(where: int | str | bytes, mode: int, record: Record, *, follow: bool =
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         text = f"{record.uid} {record.gid}"
         if record.kind:
-            letter = "c" if record.kind == stat.S_IFCHR else "b"
-            text += f" {letter} {record.rdev[0]} {record.rdev[1]}"
+            text += f" {_OF_KIND[record.kind]} {record.rdev[0]} {record.rdev[1]}"
+        if record.mode >= 0:
+            text += f" m{record.mode:o}"
         key, data = KEY, text.encode()
     else:
         key, data = _SPECIAL, _CAPABILITY.pack(_REVISION_2, record.uid, record.gid, 0, 0)
@@ -103,6 +138,18 @@ def copy(source: str, target: str) -> None:
     """Gives a directory the record of another, if that has one."""
     with contextlib.suppress(OSError):
         os.setxattr(target, KEY, os.getxattr(source, KEY))
+
+
+def real_mode(mode: int, *, is_directory: bool) -> int:
+    """The mode of a file that is to look as if it had `mode`, and that an ordinary owner can work with as root can."""
+    return mode | (stat.S_IRWXU if is_directory else stat.S_IRUSR | stat.S_IWUSR)
+
+
+def dress(where: int | str | bytes, kind: int, record: Record, mode: int) -> None:
+    """Owner and permissions, where modes bind the owner, of what has the st_mode `kind`. Raises OSError."""
+    real = real_mode(mode, is_directory=stat.S_ISDIR(kind))
+    write(where, kind, record._replace(mode=-1 if real == mode else mode))
+    os.chmod(where, real)
 
 
 def give(where: int | str, uid: int, gid: int, *, recorded: bool) -> None:

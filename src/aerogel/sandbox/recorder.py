@@ -117,20 +117,42 @@ class Recorder(IdCalls):
         super().__init__(Listener(listener), Table(first))
         self.fd = listener
         self._offsets = _STAT_OFFSETS[machine]
+        self._own = (0, 0)
+        """Whose files are in reality."""
         self._handlers: dict[int, _Handler] = {number: _HANDLERS[name] for name, number in _numbers(machine).items()}
         os.umask(0)
 
     def serve(self) -> None:
         """Answers the call that waits."""
         call = self._listener.receive()
-        if call is None:
-            return
+        if call is not None:
+            self._serve(call)
+
+    def _serve(self, call: Call) -> None:
         try:
             self._handlers[call.number](self, call, self._table.of(call.pid))
         except Errno as failed:
             self._listener.fail(call, failed.number)
         except OSError as error:
             self._listener.fail(call, error.errno or errno.EIO)
+
+    # what is recorded
+
+    def _read(self, path: bytes, mode: int, *, follow: bool = True) -> Record:
+        return record.read(path, mode, follow=follow)
+
+    def _write(self, path: bytes, mode: int, owner: Record, *, follow: bool) -> None:
+        """Records an owner, where the file system can: nothing that a layer holds lies on one that cannot."""
+        try:
+            record.write(path, mode, owner, follow=follow)
+        except OSError as error:
+            if error.errno not in _UNCHANGED:
+                raise
+
+    def _new(self, who: Credentials, path: bytes, mode: int, needs: int) -> Record | None:
+        """As `_made_by`, for a file that is to have a mode, with the bits of which its real owner has need."""
+        del mode, needs
+        return self._made_by(who, path)
 
     # where a path leads
 
@@ -185,17 +207,17 @@ class Recorder(IdCalls):
         if follow:
             path = self._past_links(call, path)
         status = os.stat(path, follow_symlinks=follow)
-        old = record.read(path, status.st_mode, follow=follow)
+        old = self._read(path, status.st_mode, follow=follow)
         uid, gid = (each & KEEP for each in owner)
         if not who.effective and (
             who.fsuid != old.uid or uid not in (KEEP, old.uid) or gid not in (KEEP, old.gid, who.fsgid, *who.groups)
         ):
             raise Errno(errno.EPERM)
         # the real one first: it clears set-id bits and capabilities, and says what is not possible at all
-        os.chown(path, -1 if uid == KEEP else 0, -1 if gid == KEEP else 0, follow_symlinks=follow)
+        os.chown(path, -1 if uid == KEEP else self._own[0], -1 if gid == KEEP else self._own[1], follow_symlinks=follow)
         new = old._replace(uid=old.uid if uid == KEEP else uid, gid=old.gid if gid == KEEP else gid)
         if new != old or not stat.S_ISREG(status.st_mode):
-            _write(path, status.st_mode, new, follow=follow)
+            self._write(path, status.st_mode, new, follow=follow)
         self._listener.answer(call)
 
     def _past_links(self, call: Call, path: bytes) -> bytes:
@@ -341,8 +363,8 @@ class Recorder(IdCalls):
         gid = who.fsgid
         if who.is_root and not status.st_mode & stat.S_ISGID:
             return None
-        above = record.read(parent, status.st_mode)
-        if not who.may(3, status.st_mode, above.uid, above.gid):
+        above = self._read(parent, status.st_mode)
+        if not who.may(3, above.mode_of(status.st_mode), above.uid, above.gid):
             raise Errno(errno.EACCES)
         if status.st_mode & stat.S_ISGID:
             gid = above.gid
@@ -356,18 +378,25 @@ class Recorder(IdCalls):
         return 0o022
 
     def _make(
-        self, call: Call, who: Credentials, path: bytes, make: Callable[[bytes], None], given: Record | None = None
+        self,
+        call: Call,
+        who: Credentials,
+        path: bytes,
+        make: Callable[[bytes], None],
+        given: Record | None = None,
+        mode: int = 0,
+        needs: int = 0,
     ) -> None:
         """Makes something that is no open file in the caller's place, if its owner has to be recorded."""
-        owner = self._made_by(who, path)
+        owner = self._new(who, path, mode, needs)
         if given is not None:
-            owner = given if owner is None else given._replace(uid=owner.uid, gid=owner.gid)
+            owner = given if owner is None else given._replace(uid=owner.uid, gid=owner.gid, mode=owner.mode)
         if owner is None:
             self._listener.go_on(call)
             return
         path = path.rstrip(b"/")
         make(path)
-        _write(path, os.lstat(path).st_mode, owner, follow=False)
+        self._write(path, os.lstat(path).st_mode, owner, follow=False)
         self._listener.answer(call)
 
     def mkdir(self, call: Call, who: Credentials) -> None:
@@ -378,7 +407,11 @@ class Recorder(IdCalls):
 
     def _mkdir(self, call: Call, who: Credentials, dir_fd: int, address: int, mode: int) -> None:
         path = self._path(call, who, dir_fd, address)
-        self._make(call, who, path, lambda where: os.mkdir(where, mode & 0o1777 & ~self._umask(call.pid)))
+        mode = mode & 0o1777 & ~self._umask(call.pid)
+        self._make(call, who, path, lambda where: self._make_directory(where, mode), None, mode, stat.S_IRWXU)
+
+    def _make_directory(self, path: bytes, mode: int) -> None:
+        os.mkdir(path, mode)
 
     def symlink(self, call: Call, who: Credentials) -> None:
         self._symlink(call, who, call.args[0], _AT_FDCWD, call.args[1])
@@ -410,7 +443,11 @@ class Recorder(IdCalls):
             given = Record(0, 0, kind, numbers)
             kind = stat.S_IFREG
         permissions = stat.S_IMODE(mode) & ~self._umask(call.pid)
-        self._make(call, who, path, lambda where: os.mknod(where, kind | permissions), given)
+        needs = stat.S_IRUSR | stat.S_IWUSR
+        self._make(call, who, path, lambda where: self._make_node(where, kind | permissions), given, permissions, needs)
+
+    def _make_node(self, path: bytes, mode: int) -> None:
+        os.mknod(path, mode)
 
     def open(self, call: Call, who: Credentials) -> None:
         self._open(call, who, _AT_FDCWD, call.args[0], call.args[1], call.args[2])
@@ -442,20 +479,25 @@ class Recorder(IdCalls):
         if not is_nameless and os.path.lexists(path):
             if not who.is_root and not os.path.islink(path):
                 status = os.stat(path)
-                owner = record.read(path, status.st_mode)
+                owner = self._read(path, status.st_mode)
                 writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC)
-                if writes and stat.S_ISREG(status.st_mode) and not who.may(2, status.st_mode, owner.uid, owner.gid):
+                if (
+                    writes
+                    and stat.S_ISREG(status.st_mode)
+                    and not who.may(2, owner.mode_of(status.st_mode), owner.uid, owner.gid)
+                ):
                     raise Errno(errno.EACCES)
             self._listener.go_on(call)
             return
         if not flags & (os.O_CREAT | _O_TMPFILE & ~os.O_DIRECTORY):
             self._listener.go_on(call)
             return
-        owner_of_new = self._made_by(who, path + b"/." if is_nameless else path)
+        mode = stat.S_IMODE(mode) & ~self._umask(call.pid)
+        owner_of_new = self._new(who, path + b"/." if is_nameless else path, mode, stat.S_IRUSR | stat.S_IWUSR)
         if owner_of_new is None:
             self._listener.go_on(call)
             return
-        self._create(call, path, flags, stat.S_IMODE(mode) & ~self._umask(call.pid), owner_of_new)
+        self._create(call, path, flags, mode, owner_of_new)
 
     def _create(self, call: Call, path: bytes, flags: int, mode: int, owner: Record) -> None:
         exclusive = 0 if flags & _O_TMPFILE == _O_TMPFILE else os.O_EXCL
@@ -466,7 +508,7 @@ class Recorder(IdCalls):
             return
         try:
             # an attribute is set by a new descriptor: this one may be for reading only
-            _write(b"/proc/self/fd/%d" % fd, stat.S_IFREG, owner, follow=True)
+            self._write(b"/proc/self/fd/%d" % fd, stat.S_IFREG, owner, follow=True)
             self._listener.give(call, fd, close_on_exec=bool(flags & os.O_CLOEXEC))
         finally:
             os.close(fd)
@@ -479,11 +521,11 @@ class Recorder(IdCalls):
                 parent = path.rstrip(b"/").rpartition(b"/")[0] or b"/"
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     status = os.stat(parent)
-                    above = record.read(parent, status.st_mode)
-                    if not who.may(3, status.st_mode, above.uid, above.gid):
+                    above = self._read(parent, status.st_mode)
+                    if not who.may(3, above.mode_of(status.st_mode), above.uid, above.gid):
                         raise Errno(errno.EACCES)
                     if status.st_mode & stat.S_ISVTX and not who.effective and who.fsuid != above.uid:
-                        own = record.read(path, os.lstat(path).st_mode, follow=False)
+                        own = self._read(path, os.lstat(path).st_mode, follow=False)
                         if own.uid != who.fsuid:
                             raise Errno(errno.EPERM)
         self._listener.go_on(call)
@@ -520,7 +562,7 @@ class Recorder(IdCalls):
                 path = self._path(call, who, dir_fd, address, flags)
                 status = os.stat(path)
                 if stat.S_ISREG(status.st_mode) and status.st_mode & 0o111:
-                    owner = record.read(path, status.st_mode)
+                    owner = self._read(path, status.st_mode)
                     who.executed(status.st_mode, owner.uid, owner.gid)
                     self._table.mark(call.pid, who)
         self._listener.go_on(call)
@@ -537,12 +579,3 @@ def _signed(fd: int) -> int:
     """A descriptor from its argument, of which the kernel reads 32 bits."""
     fd &= KEEP
     return fd - (1 << 32) if fd >= 1 << 31 else fd
-
-
-def _write(path: bytes, mode: int, owner: Record, *, follow: bool) -> None:
-    """Records an owner, where the file system can: nothing that a layer holds lies on one that cannot."""
-    try:
-        record.write(path, mode, owner, follow=follow)
-    except OSError as error:
-        if error.errno not in _UNCHANGED:
-            raise

@@ -2,8 +2,9 @@
 
 A rung is chosen by trying it in a forked child, never by guessing. Standard library only: part of the helper.
 Here: `root` (real root, namespaces), `ident` (root without CAP_SYS_ADMIN, in a user namespace that maps each id to
-itself), `subid` (user namespace with subordinate ids), `single` (user namespace with one id, owners recorded) and
-`chroot` (root of a container that may make no namespace: a copied tree, and /proc shown from outside).
+itself), `subid` (user namespace with subordinate ids), `single` (user namespace with one id, owners recorded),
+`chroot` (root of a container that may make no namespace: a copied tree, and /proc shown from outside) and `proot` (who
+may do nothing of that: a copied tree that a program shows as the root, owners recorded).
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Callable
 from typing import Any
 
-from aerogel.sandbox import notify, procshim, record, recorder, rootfs, syscalls, wire
+from aerogel.sandbox import bare, notify, procshim, record, recorder, rootfs, syscalls, wire
 
-__all__ = ["FIRST_USER_NAMESPACE", "Refused", "enter", "examine", "in_user_namespace", "write_maps"]
+__all__ = ["FIRST_USER_NAMESPACE", "Refused", "enter", "examine", "find_proot", "in_user_namespace", "write_maps"]
 
 FIRST_USER_NAMESPACE = 0xEFFFFFFD
 """Its inode, fixed since Linux 3.8 (PROC_USER_INIT_INO); an identity map would look the same in uid_map."""
@@ -33,6 +35,12 @@ _ATTEMPTS = {
     "no-notification": "no process may answer the system calls of another",
 }
 _TOOLS_HINT = "install the programs: `apt-get install uidmap` (Debian, Ubuntu), `dnf install shadow-utils` (Fedora)"
+
+
+_PROOT_HINT = (
+    "as root: `apt-get install proot` (Debian, Ubuntu) or `dnf install proot` (Fedora), or put it in the image"
+)
+_SEARCH = "/usr/local/bin:/usr/bin:/bin"
 
 
 class Refused(Exception):
@@ -50,6 +58,10 @@ def enter(name: str, config: dict[str, Any], link: socket.socket) -> None:
     if name == "chroot":
         if os.geteuid() != 0:
             raise Refused("not-root", "this user is not root")
+        return
+    if name == "proot":
+        if not find_proot():
+            raise Refused("no-proot", "`proot` cannot be found", _PROOT_HINT)
         return
     if name == "root":
         _enter_root()
@@ -211,13 +223,16 @@ def _write_identity(pid: int) -> str:
     return ""
 
 
-def _execute(arguments: list[str]) -> str:
+def _execute(arguments: list[str], *, quiet: bool = False) -> str:
+    """Runs a program; "" or what it said on its standard error. `quiet`: its output goes nowhere."""
     read, write = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
         try:
             os.dup2(write, 2, inheritable=True)
-            os.execve(arguments[0], arguments, {})  # noqa: S606 newuidmap, newgidmap by full path
+            if quiet:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1, inheritable=True)
+            os.execve(arguments[0], arguments, {})  # noqa: S606 newuidmap, newgidmap, proot by full path
         finally:
             os._exit(127)
     os.close(write)
@@ -235,6 +250,9 @@ def examine(config: dict[str, Any]) -> str | None:
     base, scratch = config["mount_dir"], config["scratch"]
     if config["rung"] == "chroot":
         _check_plain(scratch)
+        return None
+    if config["rung"] == "proot":
+        _check_proot(scratch)
         return None
     try:
         syscalls.mount("aerogel", base, "tmpfs", 0, "mode=700")
@@ -295,15 +313,34 @@ def _listen(machine: str) -> None:
     notify.listen(machine, procshim.rules(machine))
 
 
-def _check_recording(scratch: str) -> None:
+def find_proot() -> str:
+    """The path of the program; "" when there is none."""
+    return shutil.which("proot", path=_SEARCH) or ""
+
+
+def _check_proot(scratch: str) -> None:
+    """Raises Refused unless proot can trace a program, and owners be recorded."""
+    _check_recording(scratch, is_bare=True)
+    program = find_proot()
+    complaint = _execute([program, "-v", "-1", "-r", "/", "-w", "/", program, "--version"], quiet=True)
+    if complaint:
+        raise Refused(
+            "no-tracing",
+            f"`proot` cannot trace programs here: {complaint}",
+            "start the outer container with its engine's default filter of system calls, which allows ptrace",
+        )
+
+
+def _check_recording(scratch: str, *, is_bare: bool = False) -> None:
     """Raises Refused unless owners can be written beside files and the calls that set them be answered."""
     path = f"{scratch}/probe-record"
     try:
-        os.symlink("x", path)
-        try:
-            record.write(path, stat.S_IFLNK, record.Record(1, 1), follow=False)
-        finally:
-            os.unlink(path)
+        if not is_bare:
+            os.symlink("x", path)
+            try:
+                record.write(path, stat.S_IFLNK, record.Record(1, 1), follow=False)
+            finally:
+                os.unlink(path)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         try:
             record.write(path, stat.S_IFREG, record.Record(1, 1))
@@ -321,7 +358,9 @@ def _check_recording(scratch: str) -> None:
     child = os.fork()
     if child == 0:
         try:
-            notify.listen(machine, recorder.rules(machine))
+            if is_bare:
+                syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+            notify.listen(machine, (bare if is_bare else recorder).rules(machine))
         except OSError:
             os._exit(1)
         os._exit(0)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from aerogel.sandbox import syscalls
 
-__all__ = ["install", "no_network", "program"]
+__all__ = ["install", "no_network", "program", "without"]
 
 _NEWEST = 466  # removexattrat, Linux 6.13
 _X32_BIT = 0x40000000
@@ -150,6 +150,13 @@ def no_network(machine: str) -> bytes:
         code += [_op(_JEQ, table.arch, 0, len(block)), *block]
     code.append(_op(_RET, _ALLOW))
     return b"".join(code)
+
+
+def without(machine: str, numbers: tuple[int, ...]) -> bytes:
+    """A filter for which these calls of the machine do not exist, and no call of programs for another machine."""
+    code = [_op(_LD_WORD, _ARCH), _op(_JEQ, _TABLES[machine][0].arch, 1, 0), _op(_RET, _ENOSYS), _op(_LD_WORD, _NR)]
+    code += [_op(_JEQ, number, len(numbers) - at, 0) for at, number in enumerate(numbers)]
+    return b"".join([*code, _op(_RET, _ALLOW), _op(_RET, _ENOSYS)])
 
 
 def install(machine: str) -> None:

@@ -29,7 +29,7 @@ __all__ = [
     "Sandbox",
 ]
 
-Isolation = Literal["auto", "root", "ident", "subid", "single", "chroot"]
+Isolation = Literal["auto", "root", "ident", "subid", "single", "chroot", "proot"]
 """Which rung is asked for; `auto` takes the best one that works."""
 
 Network = Literal["host", "none", "sandbox"]
@@ -178,8 +178,8 @@ class Rung(NamedTuple):
 
     `name` is `root` (real root, namespaces), `ident` (root of a container that may make user namespaces but nothing
     else: one with all ids mapped to themselves), `subid` (user namespace with subordinate ids) or `single` (user
-    namespace with the user's own id alone; owners are recorded beside the files) or `chroot` (root of a container
-    that may make no namespace at all). `map_id` names the
+    namespace with the user's own id alone; owners are recorded beside the files), `chroot` (root of a container
+    that may make no namespace at all) or `proot` (who may do neither: the program of that name). `map_id` names the
     mapping of owners on disk: trees written under one cannot be used under another. `overlay` is the extended
     attribute name space of overlay directories. `copies` says that none can be mounted on the state directory: then
     roots are copied together, and whiteouts are sockets (`sandbox.copied`).

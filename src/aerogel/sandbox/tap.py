@@ -50,7 +50,7 @@ class Opener(Protocol):
 
 def choose(rung: str) -> Tool:
     """The program to take on a rung. Raises `sandbox.no-network-tool`, `sandbox.no-tun`, `sandbox.no-network`."""
-    if rung == "chroot":
+    if rung in ("chroot", "proot"):
         raise AerogelError(
             "a network of its own needs namespaces, which this host does not give",
             code="sandbox.no-network",
