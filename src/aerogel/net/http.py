@@ -162,7 +162,9 @@ class Http:
                     transfer.finish()
                     return Response(answer.status, _lowered(answer.headers), b"", final)
             except HttpError as error:
-                if error.temporary and transfer.at > at and transfer.may_continue():
+                # What trickles in is no progress: it would go on for hours.
+                least = SLOWEST_BYTES_S * self._read_timeout_s if error.code == "net.timeout" else 1
+                if error.temporary and transfer.at - at >= least and transfer.may_continue():
                     raise _Progressed(error) from None
                 raise
 
@@ -352,7 +354,7 @@ class Http:
         found = io.BytesIO()
         with contextlib.suppress(HttpError):  # the status says enough when its body does not arrive
             self._pump(answer, method, url, found.write, 1 << 16)
-        wait = _retry_after(answer.headers.get("Retry-After", ""))
+        wait = _retry_after(answer.headers.get("Retry-After", ""), answer.headers.get("Date", ""))
         return HttpError(
             f"{answer.status} {answer.reason or ''}".rstrip(),
             code="net.status",
@@ -398,15 +400,20 @@ def _split_credentials(url: str) -> tuple[str, str]:
     return urlunsplit(parts._replace(netloc=host)), "Basic " + base64.b64encode(pair).decode("ascii")
 
 
-def _retry_after(value: str) -> float | None:
-    """Seconds to wait, from seconds or from an HTTP date."""
+def _retry_after(value: str, date: str = "") -> float | None:
+    """Seconds to wait, from seconds or from an HTTP date; that is compared with the server's own clock, if it tells."""
     if value.strip().isdigit():
         return float(value)
     if not value:
         return None
+    until, now = _http_date(value), _http_date(date)
+    return None if until is None else max(0.0, until - (time.time() if now is None else now))
+
+
+def _http_date(value: str) -> float | None:
     from email.utils import parsedate_to_datetime
 
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        return parsedate_to_datetime(value).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None

@@ -97,7 +97,8 @@ class Endpoint:
                 answer = self._ping(base)
             except HttpError as error:
                 has_port = urlsplit(base).port is not None
-                if number < len(schemes) and (error.code != "net.unreachable" or not has_port):
+                # An answer, whatever it is, says that this is the way to speak.
+                if number < len(schemes) and not error.status and (error.code != "net.unreachable" or not has_port):
                     refused = error
                     continue
                 if error.code in ("net.tls", "net.cut") and scheme == "https" and number == 1:
