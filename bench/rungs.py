@@ -1,23 +1,44 @@
-"""What a step costs on each rung that works here: the program `true` of busybox, wall and processor time.
+"""What a step costs on each rung that works here, beside docker, buildah and runc, and what else the sandbox costs.
 
-    PYTHONPATH=src python bench/rungs.py [STEPS] [DIRECTORY]
+    PYTHONPATH=src python bench/rungs.py [--steps 50] [--folder DIRECTORY] [--peers] [--gcc] [--rungs root,single]
 
-Times are those of this process and of everything below it, the helper included, in milliseconds: median and tenth
-percentile of the wall time, mean of the processor time.
+`bare` is the sandbox alone: the program `true` of busybox in a root that is thrown away; `run` is one RUN more in a
+build (a build of 44 steps less one of 4, by 40), where `true` writes nothing and `write` a file. `--peers` measures
+the same two builds and containers with what is installed of docker, buildah and runc, in turns with ours. `--gcc` adds
+`apt-get install gcc` in `debian:trixie` on each rung (needs network), with the memory of the whole. The diff of a layer of
+50,000 entries comes last. Wall times are medians, processor times those of all processes, in milliseconds unless they say
+seconds; memory is the peak of all processes, in MB. With docker the daemon's processor time is counted too.
 """
 
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
 import os
 import resource
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import workloads
+from measure import Group, measure
+from peers import PEERS, Peer, clean
 
 from aerogel.sandbox.launch import Helper
 from aerogel.sandbox.probe import probe
 from aerogel.sandbox.spec import Rootfs, Sandbox
+
+HERE = Path(__file__).resolve().parent
+FEW, MANY = 4, 44
+ENTRIES = 50_000
+APT = "apt-get update && apt-get install -y --no-install-recommends gcc"
 
 
 def processor_s() -> float:
@@ -28,35 +49,218 @@ def processor_s() -> float:
     return total
 
 
-def measure(rung: str, folder: Path, steps: int) -> str:
-    """One line of the table."""
-    layer = folder / "layer"
-    times = []
-    before = processor_s()
-    with Helper.start(str(folder / f"state-{rung}"), isolation=rung, preload=()) as helper:
-        for _ in range(steps):
-            began = time.perf_counter()
-            with helper.run(Sandbox(argv=("true",), root=Rootfs(lowers=(str(layer),))), stdout=1, stderr=2) as process:
-                ended = process.wait()
-            times.append((time.perf_counter() - began) * 1000)
-            if ended.code:
-                raise SystemExit(f"{rung}: {ended}")
-    spent = (processor_s() - before) * 1000 / steps
-    tenth = statistics.quantiles(times, n=10)[0]
-    return f"{rung:8} {statistics.median(times):8.1f} {tenth:8.1f} {spent:8.1f}"
+def row(name: str, what: str, wall: float, cpu: float, note: str = "") -> None:
+    print(f"{name:10} {what:22} {wall:10.1f} {cpu:10.1f}   {note}".rstrip(), flush=True)
+
+
+def bare(rung: str, folder: Path, steps: int) -> None:
+    """The sandbox without a build; the processor time is that of all steps less that of none."""
+
+    def run(turns: int) -> tuple[list[float], float]:
+        times, before = [], processor_s()
+        with Helper.start(str(folder / f"state-{rung}"), isolation=rung, preload=()) as helper:
+            sandbox = Sandbox(argv=("true",), root=Rootfs(lowers=(str(folder / "base"),), readonly=rung != "chroot"))
+            for _ in range(turns):
+                began = time.perf_counter()
+                with helper.run(sandbox, stdout=1, stderr=2) as process:
+                    ended = process.wait()
+                times.append((time.perf_counter() - began) * 1000)
+                if ended.code:
+                    raise SystemExit(f"{rung}: {ended}")
+        return times, processor_s() - before
+
+    start = min(run(1)[1] for _ in range(3))
+    times, spent = run(steps + 1)
+    tenth = statistics.quantiles(times[1:], n=10)[0]
+    row(rung, "bare", statistics.median(times[1:]), (spent - start) * 1000 / steps, f"tenth {tenth:.1f}")
+
+
+def contexts(folder: Path, base: str) -> dict[str, tuple[Path, Path]]:
+    """Two builds of each kind, with few and with many steps."""
+    made = {}
+    for kind in ("true", "write"):
+        pair = []
+        for number in (FEW, MANY):
+            context = folder / f"{kind}-{number}"
+            context.mkdir()
+            lines = [f"RUN true {k}" if kind == "true" else f"RUN echo {k} > /w{k}" for k in range(number)]
+            (context / "Dockerfile").write_text("\n".join([f"FROM {base}", *lines]) + "\n")
+            pair.append(context)
+        made[kind] = (pair[0], pair[1])
+    return made
+
+
+class Turn:
+    """One builder: `build` gives wall and processor time of a build in seconds."""
+
+    def __init__(self, name: str, build: Callable[[Path], tuple[float, float]]) -> None:
+        self.name = name
+        self.build = build
+        self.rows: dict[str, list[tuple[float, float]]] = {"true": [], "write": []}
+
+
+def ours(rung: str, folder: Path, base: Path) -> Turn:
+    state = folder / f"aerogel-{rung}"
+    environ = {**os.environ, "AEROGEL_ROOT": str(state), "PYTHONPATH": str(HERE.parent / "src")}
+
+    def run(*words: str) -> tuple[float, float]:
+        before, began = processor_s(), time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "aerogel", *words], env=environ, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(f"{rung}: {done.stderr}")
+        return time.perf_counter() - began, processor_s() - before
+
+    run("build", "-q", "-t", "bench-base", str(base))
+    return Turn(rung, lambda context: run("build", "-q", "--no-cache", f"--isolation={rung}", str(context)))
+
+
+def theirs(peer: Peer, base: Path) -> Turn:
+    def run(context: Path, *, no_cache: bool, tag: str) -> tuple[float, float]:
+        wall = cpu = 0.0
+        for words in peer.builds(context, tag, no_cache=no_cache, push=False, jobs=1):
+            cost = measure(words, peer.group, peer.environ)
+            if cost.status:
+                raise SystemExit(f"{peer.name}: {cost.output[-2000:]}")
+            wall, cpu = wall + cost.wall_s, cpu + cost.cpu_s
+        return wall, cpu
+
+    run(base, no_cache=False, tag="localhost/bench-base")
+    return Turn(peer.name, lambda context: run(context, no_cache=True, tag="localhost/bench-steps"))
+
+
+def builds(turns: list[tuple[Turn, dict[str, tuple[Path, Path]]]], rounds: int) -> None:
+    """All builders in turns; the figures of one step."""
+    for _ in range(rounds):
+        for turn, made in turns:
+            for kind, (few, many) in made.items():
+                small, large = turn.build(few), turn.build(many)
+                turn.rows[kind].append(tuple((b - a) * 1000 / (MANY - FEW) for a, b in zip(small, large, strict=True)))
+    for turn, _ in turns:
+        for kind, rows in turn.rows.items():
+            wall, cpu = (statistics.median(column) for column in zip(*rows, strict=True))
+            row(turn.name, f"run {kind}", wall, cpu, f"{rounds} rounds")
+
+
+def runc(folder: Path, steps: int) -> None:
+    """`runc run` of the same program."""
+    if shutil.which("runc") is None:
+        return
+    bundle = folder / "bundle"
+    shutil.copytree(folder / "base", bundle / "rootfs", symlinks=True)
+    (bundle / "rootfs/proc").mkdir()
+    subprocess.run(["runc", "spec"], cwd=bundle, check=True)
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"] |= {"args": ["/bin/true"], "terminal": False}
+    (bundle / "config.json").write_text(json.dumps(config))
+    times, before = [], processor_s()
+    for turn in range(steps):
+        began = time.perf_counter()
+        done = subprocess.run(
+            ["runc", "--root", str(folder / "runc"), "run", f"b{turn}"],
+            cwd=bundle,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            print(f"# runc is left out: {done.stderr.strip()[-200:]}")
+            return
+        times.append((time.perf_counter() - began) * 1000)
+    row("runc", "bare", statistics.median(times), (processor_s() - before) * 1000 / steps)
+
+
+def gcc(rung: str, folder: Path) -> None:
+    """A real installation; wall and processor time in seconds, and the greatest process."""
+    state = folder / "gcc"
+    environ = {**os.environ, "AEROGEL_ROOT": str(state), "PYTHONPATH": str(HERE.parent / "src")}
+    context = folder / "gcc-context"
+    context.mkdir(exist_ok=True)
+    (context / "Dockerfile").write_text(f"FROM debian:trixie\nRUN {APT}\n")
+    words = [sys.executable, "-m", "aerogel", "build", "-q", f"--isolation={rung}"]
+    (folder / "gcc-base").mkdir(exist_ok=True)
+    (folder / "gcc-base/Dockerfile").write_text("FROM debian:trixie\nRUN true\n")
+    subprocess.run([*words, str(folder / "gcc-base")], env=environ, check=True, capture_output=True)
+    group = Group(f"gcc-{rung}")
+    cost = measure([*words, "--no-cache", str(context)], group, environ)
+    group.close()
+    if cost.status:
+        print(f"# gcc on {rung} is left out: {cost.output[-500:]}")
+        return
+    row(rung, "apt-get gcc, seconds", cost.wall_s, cost.cpu_s, f"{cost.memory_mb:.0f} MB in all processes")
+
+
+def diff(folder: Path) -> None:
+    """The layer of a step that wrote 50,000 files in 500 folders; in seconds."""
+    from aerogel.files.diff import write_diff
+
+    upper, lower = folder / "upper", folder / "lower"
+    lower.mkdir()
+    for number in range(ENTRIES // 100):
+        directory = upper / f"d{number % 20}" / f"e{number}"
+        directory.mkdir(parents=True)
+        for k in range(100):
+            (directory / f"file-{k}.txt").write_bytes(b"%d\n" % k * (k % 40))
+    out = io.BytesIO()
+    fds = [os.open(path, os.O_RDONLY) for path in (upper, lower)]
+    before, began = processor_s(), time.perf_counter()
+    entries = write_diff(out.write, fds[0], fds[1:], overlay="trusted")
+    row(
+        "diff",
+        f"{entries} entries, s",
+        time.perf_counter() - began,
+        processor_s() - before,
+        f"{out.tell() >> 20} MB of tar",
+    )
+    for fd in fds:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def place(folder: str | None) -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix="aerogel-rungs-", dir=folder))
+    try:
+        yield made
+    finally:
+        clean(made)
 
 
 def main() -> None:
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 50
-    with tempfile.TemporaryDirectory(dir=sys.argv[2] if len(sys.argv) > 2 else None) as name:
-        folder = Path(name)
-        (folder / "layer/bin").mkdir(parents=True)
-        shutil.copy(shutil.which("busybox") or "", folder / "layer/bin/busybox")
-        os.symlink("busybox", folder / "layer/bin/true")
-        print(f"{'rung':8} {'median':>8} {'tenth':>8} {'cpu':>8}   milliseconds, {steps} steps")
-        for finding in probe(str(folder / "probe")).findings:
-            if finding.works:
-                print(measure(finding.rung, folder, steps))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder")
+    parser.add_argument("--rungs", default="")
+    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--gcc", action="store_true")
+    options = parser.parse_args()
+    with place(options.folder) as folder, contextlib.ExitStack() as stack:
+        workloads.base(folder / "base")
+        works = [finding.rung for finding in probe(str(folder / "probe")).findings if finding.works]
+        rungs = [rung for rung in works if not options.rungs or rung in options.rungs.split(",")]
+        print(f"{'':10} {'':22} {'wall ms':>10} {'cpu ms':>10}   load {os.getloadavg()[0]:.1f}")
+        for rung in rungs:
+            bare(rung, folder, options.steps)
+        made = contexts(folder, "bench-base")
+        turns = [(ours(rung, folder, folder / "base"), made) for rung in rungs]
+        if options.peers:
+            runc(folder, options.steps)
+            (folder / "peers").mkdir()
+            others = contexts(folder / "peers", "localhost/bench-base")
+            for name in ("docker", "buildah"):
+                if PEERS[name].missing:
+                    print(f"# {name} is left out: {PEERS[name].missing}")
+                    continue
+                peer = PEERS[name](folder / name)
+                stack.callback(peer.stop)
+                peer.start()
+                turns.append((theirs(peer, folder / "base"), others))
+        builds(turns, options.rounds)
+        diff(folder)
+        if options.gcc:
+            for rung in rungs:
+                gcc(rung, folder)
 
 
 if __name__ == "__main__":

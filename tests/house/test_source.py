@@ -129,6 +129,7 @@ STARTERS = {
     "net/credential.py": "runs docker-credential programs",
     "net/clients.py": "runs pip and npm",
     "net/git.py": "runs git",
+    "sandbox/quick.py": "starts a command in its namespaces",
     "sandbox/repeat.py": "runs this program once more",
     "sandbox/control.py": "starts the process that holds a container",
 }

@@ -58,7 +58,8 @@ def offer_layers(image: Image, world: World, offers: Offers) -> None:
     for number, layer in enumerate(image.layers()):
         blob = layer.descriptor
         bring = partial(record_layer, layer, number, store)
-        offers.add(layer.diff_id, Offer(image.digest, blob, bring, is_part=True))
+        through = partial(record_layer, layer, number, store) if not blob.urls else None
+        offers.add(layer.diff_id, Offer(image.digest, blob, bring, is_part=True, bring_through=through))
 
 
 class Bringer:

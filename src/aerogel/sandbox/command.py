@@ -22,9 +22,9 @@ from aerogel.sandbox import bare, capabilities, emulation, notify, procshim, rec
 from aerogel.sandbox.accounts import Account
 from aerogel.sandbox.program import HEAD_BYTES, read_program
 
-__all__ = ["execute"]
+__all__ = ["DEFAULT_PATH", "change_directory", "confine", "execute", "groups_are_denied", "own_stdio"]
 
-_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 
 
@@ -101,24 +101,18 @@ def _prepare(
     if supervisor is not None:
         rules = (bare if proot else procshim if tree else recorder).rules(os.uname().machine)
         _be_supervised(supervisor, rules)
-    _own_stdio(account)
+    own_stdio(account, (0, 1, 2))
     if proot:
         traced.check_directory(tree, request["cwd"], create=request["create_cwd"])
     else:
-        _change_directory(request["cwd"], create=request["create_cwd"])
+        change_directory(request["cwd"], create=request["create_cwd"])
     if namespace >= 0:
         emulation.enter(namespace)  # gives all rights in it back, so it comes before what takes rights away
-    mask = all_capabilities
-    if request["no_new_privileges"]:
-        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    if not request["insecure"]:
-        # loaded while CAP_SYS_ADMIN is still here: no_new_privs would break sudo and su
-        seccomp.install(os.uname().machine)
-        mask &= capabilities.mask_of(request["capabilities"])
+    mask = confine(request, all_capabilities)
     if not proot:
         capabilities.drop(mask)
     try:
-        if supervisor is not None or not _groups_are_denied():
+        if supervisor is not None or not groups_are_denied():
             os.setgroups(account.groups)
         os.setresgid(account.gid, account.gid, account.gid)
         os.setresuid(account.uid, account.uid, account.uid)
@@ -133,6 +127,17 @@ def _prepare(
         syscalls.set_filter(bare.missing(os.uname().machine))
     elif account.uid == 0:
         syscalls.capset(mask)
+
+
+def confine(request: dict[str, Any], all_capabilities: int) -> int:
+    """Loads what this process and its children cannot get rid of; gives the capabilities that the command may have."""
+    if request["no_new_privileges"]:
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    if request["insecure"]:
+        return all_capabilities
+    # loaded while CAP_SYS_ADMIN is still here: no_new_privs would break sudo and su
+    seccomp.install(os.uname().machine)
+    return all_capabilities & capabilities.mask_of(request["capabilities"])
 
 
 def _change_root(tree: str, network: str) -> None:
@@ -157,7 +162,7 @@ def _be_supervised(supervisor: socket.socket, rules: list[notify.Rule]) -> None:
     supervisor.close()
 
 
-def _groups_are_denied() -> bool:
+def groups_are_denied() -> bool:
     """In a user namespace that an ordinary user mapped alone nobody may set supplementary groups."""
     try:
         with open("/proc/self/setgroups", "rb") as file:
@@ -166,11 +171,11 @@ def _groups_are_denied() -> bool:
         return False
 
 
-def _own_stdio(account: Account) -> None:
+def own_stdio(account: Account, fds: tuple[int, ...]) -> None:
     """Pipes and the terminal belong to the user, so that /dev/stdout can be opened again by its name."""
     if account.uid == 0:
         return
-    for fd in (0, 1, 2):
+    for fd in fds:
         mode = os.fstat(fd).st_mode
         if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and _is_own_terminal(fd)):
             try:
@@ -203,7 +208,8 @@ def _limit(limit: dict[str, Any]) -> None:
         ) from None
 
 
-def _change_directory(path: str, *, create: bool) -> None:
+def change_directory(path: str, *, create: bool) -> None:
+    """Enters the working directory. Raises AerogelError `sandbox.no-directory`."""
     if create:
         os.makedirs(path, 0o755, exist_ok=True)
     try:
@@ -216,7 +222,7 @@ def _candidates(request: dict[str, Any], environment: dict[str, str]) -> list[st
     name = request["argv"][0]
     if "/" in name:
         return [name]
-    path = environment.get("PATH", _DEFAULT_PATH)
+    path = environment.get("PATH", DEFAULT_PATH)
     return [f"{directory or '.'}/{name}" for directory in path.split(":")] if name else []
 
 
@@ -237,7 +243,7 @@ def _exec_traced(request: dict[str, Any], tree: str, proot: str) -> NoReturn:
         denied = denied if denied[0] else (candidate, place)
     if denied[0]:
         raise _CannotStart(_NOT_EXECUTABLE, _explain(name, denied[1], PermissionError(errno.EACCES, "not permitted")))
-    raise _CannotStart(_NOT_FOUND, _not_found(name, environment.get("PATH", _DEFAULT_PATH)))
+    raise _CannotStart(_NOT_FOUND, _not_found(name, environment.get("PATH", DEFAULT_PATH)))
 
 
 def _exec(request: dict[str, Any]) -> NoReturn:
@@ -257,7 +263,7 @@ def _exec(request: dict[str, Any]) -> NoReturn:
             raise _CannotStart(_NOT_EXECUTABLE, _explain(name, candidate, error)) from None
     if denied:
         raise _CannotStart(_NOT_EXECUTABLE, _explain(name, *denied))
-    raise _CannotStart(_NOT_FOUND, _not_found(name, environment.get("PATH", _DEFAULT_PATH)))
+    raise _CannotStart(_NOT_FOUND, _not_found(name, environment.get("PATH", DEFAULT_PATH)))
 
 
 def _not_found(name: str, path: str) -> AerogelError:

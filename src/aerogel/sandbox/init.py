@@ -27,6 +27,7 @@ from aerogel.sandbox import (
     inroot,
     mounts,
     plain,
+    quick,
     rootfs,
     syscalls,
     title,
@@ -287,7 +288,7 @@ def _oom_kills() -> int:
 
 def serve(sock: socket.socket, session: Session, request: dict[str, Any], prepared: Prepared) -> None:
     """Starts the command, tells so, and follows it to its end, which it tells too; nothing of it is left then."""
-    stdio, master, tree = prepared.stdio, prepared.master, prepared.tree
+    stdio, tree = prepared.stdio, prepared.tree
     oom_before = _oom_kills()
     wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write)
@@ -295,31 +296,16 @@ def serve(sock: socket.socket, session: Session, request: dict[str, Any], prepar
     error_read, error_write = os.pipe2(os.O_CLOEXEC)
     ours, theirs = socket.socketpair() if session.recorded or session.is_plain else (None, None)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the command is root too: it must not trace this process
-    # The helper ignores some signals: one that comes before the command has set that right must wait, not be lost.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    child = os.fork()
-    if child == 0:
-        if request["work"]:
-            name, args = request["work"]
-            job = work.find_job(name, session.modules)
-            work.perform(job, {**args, **session.facts()}, stdio, error_write, theirs, tree)
-        namespace = session.emulation if request["emulated"] else -1
-        rights = session.capabilities
-        command.execute(request, prepared.account, stdio, error_write, rights, namespace, theirs, tree, session.proot)
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    _tell_started(sock, prepared)
+    child = 0
+    if theirs is None and quick.can_spawn(request):
+        child = quick.spawn(request, prepared.account, stdio, session.capabilities)
+    if not child:
+        child = _fork_command(session, request, prepared, error_write, theirs)
     os.close(error_write)
     for fd in set(stdio):
         os.close(fd)
     supervisor = _supervisor(ours, theirs, child, tree, prepared.owners if session.proot else None)
-    spaces = prepared.namespaces
-    given = (*((master,) if master >= 0 else ()), *(each.fileno() for each in prepared.listeners), *spaces)
-    _answer(sock, {"started": prepared.host_pid, "terminal": master >= 0, "namespaces": len(spaces)}, given)
-    for fd in spaces:
-        os.close(fd)
-    if master >= 0:
-        os.close(master)
-    for listener in prepared.listeners:
-        listener.close()
     if not session.is_plain:
         kept = capabilities.mask_of(["KILL", *(_RECORDING if supervisor is not None else ())])
         capabilities.drop(kept)
@@ -340,6 +326,37 @@ def serve(sock: socket.socket, session: Session, request: dict[str, Any], prepar
     if failed:
         result.update(json.loads(failed), signal=0)
     _answer(sock, {"exit": result})
+
+
+def _tell_started(sock: socket.socket, prepared: Prepared) -> None:
+    """Hands over what the main process needs; before the command says anything, which it may answer with a signal."""
+    master, spaces = prepared.master, prepared.namespaces
+    given = (*((master,) if master >= 0 else ()), *(each.fileno() for each in prepared.listeners), *spaces)
+    _answer(sock, {"started": prepared.host_pid, "terminal": master >= 0, "namespaces": len(spaces)}, given)
+    for fd in (*((master,) if master >= 0 else ()), *spaces):
+        os.close(fd)
+    for listener in prepared.listeners:
+        listener.close()
+
+
+def _fork_command(
+    session: Session, request: dict[str, Any], prepared: Prepared, error_fd: int, supervisor: socket.socket | None
+) -> int:
+    """Starts the command from a copy of this process; what goes wrong is written to `error_fd`."""
+    # The helper ignores some signals: one that comes before the command has set that right must wait, not be lost.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    child = os.fork()
+    if child == 0:
+        tree, stdio = prepared.tree, prepared.stdio
+        if request["work"]:
+            name, args = request["work"]
+            job = work.find_job(name, session.modules)
+            work.perform(job, {**args, **session.facts()}, stdio, error_fd, supervisor, tree)
+        namespace = session.emulation if request["emulated"] else -1
+        rights, account = session.capabilities, prepared.account
+        command.execute(request, account, stdio, error_fd, rights, namespace, supervisor, tree, session.proot)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return child
 
 
 def _supervisor(

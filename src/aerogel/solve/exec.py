@@ -7,6 +7,7 @@ at once; any other is only hashed, and its blob is made if somebody asks for it 
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections import deque
@@ -44,6 +45,8 @@ _TAIL_LINES = 40
 _LITTLE = 1 << 20
 _GRACE_S = 5.0
 """Between asking a step to end and ending it."""
+_LOOK_S = 0.1
+"""Between looks whether the build or the step's time is over."""
 
 
 def run(
@@ -88,14 +91,18 @@ def run(
                     begun = (since_ns, settled, secrets)
                     keep_failed(place.made, error, about, node, op, layers, lowers, sandbox, mounts, materials, begun)
                 raise
+        snapshots = materials.store.snapshots
+        if _is_empty(upper):
+            snapshots.discard_later(place.made, materials.remove)
+            return None
         settle = _settling(materials, layers, mounts, since_ns, settled)
         layer, index = _take_layer(node, layers, materials, upper, lowers, codec, secrets, settle)
         if not len(index):
-            materials.store.snapshots.discard(place.made, materials.remove)
+            snapshots.discard_later(place.made, materials.remove)
             return None
         for path in (work, *mounts.shown):
-            materials.remove(path)
-        materials.store.snapshots.commit(place.made, place.mapping, layer.diff_id, materials.remove)
+            snapshots.discard_later(path, materials.remove)
+        snapshots.commit(place.made, place.mapping, layer.diff_id, materials.remove)
         return Digest(layer.diff_id)
 
 
@@ -125,6 +132,15 @@ def _placed(materials: Materials, resumed: FailedState | None) -> Iterator[_Plac
         else:
             store.snapshots.discard(place.made, materials.remove)
         raise
+
+
+def _is_empty(upper: str) -> bool:
+    """Whether the step wrote nothing at all, so that nobody must look closer."""
+    try:
+        with os.scandir(upper) as entries:
+            return next(entries, None) is None
+    except PermissionError:  # the step changed its root, which belongs to a mapped owner
+        return False
 
 
 def _make_upper(upper: str, work: str) -> None:
@@ -318,7 +334,7 @@ class _Command:
         self._output = output
         self._canceled = canceled
         self._timeout_s = timeout_s
-        self._ended = threading.Event()
+        self._until: float | None = None
 
     def run(self, materials: Materials, group: Group | None = None) -> Exit:
         """Runs it with its output on one pipe, and lends it the agents."""
@@ -331,35 +347,44 @@ class _Command:
             raise
         finally:
             os.close(write_fd)
-        watcher = threading.Thread(target=self._watch, args=(process,), name="watch", daemon=True)
-        watcher.start()
+        if self._timeout_s is not None:
+            self._until = time.monotonic() + self._timeout_s
         try:
             with ExitStack() as stack:
                 for target, listener in process.listeners.items():
                     stack.enter_context(AgentProxy(listener, self._agents[target]))
-                while data := os.read(read_fd, 1 << 16):
-                    self._output(data)
-                return process.wait()
+                self._follow(process, read_fd)
+                while True:
+                    with suppress(TimeoutError):
+                        return process.wait(_LOOK_S)
+                    self._look_after(process)
         finally:
-            self._ended.set()
-            watcher.join()
             process.close()
             os.close(read_fd)
 
-    def _watch(self, process: Process) -> None:
-        """Ends the process when the build is canceled, or asks it to end when its time is over, and then ends it."""
-        until = None if self._timeout_s is None else time.monotonic() + self._timeout_s
-        while not self._ended.wait(0.1):
-            late = until is not None and time.monotonic() > until
-            # A process whose helper is gone cannot be signalled; `wait` tells what happened.
-            with suppress(OSError):
-                if self._canceled.is_set() or (late and self.is_late):
-                    process.kill()
+    def _follow(self, process: Process, read_fd: int) -> None:
+        """Takes all that is said, until nobody can say more."""
+        poll = select.poll()
+        poll.register(read_fd, select.POLLIN)
+        while True:
+            if poll.poll(_LOOK_S * 1000):
+                data = os.read(read_fd, 1 << 16)
+                if not data:
                     return
-                if late:
-                    self.is_late = True
-                    until = time.monotonic() + _GRACE_S
-                    process.signal(SIGTERM)
+                self._output(data)
+            self._look_after(process)
+
+    def _look_after(self, process: Process) -> None:
+        """Ends the process when the build is canceled, or asks it to end when its time is over, and then ends it."""
+        late = self._until is not None and time.monotonic() > self._until
+        # A process whose helper is gone cannot be signalled; `wait` tells what happened.
+        with suppress(OSError):
+            if self._canceled.is_set() or (late and self.is_late):
+                process.kill()
+            elif late:
+                self.is_late = True
+                self._until = time.monotonic() + _GRACE_S
+                process.signal(SIGTERM)
 
 
 class _Tail:

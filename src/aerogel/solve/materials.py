@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from aerogel.errors import AerogelError
@@ -19,8 +20,9 @@ from aerogel.files.tar import Readable
 from aerogel.files.tree import LayerTree
 from aerogel.oci.digest import Digest
 from aerogel.oci.types import Descriptor
-from aerogel.solve.offers import Offers
+from aerogel.solve.offers import Offer, Offers
 from aerogel.solve.times import COPIED_S, Times
+from aerogel.solve.unpacking import BLOCK, Filling, bring_unpacked, flat_part, offered_stack
 from aerogel.store.store import Store
 
 if TYPE_CHECKING:
@@ -214,25 +216,57 @@ class Materials:
         """The layers as directories in overlay form, lowest first; what is only a blob is unpacked.
 
         Layers that other tools made are unpacked on top of each other into one directory: they may leave out parent
-        directories, and what a missing parent is depends on the layers below.
+        directories, and what a missing parent is depends on the layers below. So are the lowest layers of high stacks.
         """
+        offers = offered_stack(layers, self)
+        if offers:
+            self._unpack_offered(layers, offers)
         self.bring_all(layers)
         number = 0
-        while number < len(layers) and self._is_foreign(layers[number]):
+        while number < len(layers) and self.is_foreign(layers[number]):
             number += 1
-        base = [self._unpack(tuple(layers[:number]))] if number else []
-        return base + [self.directory(layer) or self._unpack((layer,)) for layer in layers[number:]]
+        flat = flat_part(len(layers) - number + min(number, 1)) if not self.helper().rung.copies else 0
+        if flat:
+            number += flat - min(number, 1)
+        base = [self._unpack(tuple(layers[:number]), is_stack=True)] if number else []
+        return base + [self.directory(layer) or self._unpack((layer,), is_stack=False) for layer in layers[number:]]
 
-    def _is_foreign(self, layer: Digest) -> bool:
+    def is_foreign(self, layer: Digest) -> bool:
+        """Whether only other tools made blobs of the layer, which is stored."""
         record = self.store.layers.record(layer)
         names = record.blobs if record is not None else {}
         return bool(names) and all(name.startswith("foreign-") for name in names)
 
-    def _unpack(self, layers: tuple[Digest, ...]) -> str:
+    def _unpack_offered(self, layers: Sequence[Digest], offers: Mapping[Digest, Offer]) -> None:
+        """Unpacks the lowest layers while they are fetched; when that fails they are fetched, and said what is wrong."""
+        number = 0
+        while number < len(layers) and (layers[number] in offers or self.is_foreign(layers[number])):
+            number += 1
+        stack = layers[:number]
+        key, mapping = _stack_key(stack), self.helper().rung.map_id
+        with self.store.once(f"unpack-{mapping}-{key}", self.on_wait):
+            if self.directory(key) is not None:
+                return
+            made = self.store.snapshots.new(mapping)
+            try:
+                make_layer_root(f"{made}/{FS}")
+                args: dict[str, object] = {"path": f"{made}/{FS}", "overlay": None}
+                bring_unpacked(stack, offers, Filling(self, args, lambda layer: self._feed_stored(layer, args)))
+                self.store.snapshots.commit(made, mapping, key, self.remove, stack)
+            except AerogelError:
+                self.store.snapshots.discard(made, self.remove)
+            except BaseException:
+                self.store.snapshots.discard(made, self.remove)
+                raise
+
+    def _feed_stored(self, layer: Digest, args: dict[str, object]) -> None:
+        with self.open_tar(layer) as stream:
+            self._feed(stream, layer, args)
+
+    def _unpack(self, layers: tuple[Digest, ...], *, is_stack: bool) -> str:
         helper = self.helper()
         mapping = helper.rung.map_id
         snapshots = self.store.snapshots
-        is_stack = self._is_foreign(layers[0])
         key = _stack_key(layers) if is_stack else layers[0]
         with self.store.once(f"unpack-{mapping}-{key}", self.on_wait):
             found = self.directory(key)
@@ -245,16 +279,29 @@ class Materials:
                     "path": f"{made}/{FS}",
                     "overlay": None if is_stack else helper.rung.overlay,
                 }
-                for layer in layers:
-                    with self.open_tar(layer) as stream:
-                        self._feed(stream, layer, args)
-                return f"{snapshots.commit(made, mapping, key, self.remove)}/{FS}"
+                if is_stack:
+                    self._pile(layers, args)
+                else:
+                    self._feed_stored(layers[0], args)
+                parts = layers if is_stack else ()
+                return f"{snapshots.commit(made, mapping, key, self.remove, parts)}/{FS}"
             except BaseException:
                 snapshots.discard(made, self.remove)
                 raise
 
-    def _feed(self, stream: Readable, layer: Digest, args: dict[str, object]) -> None:
-        """Runs the `extract` job on the tar, and checks the diff id of what went through."""
+    def _pile(self, layers: tuple[Digest, ...], args: dict[str, object]) -> None:
+        """Unpacks layers onto each other, from the lowest or from where another pile ended."""
+        begin = max(0, len(layers) - BLOCK)
+        below = self.directory(_stack_key(layers[:begin])) if begin else None
+        if below is None:
+            begin = 0
+        else:
+            self._piped("archive", {"root": below}, partial(self._feed, layer=None, args=args))
+        for number in range(begin, len(layers)):
+            self.read_layer(layers, number, partial(self._feed, layer=layers[number], args=args))
+
+    def _feed(self, stream: Readable, layer: Digest | None, args: dict[str, object]) -> None:
+        """Runs the `extract` job on the tar, and checks the diff id of what went through, if there is one."""
         from hashlib import sha256
 
         read_fd, write_fd = os.pipe()
@@ -274,7 +321,7 @@ class Materials:
             except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
                 failures.append(error)
 
-        thread = threading.Thread(target=pump, name=f"unpack {layer[7:19]}")
+        thread = threading.Thread(target=pump, name="unpack")
         thread.start()
         try:
             self.helper().call("extract", args, [read_fd])
@@ -293,7 +340,7 @@ class Materials:
         thread.join()
         if failures:
             raise failures[0]
-        if f"sha256:{digest.hexdigest()}" != layer:
+        if layer is not None and f"sha256:{digest.hexdigest()}" != layer:
             raise AerogelError(
                 f"a layer is not what its image says: expected diff id `{layer}`, found `sha256:{digest.hexdigest()}`",
                 code="store.corrupt",
@@ -347,7 +394,7 @@ class Materials:
         if record is not None and record.blobs:
             if codec.name in record.blobs:
                 return record.blobs[codec.name]
-            if self._is_foreign(layer):
+            if self.is_foreign(layer):
                 return next(iter(record.blobs.values()))
             with self.open_tar(layer) as stream:
                 made, _ = take_tar(self.store, stream, codec, self.on_wait)

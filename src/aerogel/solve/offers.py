@@ -32,6 +32,8 @@ class Offer(NamedTuple):
     home: str = ""
     is_part: bool = False
     """The blob belongs to a base image, and an image made from that names it as it is."""
+    bring_through: Callable[[Callable[[bytes], object]], object] | None = None
+    """`bring`, which hands the layer's tar on while it reads it; that is what the diff id says if nothing is raised."""
 
 
 class Offers:

@@ -195,6 +195,8 @@ class _Survey:
             self.sizes["blob", digest] = _allocated(self.store.blobs.path(digest)) + tree_size(artifacts)
         for mapping, key, path in self.store.snapshots.all():
             self.sizes["snapshot", mapping, key] = tree_size(path, self.measure)
+            # One of several layers is for those that want them all.
+            self.uses.note(key, min(self.uses.of(layer) for layer in self.store.snapshots.layers(path, key)))
         for kept in CacheMounts(self.store.cache, self.store.scratch).all():
             self.mounts[kept.path] = kept
             self.sizes["mount", kept.path] = tree_size(kept.path, self.measure)

@@ -13,6 +13,7 @@ import json
 import os
 import posixpath
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, BinaryIO, Protocol, Self, cast
 
@@ -311,8 +312,11 @@ def record_present(image: Image, store: Store) -> None:
             record_layer(layer, number, store)
 
 
-def record_layer(layer: Layer, number: int, store: Store) -> None:
-    """The same for one layer, the `number`th of its image; different ones may be recorded at the same time."""
+def record_layer(layer: Layer, number: int, store: Store, tee: Callable[[bytes], object] | None = None) -> None:
+    """The same for one layer, the `number`th of its image; different ones may be recorded at the same time.
+
+    `tee` gets every byte of the layer's tar, unless nothing needs to be read.
+    """
     if layer.descriptor.urls and not store.blobs.has(layer.descriptor.digest):
         return
     if layer.descriptor.media_type not in LAYER_TYPES:
@@ -320,10 +324,10 @@ def record_layer(layer: Layer, number: int, store: Store) -> None:
     known = store.layers.record(layer.diff_id)
     same = known is not None and any(blob.digest == layer.descriptor.digest for blob in known.blobs.values())
     if known is None or not known.index or not same:
-        _record_layer(layer, number, store)
+        _record_layer(layer, number, store, tee)
 
 
-def _record_layer(layer: Layer, number: int, store: Store) -> None:
+def _record_layer(layer: Layer, number: int, store: Store, tee: Callable[[bytes], object] | None) -> None:
     state = new_hash(layer.diff_id)
     size = 0
 
@@ -331,6 +335,8 @@ def _record_layer(layer: Layer, number: int, store: Store) -> None:
         nonlocal size
         state.update(data)
         size += len(data)
+        if tee is not None:
+            tee(data)
 
     descriptor = layer.descriptor
     with store.blobs.open(descriptor.digest, descriptor.size) as stream:

@@ -19,7 +19,10 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from queue import SimpleQueue
 
+from aerogel.errors import AerogelError
 from aerogel.store.disk import disk_errors, is_same_file, remove_tree
 
 __all__ = ["Scratch"]
@@ -35,6 +38,8 @@ class Scratch:
         self._session: str | None = None
         self._fd = -1
         self._number = 0
+        self._doomed: SimpleQueue[tuple[str, Callable[[str], object] | None] | None] = SimpleQueue()
+        self._sweeper: threading.Thread | None = None
 
     def name(self, kind: str = "f") -> str:
         """A fresh path in this process's session; nothing is there yet. Raises `store.*`."""
@@ -93,6 +98,40 @@ class Scratch:
                     return True
             path = aside
         return _remove(path, remove)
+
+    def discard_later(self, path: str, remove: Callable[[str], object] | None = None) -> None:
+        """Removes a file or tree from its place at once, as `discard`, and from the disk by a thread.
+
+        There are file systems where a directory takes milliseconds to go. `swept` and `close` wait for it.
+        """
+        if os.path.dirname(path) != self._session:
+            aside = self.name("t")
+            with disk_errors(self.root):
+                try:
+                    os.rename(path, aside)
+                except FileNotFoundError:
+                    return
+            path = aside
+        with self._lock:
+            self._doomed.put((path, remove))
+            if self._sweeper is None:
+                self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
+                self._sweeper.start()
+
+    def _sweep(self) -> None:
+        while (each := self._doomed.get()) is not None:
+            # What stays is in the session, for those that reclaim it.
+            with suppress(AerogelError, OSError):
+                _remove(*each)
+
+    def swept(self) -> None:
+        """Waits until what `discard_later` got is gone."""
+        with self._lock:
+            sweeper, self._sweeper = self._sweeper, None
+            if sweeper is not None:
+                self._doomed.put(None)
+        if sweeper is not None:
+            sweeper.join()
 
     def reclaim(self, remove: Callable[[str], object] | None = None) -> list[str]:
         """Removes what dead processes left; `remove(path)` is asked for trees that this process may not remove.
@@ -161,6 +200,7 @@ class Scratch:
 
     def close(self) -> None:
         """Ends the session and removes what is left in it; a new one begins when it is used again."""
+        self.swept()
         with self._lock:
             session, self._session = self._session, None
             fd, self._fd = self._fd, -1

@@ -3,7 +3,7 @@
 ::
 
     <cache>/snapshots-v1/<mapping>/<key>/   owned by us, mode 0700 as all directories above
-        snapshot.json       {"boot": ..., "inode": ..., "key": ..., "durable": bool}
+        snapshot.json       {"boot": ..., "inode": ..., "key": ..., "durable": bool, "layers": [...]}
         ...                 what the maker put there (`fs/`), owners as the mapping has them
 
 `mapping` names how ids inside are ids of the host (`root`, `u100000-65536`): files of one mapping mean nothing in
@@ -18,7 +18,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from aerogel.errors import AerogelError
@@ -82,13 +82,21 @@ class Snapshots:
             os.makedirs(f"{self._root}/{mapping}", mode=0o700, exist_ok=True)
         return self._scratch.directory()
 
-    def commit(self, made: str, mapping: str, key: str, remove: Callable[[str], object] | None = None) -> str:
+    def commit(
+        self,
+        made: str,
+        mapping: str,
+        key: str,
+        remove: Callable[[str], object] | None = None,
+        layers: Sequence[str] = (),
+    ) -> str:
         """Gives a directory of `new` its name and returns where it is now. Raises `store.*`.
 
+        `layers` are the diff ids of a directory that is made of several; the key of one layer is its own.
         When another process was first, its snapshot is returned and ours is removed (`remove` as in `discard`).
         """
         path = self._path(mapping, key)
-        self._write_meta(made, key, durable=False)
+        self._write_meta(made, key, layers, durable=False)
         for _ in range(3):
             try:
                 os.rename(made, path)
@@ -111,6 +119,10 @@ class Snapshots:
         False when something stays in the scratch space, for `Store.reclaim`.
         """
         return self._scratch.discard(made, remove)
+
+    def discard_later(self, made: str, remove: Callable[[str], object] | None = None) -> None:
+        """As `discard`, of a directory of `new` or of something in one; the disk gets its space back by and by."""
+        self._scratch.discard_later(made, remove)
 
     def remove(self, mapping: str, key: str, remove: Callable[[str], object] | None = None) -> bool:
         """Removes a snapshot that nobody has pinned; False when somebody has. For `store.gc` and after damage."""
@@ -158,11 +170,22 @@ class Snapshots:
         if todo:
             sync_filesystem(self._root)
             for path in todo:
-                self._write_meta(path, json.loads(read_file(f"{path}/{_META}") or b"{}").get("key", ""), durable=True)
+                meta = json.loads(read_file(f"{path}/{_META}") or b"{}")
+                self._write_meta(path, meta.get("key", ""), meta.get("layers", ()), durable=True)
 
-    def _write_meta(self, path: str, key: str, *, durable: bool) -> None:
+    @staticmethod
+    def layers(path: str, key: str) -> list[str]:
+        """The diff ids of what is unpacked in a snapshot, which is the key for a single layer."""
+        try:
+            found = json.loads(read_file(f"{path}/{_META}") or b"{}").get("layers")
+        except (ValueError, AttributeError):
+            found = None
+        return [str(each) for each in found] if isinstance(found, list) and found else [key]
+
+    def _write_meta(self, path: str, key: str, layers: Sequence[str], *, durable: bool) -> None:
         with disk_errors(path):
-            meta = {"boot": self._boot_id(), "durable": durable, "inode": os.stat(path).st_ino, "key": key}
+            meta: dict[str, object] = {"boot": self._boot_id(), "durable": durable, "inode": os.stat(path).st_ino}
+        meta |= {"key": key} | ({"layers": list(layers)} if layers else {})
         data = json.dumps(meta, sort_keys=True, separators=(",", ":")).encode()
         self._scratch.write_file(f"{path}/{_META}", data)
 

@@ -172,6 +172,7 @@ class Store:
         """Removes what killed processes left. `remove(path)` removes trees of mapped owners (the helper's job
         `remove`); without it such trees stay. Returns what stays.
         """
+        self.scratch.swept()
         return self.data_scratch.reclaim(remove) + self.scratch.reclaim(remove)
 
     def close(self) -> None:
