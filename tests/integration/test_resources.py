@@ -78,3 +78,37 @@ def test_a_warning_where_none_can_be_made(ordinary: Aerogel) -> None:
 def test_what_is_no_limit(tmp_path: Path, word: str, code: str) -> None:
     done = Aerogel(tmp_path)("build", word, str(tmp_path), check=False)
     assert (done.returncode, code in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.skipif(bool(why_not()), reason=f"this host allows no control group: {why_not()}")
+def test_a_container_is_held(tmp_path: Path) -> None:
+    """Memory, processors and processes of `run`, in the foreground, in the background and of what joins."""
+    aerogel = Aerogel(tmp_path / "state")
+    folder = context(tmp_path / "context", 'ENTRYPOINT ["/bin/sh", "-c"]\n')
+    aerogel("build", "--progress=plain", "-t", "held", str(folder))
+    eats = "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo ${#x}"
+    done = aerogel("run", "-m", "64m", "held", eats, check=False)
+    assert (done.returncode, "out of memory" in done.stderr) == (137, True), done.stderr
+    forks = "for n in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1 & done; wait; echo all"
+    done = aerogel("run", "--pids-limit", "8", "held", forks, check=False)
+    assert (done.returncode, done.stdout, "can't fork" in done.stderr) == (2, "", True), done
+    done = aerogel("run", "--pids-limit", "20", "held", forks)
+    assert done.stdout == "all\n"
+    name = aerogel("run", "-d", "--rm", "--memory=64m", "--cpus=0.5", "held", "sleep 60").stdout.strip()
+    try:
+        own = aerogel("exec", name, "cat", "/proc/1/cgroup", "/proc/self/cgroup").stdout
+        assert len({line.split(":", 1)[1] for line in own.splitlines() if "/aerogel-" in line}) == 2, own
+        done = aerogel("exec", name, "sh", "-c", eats, check=False)
+        assert done.returncode == 137, done
+    finally:
+        aerogel("kill", name, check=False)
+    assert groups() == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="the account is made by root")
+def test_a_container_without_a_group_is_warned_of(ordinary: Aerogel) -> None:
+    folder = context(Path(ordinary.env["HOME"]) / "free", 'ENTRYPOINT ["/bin/echo"]\n')
+    ordinary("build", "--progress=plain", "-t", "free", str(folder))
+    done = ordinary("run", "--memory=64m", "--cpus=1", "--pids-limit=9", "free", "done")
+    said = "`--memory` and `--cpus` and `--pids-limit` cannot be held here: no control group can be made: permission denied"
+    assert (done.stdout, said in done.stderr, "Delegate=yes" in done.stderr) == ("done\n", True, True), done.stderr

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from aerogel.commands.detaching import containers_of, remove, start, with_upper
 from aerogel.commands.health import parse_check, parse_restart
-from aerogel.commands.lending import parse_hosts, parse_limits, parse_size
+from aerogel.commands.lending import parse_cpus, parse_hosts, parse_limits, parse_size
 from aerogel.commands.lookup import find_image, nearest_name
 from aerogel.commands.publishing import network_for, parse_expose, parse_ports
 from aerogel.commands.result import Result
@@ -36,6 +36,7 @@ from aerogel.oci.types import ContainerConfig
 from aerogel.runtime.container import ContainerOptions, attend, parse_env, sandbox_for, stop_signal
 from aerogel.runtime.containers import Container, Seen, alive
 from aerogel.runtime.serving import Server
+from aerogel.sandbox.cgroup import Resources, make_group
 from aerogel.sandbox.emulator import Emulator
 from aerogel.sandbox.spec import DEFAULT_HOSTNAME, Forward, Mount, Sandbox
 
@@ -121,6 +122,11 @@ class Run(Struct, frozen=True, kw_only=True):
     cap_drop: Annotated[tuple[str, ...], Flag("Capability to take away, or `ALL`", metavar="NAME")] = ()
     security_opt: Annotated[tuple[str, ...], Flag("`no-new-privileges`", metavar="OPTION")] = ()
     ulimit: Annotated[tuple[str, ...], Flag("Limit such as `nofile=1024:2048`", metavar="NAME=SOFT[:HARD]")] = ()
+    memory: Annotated[
+        str, Flag("Most memory; needs a control group of one's own", short="m", metavar="SIZE", group="Limits")
+    ] = ""
+    cpus: Annotated[str, Flag("Most processors, such as `1.5`", metavar="NUMBER", group="Limits")] = ""
+    pids_limit: Annotated[int, Flag("Most processes and threads", metavar="N", group="Limits")] = 0
     stop_signal: Annotated[
         str, Flag("What the command gets when `aerogel run` gets SIGTERM; default: the image's", metavar="SIGNAL")
     ] = ""
@@ -181,6 +187,7 @@ def run(options: Run, world: World) -> RunResult:
 
     wanted = _container_options(options, world)
     restart, restarts = parse_restart(options)
+    resources = _resources(options, world)
     materials = Materials(world.store, world.helper)
     layers, config, platform = found_image(options.image, world, materials, options.pull)
     wanted = msgspec.structs.replace(wanted, emulated=Emulator().prepare(world.helper, platform))
@@ -215,6 +222,7 @@ def run(options: Run, world: World) -> RunResult:
             labels=labels,
             check=check,
             volumes=uses,
+            resources=resources,
             platform=platform,
             config=_shown_config(config, sandbox, options, exposed),
         )
@@ -243,6 +251,7 @@ def _in_foreground(seen: Seen, world: World) -> int:
                 interactive=container.keeps_input,
                 stdio=world.streams,
                 follower=server,
+                resources=container.resources,
             )
     finally:
         remove(seen, world, volumes=True)
@@ -252,6 +261,20 @@ def _in_foreground(seen: Seen, world: World) -> int:
     if end.oom:
         world.sink.emit(Warned(Diagnostic("the kernel ran out of memory and killed the command", code="run.memory")))
     return end.code
+
+
+def _resources(options: Run, world: World) -> Resources:
+    """What the command may use at most; a warning, and no limits, where no control group can be made."""
+    asked = Resources(
+        parse_size(options.memory or "0", "--memory"), parse_cpus(options.cpus), max(0, options.pids_limit)
+    )
+    if asked.controllers:
+        try:
+            make_group(asked).close()
+        except AerogelError as error:
+            world.sink.emit(Warned(Diagnostic(error.message, code=error.code, hints=error.hints)))
+            return Resources()
+    return asked
 
 
 def _ports(options: Run, wanted: ContainerOptions, exposed: tuple[str, ...], world: World) -> tuple[Forward, ...]:

@@ -30,8 +30,8 @@ __all__ = [
 ]
 
 ABSENT = {
-    ("-m", "--memory", "--memory-swap", "--memory-reservation", "--cpus", "--cpu-shares", "--pids-limit"): (
-        "start it with `systemd-run --user --scope -p MemoryMax=512M -p CPUQuota=50% -p TasksMax=100 aerogel run ...`"
+    ("--memory-swap", "--memory-reservation", "--cpu-shares"): (
+        "`--memory`, `--cpus` and `--pids-limit` hold the command; for more, `systemd-run --user --scope -p MemorySwapMax=0 aerogel run ...`"
     ),
     ("--cpuset-cpus",): "start it with `taskset -c 0,1 aerogel run ...`",
     ("--privileged",): "add the capability that it needs with `--cap-add NAME`, and files of the host with `-v`",

@@ -19,6 +19,7 @@ from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 from aerogel.oci.types import ContainerConfig
 from aerogel.runtime import terminal
 from aerogel.sandbox.capabilities import NAMES, mask_of
+from aerogel.sandbox.cgroup import Resources, held
 from aerogel.sandbox.launch import Helper, Process
 from aerogel.sandbox.spec import (
     DEFAULT_CAPABILITIES,
@@ -166,6 +167,7 @@ def attend(
     interactive: bool,
     stdio: tuple[int, int, int] = (0, 1, 2),
     follower: Follower | None = None,
+    resources: Resources = Resources(),  # noqa: B008 - a tuple, made once and never changed
 ) -> Exit:
     """Runs a command to its end, joined with `stdio` (the caller's descriptors).
 
@@ -176,7 +178,10 @@ def attend(
     stdin, stdout, stderr = stdio
     if sandbox.tty:
         sandbox = msgspec.structs.replace(sandbox, window=terminal.window_of(stdout))
-    with helper.run(sandbox, stdin=stdin if interactive else None, stdout=stdout, stderr=stderr) as process:
+    with (
+        held(resources) as group,
+        helper.run(sandbox, stdin=stdin if interactive else None, stdout=stdout, stderr=stderr, group=group) as process,
+    ):
         if follower is not None:
             follower.started(process)
         end = follow(process, stdio, stop=stop, grace_s=grace_s, is_interactive=interactive)

@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from aerogel.errors import AerogelError, nearest
+from aerogel.sandbox.cgroup import Resources
 from aerogel.sandbox.spec import Forward, Sandbox
 
 __all__ = ["Check", "CheckRun", "Container", "Containers", "Seen", "State", "VolumeUse", "alive"]
@@ -129,6 +130,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     check: Check | None = None
     volumes: tuple[VolumeUse, ...] = ()
+    resources: Resources = Resources()
     image_id: str = ""
     platform: str = ""
     config: dict[str, Any] = {}

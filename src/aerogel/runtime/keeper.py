@@ -27,6 +27,7 @@ from aerogel.runtime.logs import Log
 from aerogel.runtime.serving import Server
 from aerogel.runtime.volumes import Volumes
 from aerogel.sandbox import wire
+from aerogel.sandbox.cgroup import held
 from aerogel.sandbox.launch import Helper, Process
 from aerogel.sandbox.spec import Exit, Sandbox
 
@@ -167,7 +168,8 @@ def _once(seen: Seen, helper: Helper, server: Server, log: Log, answer: _Answer,
             stdin, write = os.pipe()
             stack.callback(os.close, write)
         try:
-            process = helper.run(sandbox, stdin=stdin, stdout=out_write, stderr=error_write)
+            group = stack.enter_context(held(seen.container.resources))
+            process = helper.run(sandbox, stdin=stdin, stdout=out_write, stderr=error_write, group=group)
         finally:
             for fd in (out_write, error_write, *(() if stdin is None else (stdin,))):
                 os.close(fd)

@@ -1,9 +1,9 @@
-"""Limits of memory and processors for a command, by a control group that this process may make.
+"""Limits of memory, processors and processes for a command, by a control group that this process may make.
 
 That takes a hierarchy that was given to this user: root has one, an ordinary user inside
 `systemd-run --user --scope -p Delegate=yes`. Version 2 of the interface, and version 1 where its controllers are.
 A group is called `aerogel-<pid>-<n>`; those of processes that are gone are removed on the way.
-Spec: Linux Documentation/admin-guide/cgroup-v2.rst (memory.max, cpu.max, no internal processes), cgroup-v1.
+Spec: Linux Documentation/admin-guide/cgroup-v2.rst (memory.max, cpu.max, pids.max, no internal processes), cgroup-v1.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import errno
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from aerogel.errors import EXIT_HOST, AerogelError
 
-__all__ = ["Group", "Resources", "hierarchies", "make_group"]
+__all__ = ["Group", "Resources", "held", "hierarchies", "make_group"]
 
 _PERIOD_US = 100_000
 _MAIN = "aerogel-main"
+_FLAGS = {"memory": "--memory", "cpu": "--cpus", "pids": "--pids-limit"}
 _NUMBERS = itertools.count(1)
 
 
@@ -30,10 +31,13 @@ class Resources(NamedTuple):
 
     memory_bytes: int = 0
     cpus: float = 0.0
+    pids: int = 0
+    """Processes and threads."""
 
     @property
     def controllers(self) -> tuple[str, ...]:
-        return (*(("memory",) if self.memory_bytes else ()), *(("cpu",) if self.cpus else ()))
+        wanted = (("memory", self.memory_bytes), ("cpu", self.cpus), ("pids", self.pids))
+        return tuple(name for name, limit in wanted if limit)
 
 
 class Group:
@@ -90,7 +94,7 @@ def make_group(resources: Resources, proc: str = "/proc/self") -> Group:
             raise OSError(errno.ENOENT, "no control groups are mounted")
     except OSError as error:
         group.close()
-        wanted = " and ".join(f"`--{'cpus' if each == 'cpu' else each}`" for each in resources.controllers)
+        wanted = " and ".join(f"`{_FLAGS[each]}`" for each in resources.controllers)
         why = (error.strerror or str(error)).lower()
         raise AerogelError(
             f"{wanted} cannot be held here: no control group can be made: {why}",
@@ -99,6 +103,20 @@ def make_group(resources: Resources, proc: str = "/proc/self") -> Group:
             exit_status=EXIT_HOST,
         ) from None
     return group
+
+
+@contextlib.contextmanager
+def held(resources: Resources) -> Iterator[Group | None]:
+    """A group for the block; None without limits, or where none can be made, of which the user was told before."""
+    group = None
+    if resources.controllers:
+        with contextlib.suppress(AerogelError):
+            group = make_group(resources)
+    try:
+        yield group
+    finally:
+        if group is not None:
+            group.close()
 
 
 def hierarchies(proc: str) -> dict[str, str]:
@@ -156,12 +174,16 @@ def _limits_2(resources: Resources) -> dict[str, str]:
         limits["memory.max"] = str(resources.memory_bytes)
     if resources.cpus:
         limits["cpu.max"] = f"{_quota(resources)} {_PERIOD_US}"
+    if resources.pids:
+        limits["pids.max"] = str(resources.pids)
     return limits
 
 
 def _limits_1(controller: str, resources: Resources) -> dict[str, str]:
     if controller == "memory":
         return {"memory.limit_in_bytes": str(resources.memory_bytes)}
+    if controller == "pids":
+        return {"pids.max": str(resources.pids)}
     return {"cpu.cfs_period_us": str(_PERIOD_US), "cpu.cfs_quota_us": str(_quota(resources))}
 
 

@@ -115,6 +115,7 @@ class Helper:
         sockets = [mount["target"] for mount in request["mounts"] if mount["kind"] == "socket"]
         process = Process(self, self._open("run"), throw_away, harvest)
         process.tree = request["root"].get("tree", "")
+        process.group = group
         groups = () if group is None else group.fds
         request["groups"] = len(groups)
 
@@ -152,9 +153,10 @@ class Helper:
             )
         request |= {"tree": process.tree, "tools": "" if tools is None else TOOLS, "work": work}
         joined = Process(self, self._open("join"), None, None)
-        started = _started(
-            joined, request, (), (stdin, stdout, stderr), (*(() if tools is None else (tools,)), *process.namespaces)
-        )
+        groups = () if process.group is None else process.group.fds
+        request["groups"] = len(groups)
+        more = (*(() if tools is None else (tools,)), *process.namespaces, *groups)
+        started = _started(joined, request, (), (stdin, stdout, stderr), more)
         process.joined = [*(each for each in process.joined if each.is_running), started]
         return started
 

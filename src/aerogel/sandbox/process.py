@@ -18,6 +18,7 @@ from typing import Any, Protocol, Self
 
 from aerogel.errors import EXIT_HOST, AerogelError
 from aerogel.sandbox import wire
+from aerogel.sandbox.cgroup import Group
 from aerogel.sandbox.spec import Exit
 
 __all__ = ["DISCARD", "Closable", "HelperBug", "Owner", "Process", "failure"]
@@ -51,7 +52,7 @@ class Process:
 
     `pid` is process 1 of the sandbox as the host numbers it. `tty` is the master of the terminal when one was asked
     for; it belongs to the process and is closed with it, as do `listeners`, the sockets of mounts of that kind by
-    target, and `namespaces`, the descriptors by which others join; without namespaces `tree` is its root. `joined` are
+    target, and `namespaces`, the descriptors by which others join; without namespaces `tree` is its root, and `group` holds it if anything does. `joined` are
     those others.
     """
 
@@ -63,6 +64,7 @@ class Process:
         self.listeners: dict[str, socket.socket] = {}
         self.namespaces: tuple[int, ...] = ()
         self.tree = ""
+        self.group: Group | None = None
         self.joined: list[Process] = []
         self._helper = helper
         self._sock = sock
