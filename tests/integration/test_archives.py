@@ -11,12 +11,12 @@ import runpy
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from own_docker import own_docker
 from process import Aerogel
 
 from aerogel.oci.image import Image, create_index, load
@@ -177,28 +177,8 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     """The environment of a docker client that speaks to a daemon of this test alone."""
     need("dockerd")
     need("docker")
-    if os.getuid() != 0:
-        pytest.skip("dockerd needs root")
-    state = tmp_path_factory.mktemp("dockerd")
-    host = f"unix://{state}/d.sock"
-    words = ["dockerd", "--iptables=false", "--ip-masq=false", "--bridge=none", "--storage-driver=vfs", "-H", host]
-    words += ["--data-root", f"{state}/data", "--exec-root", f"{state}/exec", "-p", f"{state}/pid"]
-    with (state / "log").open("wb") as log, subprocess.Popen(words, stdout=log, stderr=log) as daemon:
-        env = {"DOCKER_HOST": host}
-        try:
-            for _ in range(300):
-                if daemon.poll() is not None:
-                    pytest.skip(f"dockerd does not start here: {(state / 'log').read_text()[-300:]}")
-                if (
-                    subprocess.run(["docker", "version"], env={**os.environ, **env}, capture_output=True).returncode
-                    == 0
-                ):
-                    break
-                time.sleep(0.1)
-            yield env
-        finally:
-            daemon.terminate()
-            daemon.wait(30)
+    with own_docker(tmp_path_factory.mktemp("dockerd")) as env:
+        yield env
 
 
 def test_docker_loads_and_saves(written: Written, other: Store, tmp_path: Path, docker: dict[str, str]) -> None:

@@ -1,6 +1,6 @@
 """The harness of `bench/` works: every workload but the one that needs a mirror, tiny, with aerogel alone.
 
-Times are not looked at. Debian packages: docker-registry, busybox-static.
+Times are not looked at. Debian packages: docker-registry, busybox-static, skopeo.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.host("docker-registry", "busybox")
+pytestmark = pytest.mark.host("docker-registry", "busybox", "skopeo")
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,6 +37,19 @@ def test_the_harness_runs(tmp_path: Path) -> None:
     }
     assert all(row["wall_s"] > 0 and row["cpu_s"] > 0 and row["memory_mb"] > 0 for row in found)
     assert "| **W7** " in done.stdout
+    assert list(tmp_path.iterdir()) == [rows], "something was left behind"
+
+
+def test_the_harness_of_registries_runs(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    words = ["--size=4", "--layers=2", "--peers=none", "--rounds=1", f"--folder={tmp_path}", f"--json={rows}"]
+    environ = {**os.environ, "AEROGEL_PYTHON": sys.executable}
+    done = subprocess.run(
+        [sys.executable, ROOT / "bench/registry_bench.py", *words], env=environ, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert [(row["peer"], row["action"]) for row in found] == [("aerogel", each) for each in ("pull", "push", "again")]
     assert list(tmp_path.iterdir()) == [rows], "something was left behind"
 
 
