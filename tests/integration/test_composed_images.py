@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -22,7 +23,8 @@ import pytest
 from aerogel.debian.archive import Archive
 from aerogel.debian.mirror import discover
 from aerogel.distroless.base import ComposedBase, compose_base, select
-from aerogel.distroless.catalogue import lookup, upstream
+from aerogel.distroless.catalogue import lookup
+from aerogel.distroless.made import FOLDER as MADE
 from aerogel.distroless.unpacked import FOLDER
 from aerogel.events import NullSink
 from aerogel.files.codec import LayerWriter
@@ -84,7 +86,18 @@ def archive(cache: Path) -> Archive:
 
 
 @pytest.fixture(scope="module")
-def image(archive: Archive, cache: Path) -> Callable[..., Image]:
+def helper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Helper]:
+    with Helper.start(str(tmp_path_factory.mktemp("state"))) as helper:
+        yield helper
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
+    return lambda: str(tmp_path_factory.mktemp("scratch"))
+
+
+@pytest.fixture(scope="module")
+def image(archive: Archive, cache: Path, helper: Helper, scratch: Callable[[], str]) -> Callable[..., Image]:
     known: dict[tuple[str, str], Image] = {}
 
     def make(name: str, platform: Platform = AMD64) -> Image:
@@ -96,8 +109,8 @@ def image(archive: Archive, cache: Path) -> Callable[..., Image]:
                     archive,
                     writer,
                     cache=cache,
-                    helper_factory=refuse,
-                    scratch=refuse,
+                    helper_factory=(lambda: helper) if "python3" in name else refuse,
+                    scratch=scratch,
                     sink=NullSink(),
                 )
             known[key] = Image(composed, b"".join(writer.pieces))
@@ -133,11 +146,12 @@ PATHS = [
     "var/lib/dpkg/status.d/base-files",
     "var/lib/dpkg/status.d/base-files.md5sums",
 ]
+FAMILY = ("static", "base-nossl", "base", "cc", "python3")
 LIMITS_MB = {"static": 1.4, "base-nossl": 6.5, "base": 15.0, "cc": 18.0, "python3": 55.0}
 
 
 @pytest.mark.parametrize("release", ["12", "13"])
-@pytest.mark.parametrize("name", upstream())
+@pytest.mark.parametrize("name", FAMILY)
 def test_contents(image: Callable[..., Image], name: str, release: str) -> None:
     found = image(f"gcr.io/distroless/{name}-debian{release}")
     assert [path for path in PATHS if path not in found.members] == []
@@ -160,7 +174,7 @@ def test_contents(image: Callable[..., Image], name: str, release: str) -> None:
     assert found.content_size <= LIMITS_MB[name] * 1e6
 
 
-@pytest.mark.parametrize("name", upstream())
+@pytest.mark.parametrize("name", FAMILY)
 def test_config(image: Callable[..., Image], name: str) -> None:
     composed = image(f"gcr.io/distroless/{name}").composed
     config = composed.config
@@ -178,7 +192,6 @@ def test_packages_that_are_left_out(image: Callable[..., Image]) -> None:
     members = image("gcr.io/distroless/python3").members
     for name in ("libnsl2", "libkrb5-3", "libtirpc3t64", "debconf", "openssl", "perl-base", "readline-common"):
         assert f"var/lib/dpkg/status.d/{name}" not in members
-    assert [path for path in members if path.endswith(".pyc")] == []
 
 
 def test_partial_packages_say_so_and_their_sums_are_right(image: Callable[..., Image]) -> None:
@@ -206,7 +219,7 @@ def test_the_index_describes_the_layer(image: Callable[..., Image]) -> None:
 
 
 COMPOSE = """
-import os, sys
+import os, sys, tempfile
 os.umask(int(sys.argv[3], 8))
 from pathlib import Path
 from aerogel.debian.archive import Archive
@@ -217,22 +230,25 @@ from aerogel.events import NullSink
 from aerogel.files.codec import LayerWriter
 from aerogel.net.http import Http
 from aerogel.oci.platform import Platform
+from aerogel.sandbox.launch import Helper
 cache = Path(sys.argv[1])
 archive = Archive(discover(), cache, Http())
-with LayerWriter(None, None) as writer:
+with Helper.start(sys.argv[4]) as helper, LayerWriter(None, None) as writer:
     made = compose_base(select(lookup(sys.argv[2]), Platform.parse("linux/amd64"), archive), archive, writer,
-                        cache=cache, helper_factory=None, scratch=None, sink=NullSink())
+                        cache=cache, helper_factory=lambda: helper, scratch=lambda: tempfile.mkdtemp(dir=sys.argv[4]),
+                        sink=NullSink())
 print(made.blob.diff_id)
 """
 
 
 @pytest.mark.parametrize("name", ["static", "python3-debian12:debug"])
-def test_determinism(image: Callable[..., Image], cache: Path, name: str) -> None:
+def test_determinism(image: Callable[..., Image], cache: Path, scratch: Callable[[], str], name: str) -> None:
     name = f"gcr.io/distroless/{name}"
     expected = image(name).composed.blob.diff_id
     for seed, zone, locale, umask in (("1", "Asia/Tokyo", "C", "077"), ("2", "UTC", "tr_TR.UTF-8", "000")):
         env = {**os.environ, "PYTHONHASHSEED": seed, "TZ": zone, "LC_ALL": locale, "PYTHONPATH": ":".join(sys.path)}
-        argv = [sys.executable, "-c", COMPOSE, str(cache), name, umask]
+        argv = [sys.executable, "-c", COMPOSE, str(cache), name, umask, scratch()]
+        shutil.rmtree(cache / MADE, ignore_errors=True)
         done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True, cwd="/")
         assert done.stdout.strip() == expected
 
@@ -262,7 +278,9 @@ def test_a_damaged_cache_is_made_anew(image: Callable[..., Image], archive: Arch
 
 
 @pytest.mark.parametrize("platform", ["linux/arm64", "linux/arm/v7", "linux/ppc64le", "linux/riscv64", "linux/s390x"])
-def test_other_architectures(archive: Archive, cache: Path, platform: str) -> None:
+def test_other_architectures(
+    archive: Archive, cache: Path, helper: Helper, scratch: Callable[[], str], platform: str
+) -> None:
     """The loader's cache names the libraries of that architecture in its byte order.
 
     Of most ports the mirrors' updates are out of step with their signatures for days, so the release alone is used.
@@ -271,7 +289,7 @@ def test_other_architectures(archive: Archive, cache: Path, platform: str) -> No
     chosen = select(recipe, Platform.parse(platform), archive, using=["trixie"])
     with Recorder() as writer:
         composed = compose_base(
-            chosen, archive, writer, cache=cache, helper_factory=refuse, scratch=refuse, sink=NullSink()
+            chosen, archive, writer, cache=cache, helper_factory=lambda: helper, scratch=scratch, sink=NullSink()
         )
     found = Image(composed, b"".join(writer.pieces))
     file = found.tar.extractfile("etc/ld.so.cache")
@@ -280,7 +298,7 @@ def test_other_architectures(archive: Archive, cache: Path, platform: str) -> No
     assert data[28] == (3 if platform == "linux/s390x" else 2)
     assert int.from_bytes(data[20:24], "big" if platform == "linux/s390x" else "little") > 30
     assert b"linux-gnu" in data
-    assert found.content_size <= 56e6
+    assert found.content_size <= 65e6
 
 
 PYTHON_PROGRAM = """

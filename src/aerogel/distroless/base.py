@@ -22,11 +22,12 @@ from aerogel.distroless.apt import apt_files
 from aerogel.distroless.compose import compose, nothing_beside
 from aerogel.distroless.externals import External, externals_of
 from aerogel.distroless.layout import write_layer
-from aerogel.distroless.makers import Bench, Side, wanted_makers
+from aerogel.distroless.makers import wanted_makers
 from aerogel.distroless.pool import LOCAL, Index, Origin, Pinned, Pool
 from aerogel.distroless.recipe import COMPOSE_VERSION, DEBIAN_ARCHITECTURES, Recipe
 from aerogel.distroless.rules import SLIM, profile
 from aerogel.distroless.unpacked import Unpacked, unpack
+from aerogel.distroless.work import Bench, Side
 from aerogel.errors import EXIT_HOST, AerogelError, nearest
 from aerogel.events import Sink, StepLog
 from aerogel.files.codec import LayerBlob, LayerWriter
@@ -173,7 +174,7 @@ def _tools(recipe: Recipe, arch: str, archive: Origin, wanted: Sequence[str]) ->
         for side, names in maker.tools(recipe).items():
             machine = debian_architecture(Platform.host()) if side == "build" else arch
             indexes = _indexes(recipe, archive, wanted, machine)
-            found[maker.name, side] = tuple(resolve(names, indexes, arch=machine, skip=TOOL_SKIP))
+            found[maker.name, side] = tuple(resolve(names, indexes, arch=machine, skip=(*TOOL_SKIP, *maker.skip)))
     return found
 
 
@@ -251,7 +252,7 @@ def compose_base(
         else:
             with ExitStack() as stack:
                 taken = _externals(recipe, selection.arch, archive)
-                bench = _bench(selection, archive, cache, stack, helper_factory, scratch, step)
+                bench = _bench(selection, archive, cache, stack, helper_factory, scratch, sink, step)
                 composition = compose(recipe, unpacked, selection.arch, bench, read, taken)
                 index, epoch = write_layer(composition.items, writer.write), composition.epoch
     blob = writer.finish()
@@ -283,6 +284,7 @@ def _bench(
     stack: ExitStack,
     helper_factory: Callable[[], Helper],
     scratch: Callable[[], str],
+    sink: Sink,
     step: int,
 ) -> Bench:
     """The means of makers: their tools fetched and unpacked."""
@@ -292,7 +294,11 @@ def _bench(
         label = f"{len(packages)} packages for {key[0]}"
         debs = archive.fetch_all(packages, step=step, label=label)
         tools[key] = stack.enter_context(unpack(packages, debs, cache))
-    return Bench(helper_factory, scratch, selection.platform, tools, stack)
+
+    def tell(text: str) -> None:
+        sink.emit(StepLog(step, f"{text}\n".encode()))
+
+    return Bench(helper_factory, scratch, selection.platform, tools, stack, cache, tell)
 
 
 @contextmanager

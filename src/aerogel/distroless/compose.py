@@ -18,12 +18,14 @@ import msgspec
 
 from aerogel.distroless import certificates, ldcache, osrelease, status
 from aerogel.distroless.externals import External, place_external
+from aerogel.distroless.java import link_rule
 from aerogel.distroless.layout import Item, Layout, merged_usr
-from aerogel.distroless.makers import Bench, Work, wanted_makers
+from aerogel.distroless.makers import wanted_makers
 from aerogel.distroless.placing import place_accounts, place_paths, place_timezone
 from aerogel.distroless.recipe import TRIPLETS, Recipe
 from aerogel.distroless.rules import LICENCES, Filter, Rule, profile, unused_licences
 from aerogel.distroless.unpacked import Unpacked
+from aerogel.distroless.work import Bench, Work
 from aerogel.errors import AerogelError
 from aerogel.files.entry import LNK, REG, SYM
 
@@ -88,7 +90,7 @@ def compose(
         _add_applets(layout)
     for maker in wanted_makers(recipe):
         assert bench is not None  # who selects such a recipe gives one
-        maker.make(Work(recipe, arch, ordered, layout, bench))
+        maker.make(Work(recipe, arch, ordered, layout, bench, single))
     if recipe.timezone:
         place_timezone(layout, recipe.timezone)
     place_paths(layout, recipe.paths, recipe.users, recipe.groups, read)
@@ -102,6 +104,8 @@ def compose(
 def package_rules(recipe: Recipe, name: str) -> tuple[Rule, ...]:
     """The rules for a package: those of the profile, with what the declaration keeps, and what it drops besides."""
     rules = profile(recipe.rules)
+    if recipe.rules == "micro" and recipe.java is not None and recipe.java.version is not None:
+        rules += (link_rule(recipe.java.version),)
     own = recipe.slices.get(name)
     if own is None:
         return rules

@@ -165,11 +165,15 @@ class Java(_Struct, frozen=True, kw_only=True):
 
     version: Annotated[int | None, Meta(description="17, 21 or 25")] = None
     modules: Annotated[
-        Literal["all", "auto"] | tuple[str, ...] | None, Meta(description="`all` (java.*), `auto`, or names of modules")
+        Literal["all"] | tuple[str, ...] | None,
+        Meta(description="`all` (Java SE and what serves it), or names of modules"),
     ] = None
     cds: Annotated[bool | None, Meta(description="Make the archive of classes that starts the JVM faster")] = None
-    fonts: Annotated[bool | None, Meta(description="Whether fonts are there")] = None
-    options: Annotated[dict[str, str] | None, Meta(description="Further settings of the part")] = None
+    languages: Annotated[
+        Literal["all"] | tuple[str, ...] | None,
+        Meta(description="Languages whose formats and names are kept (`en`, `de`, ...), or `all`"),
+    ] = None
+    jdk: Annotated[bool | None, Meta(description="Link every module: compiler and tools as well")] = None
 
 
 class Nodejs(_Struct, frozen=True, kw_only=True):

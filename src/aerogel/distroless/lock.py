@@ -21,8 +21,8 @@ from aerogel.debian.package import Package
 from aerogel.debian.resolve import Chosen
 from aerogel.distroless.base import Selection, selection_key
 from aerogel.distroless.externals import External
-from aerogel.distroless.makers import Side
 from aerogel.distroless.recipe import COMPOSE_VERSION, Recipe
+from aerogel.distroless.work import Side
 from aerogel.errors import EXIT_USAGE, AerogelError, Source
 from aerogel.oci.platform import Platform
 

@@ -9,63 +9,17 @@ tools.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-from aerogel.distroless.layout import Layout
+from aerogel.distroless.bytecode import add_bytecode, compilers, wants_bytecode
+from aerogel.distroless.java import SKIP as JAVA_SKIP
+from aerogel.distroless.java import add_java, java_tools, wants_java
+from aerogel.distroless.keystore import add_keystore, wants_keystore
 from aerogel.distroless.recipe import Recipe
-from aerogel.distroless.room import Room, opened_room
-from aerogel.distroless.unpacked import Unpacked
-from aerogel.oci.platform import Platform
-from aerogel.sandbox.emulator import Emulator
+from aerogel.distroless.work import Tools, Work
 
-if TYPE_CHECKING:
-    from aerogel.sandbox.launch import Helper
-
-__all__ = ["MAKERS", "Bench", "Maker", "Side", "Tools", "Work", "wanted_makers"]
-
-Side = Literal["build", "image"]
-"""Whose architecture tools are for: this machine's, or the image's."""
-
-Tools = Mapping[Side, tuple[str, ...]]
-"""Names of Debian packages; their closure (with dependencies, from the recipe's suites) is fetched, never installed."""
-
-
-class Bench(NamedTuple):
-    """The means of one composition: `helper` and `scratch` are called when a program must run, not before."""
-
-    helper: Callable[[], Helper]
-    scratch: Callable[[], str]
-    platform: Platform
-    tools: Mapping[tuple[str, Side], Sequence[Unpacked]]
-    """By maker and side."""
-    stack: ExitStack
-    """Closed when the layer is written."""
-
-
-class Work:
-    """What a maker works on: the recipe, Debian's `arch`, the image's packages, and the layout, which it changes."""
-
-    def __init__(self, recipe: Recipe, arch: str, packages: Sequence[Unpacked], layout: Layout, bench: Bench) -> None:
-        self.recipe = recipe
-        self.arch = arch
-        self.packages = packages
-        self.layout = layout
-        self.bench = bench
-
-    def tools(self, maker: str, side: Side) -> Sequence[Unpacked]:
-        """The unpacked tool packages of a maker, dependencies first."""
-        return self.bench.tools[maker, side]
-
-    @contextmanager
-    def room(self, packages: Sequence[Unpacked], side: Side = "build") -> Iterator[Room]:
-        """A root file system made of packages in which programs run; see `Room`."""
-        emulated = side == "image" and Emulator().prepare(self.bench.helper, str(self.bench.platform))
-        with opened_room(
-            self.bench.stack, self.bench.helper(), self.bench.scratch(), packages, emulated=emulated
-        ) as room:
-            yield room
+__all__ = ["MAKERS", "Maker", "wanted_makers"]
 
 
 class Maker(NamedTuple):
@@ -76,6 +30,8 @@ class Maker(NamedTuple):
     is_wanted: Callable[[Recipe], bool]
     make: Callable[[Work], None]
     tools: Callable[[Recipe], Tools] = lambda _: {}
+    skip: tuple[str, ...] = ()
+    """What the tools depend on and do not need for their work here."""
 
 
 def _make_probe(work: Work) -> None:
@@ -84,7 +40,20 @@ def _make_probe(work: Work) -> None:
     work.layout.write(PATH, program(work.arch), mode=0o755)
 
 
-MAKERS: tuple[Maker, ...] = (Maker("probe", 1, lambda recipe: recipe.probe, _make_probe),)
+def _python_tools(recipe: Recipe) -> Tools:
+    return {"build": compilers(recipe.packages)}
+
+
+def _java_tools(recipe: Recipe) -> Tools:
+    return {"build": java_tools(recipe)}
+
+
+MAKERS: tuple[Maker, ...] = (
+    Maker("probe", 1, lambda recipe: recipe.probe, _make_probe),
+    Maker("keystore", 1, wants_keystore, add_keystore),
+    Maker("java", 1, wants_java, add_java, _java_tools, JAVA_SKIP),
+    Maker("python", 1, wants_bytecode, add_bytecode, _python_tools),
+)
 
 
 def wanted_makers(recipe: Recipe) -> tuple[Maker, ...]:

@@ -129,7 +129,8 @@ class Room:
             reading, writing = pipe(stack)
             process = self._helper.run(sandbox, stdout=writing.fileno(), stderr=writing.fileno())
             writing.close()
-            lines.extend(BufferedReader(reading))
+            with BufferedReader(reading) as stream:
+                lines.extend(stream)
             result = process.wait()
         if result.fault is not None:
             raise result.fault

@@ -1,0 +1,223 @@
+"""A Java runtime linked from Debian's OpenJDK: only the modules that are asked for, with a class data archive.
+
+`jlink` runs in the workshop, on the host's own architecture: it links the modules of any other as well, if both are
+of one version. The archive of class data (CDS), which halves the time until `main`, is made by the linked runtime
+itself, so images for another architecture have none; they start as well, but slower.
+
+The packages of the JDK are recorded in the image as partial ones, since what runs is theirs.
+Spec: JEP 282 (jlink), JEP 341 (default CDS archives).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from aerogel.distroless.keystore import PATH as KEYSTORE
+from aerogel.distroless.layout import Item, Layout
+from aerogel.distroless.made import packages_digest
+from aerogel.distroless.rules import Rule
+from aerogel.distroless.unpacked import Unpacked
+from aerogel.errors import AerogelError
+from aerogel.files.entry import REG, directory
+
+if TYPE_CHECKING:
+    from aerogel.distroless.declaration import Java
+    from aerogel.distroless.recipe import Recipe
+    from aerogel.distroless.work import Work
+
+__all__ = ["LANGUAGES", "MODULES", "SKIP", "add_java", "java_tools", "link_rule", "wants_java"]
+
+MODULES = (
+    "java.se",
+    "jdk.charsets",
+    "jdk.crypto.ec",
+    "jdk.httpserver",
+    "jdk.localedata",
+    "jdk.management",
+    "jdk.management.agent",
+    "jdk.naming.dns",
+    "jdk.net",
+    "jdk.security.auth",
+    "jdk.security.jgss",
+    "jdk.unsupported",
+    "jdk.xml.dom",
+    "jdk.zipfs",
+)
+"""All of Java SE, and the modules that serve it without being named by it: ciphers, character sets, locales, zip
+files as file systems, DNS, management and `sun.misc.Unsafe`, which frameworks take for granted."""
+
+LANGUAGES = ("en", "de", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "zh")
+"""Languages whose formats and names are kept, those of all countries that speak them."""
+
+SKIP = (
+    "ca-certificates-java",
+    "java-common",
+    "libasound2",
+    "libasound2t64",
+    "libcups2",
+    "libcups2t64",
+    "libnss3",
+    "libpam0g",
+    "libpcsclite1",
+    "util-linux",
+)
+"""Needed by scripts, and by modules for printers, sound and smart cards, which find them missing at run time only."""
+
+_OPTIONS = (
+    "--strip-java-debug-attributes",
+    "--no-header-files",
+    "--no-man-pages",
+)
+_LEFT_OUT = (
+    "**.debuginfo",
+    "**.diz",
+    "/java.base/lib/security/cacerts",
+    # For a screen and for sound, whose libraries Debian's headless packages do not bring either.
+    "/java.desktop/lib/libawt_xawt.so",
+    "/java.desktop/lib/libjawt.so",
+    "/java.desktop/lib/libjsound.so",
+    "/java.desktop/lib/libsplashscreen.so",
+)
+_LEFT_OUT_OF_RUNTIME = (
+    # For tools that look into another Java, and what the packages' own copyright files say as well.
+    "/java.base/lib/jrt-fs.jar",
+    "regex:/[^/]+/legal/.*",
+)
+_TRANSLATED = r"regex:/java\.[^/]+/.*_(de|es|fr|it|ja|ko|pt_BR|sv|zh|zh_CN|zh_HK|zh_TW)\.(class|properties)"
+"""Messages of the library, as the rule `translations` leaves them out everywhere; formats are in `jdk.localedata`."""
+_DUMP = ("-Xshare:dump", "-Xms128m", "-Xmx128m", "-XX:+UseG1GC", "-XX:ParallelGCThreads=1")
+_NAMED_LEVELS = 21
+
+
+def wants_java(recipe: Recipe) -> bool:
+    """Whether the declaration has a Java."""
+    return recipe.java is not None and recipe.java.version is not None
+
+
+def java_tools(recipe: Recipe) -> tuple[str, ...]:
+    """The packages that link; none when the packages stay whole."""
+    return (_jdk(recipe),) if recipe.rules == "micro" else ()
+
+
+def _jdk(recipe: Recipe) -> str:
+    """Debian's package with the modules."""
+    assert recipe.java is not None  # the maker is not wanted otherwise
+    return f"openjdk-{recipe.java.version}-jdk-headless"
+
+
+def link_rule(version: int) -> Rule:
+    """Leaves the packages of the JDK out but for their copyright: what is linked from them takes their place."""
+    return Rule(
+        name="jlink",
+        why="the runtime is linked from the modules of these packages, which are not needed as they are",
+        packages=(f"openjdk-{version}-jdk-headless", f"openjdk-{version}-jre-headless"),
+        drop=("/usr/lib", "/usr/bin", "/usr/share/binfmts", "/etc", "/usr/share/doc/*"),
+        keep=("/usr/share/doc/*/copyright",),
+    )
+
+
+def add_java(work: Work) -> None:
+    """Adds `/usr/bin/java` and, unless the packages stay whole, the linked runtime below /usr/lib/jvm.
+
+    Raises `distroless.no-java` when `packages` does not bring the modules, `distroless.java-version` when they and
+    `jlink` are not of one version, `distroless.tool` for an unknown module.
+    """
+    java = work.recipe.java
+    assert java is not None  # as above
+    home = f"usr/lib/jvm/java-{java.version}-openjdk-{work.arch}"
+    if work.recipe.rules == "micro":
+        _add_runtime(work, java, home)
+    elif f"{home}/bin/java".encode() not in work.layout.items:
+        raise _no_java(f"openjdk-{java.version}-jre-headless")
+    work.layout.link(b"usr/bin/java", f"/{home}/bin/java".encode())
+
+
+def _no_java(package: str) -> AerogelError:
+    return AerogelError(
+        f"`java` is asked for, but `packages` does not bring `{package}`",
+        code="distroless.no-java",
+        hints=[f"add `{package}` to `packages`, or leave `java` out"],
+    )
+
+
+def _add_runtime(work: Work, java: Java, home: str) -> None:
+    tools = work.tools("java", "build")
+    name = _jdk(work.recipe)
+    jdk = next((each for each in work.packages if each.package.name == name), None)
+    if jdk is None:
+        raise _no_java(name)
+    jlink = next(each.package for each in tools if each.package.name == name)
+    if jlink.version.partition("+b")[0] != jdk.package.version.partition("+b")[0]:
+        raise AerogelError(
+            f"Java for `{work.arch}` cannot be linked here: its modules are of {jdk.package.version}, "
+            f"`jlink` is of {jlink.version}",
+            code="distroless.java-version",
+            hints=["the mirror is between two updates: try again later"],
+        )
+    native = jlink.architecture == work.arch
+    command = _jlink(java, jlink.architecture, native=native)
+    key = (packages_digest(tools), jdk.package.digest.encode(), "\0".join(command).encode())
+
+    def link(out: Layout) -> None:
+        with work.room(tools) as room:
+            if not native:
+                room.layout.items.update(_modules(jdk))
+            room.run(command)
+            room.take(out, b"runtime", home.encode())
+
+    work.tell(f"linking Java {java.version}")
+    work.layout.items |= work.made("java", key, link)
+    if java.cds is not False and native:
+        work.tell("archiving the classes of Java")
+        work.layout.items |= work.made(
+            "java classes", (*key, " ".join(_DUMP).encode()), lambda out: _dump(work, tools, home, out)
+        )
+    work.layout.items.pop(f"{home}/lib/classlist".encode(), None)  # what the archive was made from
+    work.layout.link(f"{home}/lib/security/cacerts".encode(), b"/" + KEYSTORE)
+
+
+def _jlink(java: Java, host: str, *, native: bool) -> list[str]:
+    version = java.version or 0
+    tool_home = f"/usr/lib/jvm/java-{version}-openjdk-{host}"
+    modules = MODULES if java.modules in (None, "all") else java.modules
+    languages = LANGUAGES if java.languages is None else java.languages
+    return [
+        f"{tool_home}/bin/jlink",
+        "--output",
+        "/runtime",
+        "--module-path",
+        f"{tool_home}/jmods" if native else "/modules",
+        "--add-modules",
+        "ALL-MODULE-PATH" if java.jdk else ",".join(sorted(modules)),
+        # Since 21 the levels of zip have names; before there was one.
+        f"--compress={'zip-9' if version >= _NAMED_LEVELS else '2'}",
+        f"--exclude-files={','.join(_LEFT_OUT if java.jdk else (*_LEFT_OUT, *_LEFT_OUT_OF_RUNTIME))}",
+        *(() if java.jdk else (f"--exclude-resources={_TRANSLATED}",)),
+        *_OPTIONS,
+        *((f"--include-locales={','.join(languages)}",) if languages != "all" and "jdk.localedata" in modules else ()),
+    ]
+
+
+def _dump(work: Work, tools: Sequence[Unpacked], home: str, out: Layout) -> None:
+    """The archive is tied to path, time and size of `lib/modules`, so the runtime lies where it will be."""
+    libraries = [each for each in tools if not each.package.name.startswith("openjdk-")]
+    prefix = home.encode() + b"/"
+    with work.room(libraries) as room:
+        room.layout.epoch = work.layout.epoch
+        room.layout.items |= {path: item for path, item in work.layout.items.items() if path.startswith(prefix)}
+        room.layout.add_directory(directory(b"out"))
+        room.run([f"/{home}/bin/java", *_DUMP, "-XX:SharedArchiveFile=/out/classes.jsa"])
+        room.take(out, b"out", f"{home}/lib/server".encode())
+
+
+def _modules(jdk: Unpacked) -> dict[bytes, Item]:
+    """The .jmod files of a package of another architecture, where the job looks for them."""
+    layout = Layout()
+    layout.add_package(jdk, lambda path: None if path.endswith(b".jmod") else "other")
+    found = {}
+    for path, item in layout.items.items():
+        if item.entry.kind == REG:
+            target = b"modules/" + path.rpartition(b"/")[2]
+            found[target] = Item(item.entry._replace(path=target), item.content)
+    return found
