@@ -342,7 +342,7 @@ def test_pause(small):
     seen = small("exec", "box", "cat", "/tmp/n").stdout
     until(lambda: small("exec", "box", "cat", "/tmp/n").stdout not in ("", seen))
     small("pause", "box")
-    small("stop", "-t", "0", "box")
+    small("kill", "box")
     assert small("wait", "box").stdout == "137\n"
 
 
@@ -429,3 +429,29 @@ def test_one_more_group(small):
     ]
     done = small("run", "--group-add", "nosuch", "small", "id", check=False)
     assert "the image has no group `nosuch`" in done.stderr
+
+
+def test_prune_leaves_what_a_container_needs(small):
+    """Also when the image is gone and everything is to go; and it says what it left."""
+    small("tag", "small", "gone")
+    small("run", "-d", "--name", "box", "gone", "sh", "-c", "echo here; touch /kept")
+    small("wait", "box")
+    small("volume", "create", "lonely")
+    said = small("prune").stdout
+    assert "left: 1 container that ended: `aerogel container prune`\n" in said
+    assert "left: 1 volume that no container has: `aerogel volume prune -a`\n" in said
+    assert " step results (" in said
+    small("prune", "-a")
+    small("start", "box")
+    small("wait", "box")
+    assert small("logs", "box").stdout == "here\nhere\n"
+    used = small.json("du")
+    assert (used["containers"], used["volumes"]) == (1, 1)
+    assert used["containers_bytes"] > 0
+    small("volume", "rm", "lonely")
+
+
+def test_a_command_that_ends_at_once(small):
+    """Its end may come before the news of its start."""
+    for _ in range(5):
+        small("run", "-d", "--rm", "small", "true")

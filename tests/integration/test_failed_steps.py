@@ -82,6 +82,18 @@ def test_debug_and_retry(project: Project, isolation: str) -> None:
     assert "RUN failed: exit status 3" in project.build(HEAD + FAILING, status=1), "the result was kept"
 
 
+def test_bake_goes_on_too(project: Project) -> None:
+    (project.context / "Dockerfile").write_text(HEAD + FAILING)
+    (project.context / "docker-bake.hcl").write_text('target "default" {}\n')
+    done = project.aerogel("bake", "--on-error=debug", check=False, cwd=project.context)
+    assert done.returncode == 1
+    assert "`--on-error=debug` opens no shell: standard input and output are no terminal" in done.stderr
+    project.debug("--", "sh", "-c", "echo by hand >fixed")
+    done = project.aerogel("bake", "--retry", cwd=project.context)
+    assert "going on from where it failed" in done.stderr
+    assert "by hand\n" in done.stderr
+
+
 def test_a_corrected_instruction_goes_on_too(project: Project) -> None:
     project.build(HEAD + "RUN echo slow >part; cat missing\nRUN cat part\n", status=1)
     said = project.build(HEAD + "RUN test -f part\nRUN cat part\n", "--retry")

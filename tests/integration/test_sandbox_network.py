@@ -105,6 +105,30 @@ def test_a_build(small, tmp_path):
     assert small("run", "counted", "cat", "/count").stdout == "1\n"
 
 
+def test_a_step_that_asks_for_it(small, tmp_path):
+    """The word is part of what a step is: the same command without it is another step."""
+    command = "ip -o -4 addr | grep -v ' lo ' | grep -c 'inet 10.0.2.100/\\|tap0\\|host0' >/count || true"
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM small\nRUN --network=sandbox {command}; ls /sys/class/net | wc -l >/all\n"
+    )
+    assert "CACHED" not in small("build", "--progress=plain", "-t", "asked", str(tmp_path)).stderr
+    assert small("run", "asked", "cat", "/all").stdout == "2\n"
+    assert "CACHED" in small("build", "--progress=plain", "-t", "asked", str(tmp_path)).stderr
+    (tmp_path / "Dockerfile").write_text(f"FROM small\nRUN {command}; ls /sys/class/net | wc -l >/all\n")
+    assert "CACHED" not in small("build", "--progress=plain", "-t", "asked", str(tmp_path)).stderr
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="rights are taken away from root")
+def test_where_there_are_no_namespaces(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(small.env, "AEROGEL_ISOLATION", "chroot")
+    (tmp_path / "Dockerfile").write_text("FROM small\nRUN --network=sandbox true\n")
+    done = small("build", "--no-cache", str(tmp_path), check=False)
+    assert done.returncode == 3
+    assert "error: a network of its own needs namespaces, which this host does not give\n" in done.stderr
+    assert " 2 | RUN --network=sandbox true\n" in done.stderr
+    assert "hint: nothing else makes one: take `--network host`" in done.stderr
+
+
 def test_ports_without_a_network_of_its_own(small):
     done = small("run", "--network", "host", "-p", "8080:80", "small", "echo", "on")
     assert (done.stdout, done.stderr) == (

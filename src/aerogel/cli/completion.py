@@ -49,9 +49,11 @@ def run(options: Completion, world: World) -> CompletionResult:
     families = {"": commands}
     offered = {"file": shtab.FILE, "directory": shtab.DIRECTORY}
     names = {command.name for command in COMMANDS}
+    words = [command.name for command in COMMANDS]
     for command in COMMANDS:
         if command.name.rpartition(" ")[0] in names:  # `debug last` is a command, and a word of the command `debug`
             continue
+        below = [name.rpartition(" ")[2] for name in words if name.rpartition(" ")[0] == command.name]
         spec = specification(command)
         made = command_parser(spec)
         fields = {one.field: one for one in (*spec.options, *spec.common)}
@@ -59,6 +61,8 @@ def run(options: Completion, world: World) -> CompletionResult:
             option = fields.get(action.dest)
             if option is not None and option.flag.complete:
                 action.complete = offered[option.flag.complete]  # type: ignore[attr-defined] # shtab's protocol
+            elif option is not None and below and option.flag.positional and not option.flag.rest:
+                action.choices = below
             elif option is not None and get_origin(option.item) is Literal:
                 action.choices = get_args(option.item)
         family, _, word = command.name.rpartition(" ")

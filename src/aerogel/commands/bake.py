@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from aerogel.commands.bake_model import Bake, BakeReport, BakeResult
 from aerogel.commands.world import World
+from aerogel.errors import AerogelError
 
 if TYPE_CHECKING:
     from aerogel.commands.baking import Baking
@@ -32,13 +33,20 @@ def run(options: Bake, world: World) -> BakeResult | BakeReport:
         if baking.is_question:
             report, status = baking.answers()
             return BakeReport(report=report, status=status)
-        return _build(baking)
+        return _build(baking, options, world)
 
 
-def _build(baking: Baking) -> BakeResult | BakeReport:
+def _build(baking: Baking, options: Bake, world: World) -> BakeResult | BakeReport:
     """Targets that have a `call` are answered for, as by `--call`; the others are built."""
     report, status = baking.answers()
-    targets = baking.build()
+    try:
+        targets = baking.build()
+    except AerogelError as error:
+        if options.on_error == "debug":
+            from aerogel.commands.debug_last import debug_failed
+
+            debug_failed(error, world)
+        raise
     if not targets:
         return BakeReport(report=report, status=status)
     return BakeResult(targets=targets, report=report, status=status)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Struct
 
@@ -68,6 +68,13 @@ class Bake(Struct, frozen=True, kw_only=True):
     allow: Annotated[
         tuple[str, ...], Flag("Let steps use `network.host` or `security.insecure`", metavar="WHAT", group="Steps")
     ] = ()
+    retry: Annotated[
+        bool, Flag("Let the step that failed go on from what it had written; see `aerogel debug last`", group="Steps")
+    ] = False
+    on_error: Annotated[
+        Literal["fail", "debug"],
+        Flag("When a step fails: `fail`, or `debug`, open a shell there if this is a terminal", group="Steps"),
+    ] = "fail"
     sbom: Annotated[str, Flag("For every target: `true`, `false` or attributes", metavar="WHAT", group="Output")] = ""
     provenance: Annotated[
         str, Flag("For every target: `true`, `false` or attributes", metavar="WHAT", group="Output")

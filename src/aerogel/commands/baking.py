@@ -368,6 +368,7 @@ class Baking:
             add_host=[f"{name}:{address}" for name, address in (get("extra-hosts") or {}).items() if address],
             shm_size=get("shm-size") or "64m",
             ulimit=list(get("ulimits") or ()),
+            retry=self._options.retry,
             **more,
         )
 

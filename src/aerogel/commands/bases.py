@@ -99,6 +99,8 @@ class Bases:
                 except AerogelError as error:
                     if error.span is None:
                         error.span = span
+                    if error.code == "build.no-base" and _may_be_stage(span):
+                        error.message = error.message.replace("base image", "stage or image", 1)
                     raise
             return self._found[key]
 
@@ -350,6 +352,11 @@ def _with_history(config: ImageConfig) -> ImageConfig:
         return config
     more = (History(created=config.created, comment="layer of the base image"),) * lacking
     return msgspec.structs.replace(config, history=(*config.history, *more))
+
+
+def _may_be_stage(span: Span) -> bool:
+    """Whether the name stands in `--from=` or `from=`, where a stage is meant more often than an image."""
+    return span.source.data[: span.start].lower().endswith(b"from=")
 
 
 def _missing(name: str, bases: str, stages: Sequence[str]) -> AerogelError:

@@ -33,6 +33,12 @@ class DuResult(Result, frozen=True, kw_only=True):
     mounts: int
     mounts_bytes: int
     records_bytes: int
+    failed: int
+    failed_bytes: int
+    containers: int
+    containers_bytes: int
+    volumes: int
+    volumes_bytes: int
     other_bytes: int
     reclaimable_bytes: int
     total_bytes: int
@@ -44,6 +50,14 @@ class DuResult(Result, frozen=True, kw_only=True):
             ("snapshots", str(self.snapshots), size(self.snapshots_bytes), "unpacked layers, for RUN"),
             ("step results", str(self.actions), size(self.actions_bytes), ""),
             ("cache mounts", str(self.mounts), size(self.mounts_bytes), "of RUN; `aerogel cache ls` lists them"),
+            (
+                "containers",
+                str(self.containers),
+                size(self.containers_bytes),
+                "`aerogel container prune` removes ended ones",
+            ),
+            ("volumes", str(self.volumes), size(self.volumes_bytes), "`aerogel volume prune` removes unused ones"),
+            ("failed steps", str(self.failed), size(self.failed_bytes), "for `aerogel debug last` and `build --retry`"),
             ("records", "", size(self.records_bytes), "of past builds, and logs"),
             ("scratch", "", size(self.scratch_bytes), "work that is going on"),
             ("other", "", size(self.other_bytes), "downloaded packages and indexes"),

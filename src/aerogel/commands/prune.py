@@ -6,13 +6,16 @@ from typing import Annotated
 
 from msgspec import Struct
 
+from aerogel.commands.detaching import containers_of
 from aerogel.commands.du import measured
 from aerogel.commands.format import size
 from aerogel.commands.result import Result
+from aerogel.commands.volumes import volumes_of
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.flag import Flag
 from aerogel.oci.digest import Digest
+from aerogel.runtime.volumes import users_of
 
 __all__ = ["ABSENT", "EXAMPLES", "Prune", "PruneResult", "run"]
 
@@ -23,7 +26,7 @@ EXAMPLES = (
 
 ABSENT = {
     ("--filter",): "`--older-than 24h` removes what was not used for so long",
-    ("--volumes",): "there are no volumes; `--all` removes cache mounts too",
+    ("--volumes",): "`aerogel volume prune` removes those that no container has; `--all` removes cache mounts too",
     ("--keep-storage", "--max-used-space", "--reserved-space"): "`--max-size 10GB` says how much may stay",
 }
 """What to use instead of docker's flags that `aerogel prune` does not have."""
@@ -57,13 +60,15 @@ class PruneResult(Result, frozen=True, kw_only=True):
     """Downloads, logs, records of builds."""
     freed_bytes: int
     dry_run: bool
+    left: tuple[str, ...] = ()
+    """What is there still that could go, and how."""
 
     def text(self) -> str:
         verb = "would be removed" if self.dry_run else "removed"
         return (
             f"{verb}: {len(self.images)} images, {self.actions} step results, {self.layers} layers, "
             f"{self.snapshots} snapshots, {self.blobs} blobs, {self.mounts} cache mounts, {self.files} other files, "
-            f"{size(self.freed_bytes)}"
+            f"{size(self.freed_bytes)}" + "".join(f"\nleft: {line}" for line in self.left)
         )
 
 
@@ -81,6 +86,7 @@ def run(options: Prune, world: World) -> PruneResult:
         dry_run=options.dry_run,
         remove=None if options.dry_run else lambda path: world.helper().call("remove", {"path": path}),
         measure=lambda path: measured(path, world),
+        needed=_needed(world),
     )
     return PruneResult(
         images=done.images,
@@ -92,7 +98,44 @@ def run(options: Prune, world: World) -> PruneResult:
         files=done.files,
         freed_bytes=done.freed_bytes,
         dry_run=options.dry_run,
+        left=_left(options, world),
     )
+
+
+def _needed(world: World) -> list[str]:
+    """The keys of the snapshots that containers are made of."""
+    lowers = {lower for seen in containers_of(world).list() for lower in seen.container.sandbox.root.lowers}
+    names = {part for lower in lowers for part in lower.split("/") if part.startswith("sha256-")}
+    return [name.replace("-", ":", 1) for name in names]
+
+
+def _left(options: Prune, world: World) -> tuple[str, ...]:
+    """What this command leaves alone, for those who wanted more."""
+    found = []
+    ended = sum(not seen.is_running for seen in containers_of(world).list())
+    if ended:
+        found.append(f"{_count(ended, 'container')} that ended: `aerogel container prune`")
+    containers = containers_of(world).list()
+    unused = sum(not users_of(each.name, containers) for each in volumes_of(world).list())
+    if unused:
+        found.append(f"{_count(unused, 'volume')} that no container has: `aerogel volume prune -a`")
+    if not (options.all or options.older_than or options.max_size):
+        from aerogel.store.gc import du
+
+        used = du(world.store, lambda path: measured(path, world))
+        kinds = (
+            (used.actions, used.actions_bytes, "step result"),
+            (used.mounts, used.mounts_bytes, "cache mount"),
+            (used.failed, used.failed_bytes, "failed step"),
+        )
+        parts = [f"{_count(number, word)} ({size(taken)})" for number, taken, word in kinds if number]
+        if parts:
+            found.append(f"{', '.join(parts)}: `aerogel prune --all`, or `--older-than 7d`")
+    return tuple(found)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _seconds(text: str) -> float:

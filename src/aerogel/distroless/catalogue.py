@@ -220,6 +220,14 @@ def _without(name: str) -> Iterable[str]:
     return [one for one in declarations() if one != name]
 
 
+_ELSEWHERE = frozenset((
+    *("alpine", "busybox", "buildpack-deps", "eclipse-temurin", "gcc", "golang", "gradle", "httpd", "java"),
+    *("mariadb", "maven", "memcached", "mysql", "nginx", "node", "openjdk", "perl", "php", "postgres", "pypy", "python"),
+    *("redis", "registry", "ruby", "rust", "tomcat", "ubuntu"),
+))  # fmt: skip
+"""Images of Docker Hub that many build from: who names one has not misspelt another."""
+
+
 def suggestion(reference: str) -> str | None:
     """A built-in name that is nearly the given one, with a tag when the given one has a tag."""
     repository, tag = _split(reference)
@@ -229,6 +237,8 @@ def suggestion(reference: str) -> str | None:
     if repository in known:
         near = nearest(tag, tags(known[repository][0]))
         return f"{repository}{added}:{near}" if near else None
+    if repository in _ELSEWHERE:
+        return None
     near = nearest(repository, known)
     if near is None and "/" not in repository:
         prefixed = {one.rpartition("/")[2]: one for one in reversed(known) if one.startswith((PREFIX, OWN))}

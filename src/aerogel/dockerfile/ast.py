@@ -245,7 +245,7 @@ class Device(Struct, frozen=True):
 
 
 class Run(Node, frozen=True, kw_only=True, tag=True):
-    """`RUN [flags] COMMAND`. `network`: `default`, `none` or `host`; `security`: `sandbox` or `insecure`.
+    """`RUN [flags] COMMAND`. `network`: `default`, `none`, `host` or `sandbox`; `security`: `sandbox` or `insecure`.
 
     Here-documents only in the shell form; `command.text` then still holds their `<<WORD`.
     """

@@ -24,7 +24,7 @@ __all__ = ["Context", "build", "describe"]
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*\Z")
 _ONBUILD = re.compile(r"[\t\n\f\r ]*onbuild[\t\n\f\r ]*", re.IGNORECASE)
 _MILLISECOND_NS = 1_000_000
-_NETWORKS = ("default", "none", "host")
+_NETWORKS = ("default", "none", "host", "sandbox")
 _SECURITIES = ("sandbox", "insecure")
 
 

@@ -55,7 +55,7 @@ def mounts_of(
 
 
 def network_of(it: ast.Run, request: Request) -> str:
-    """`default`, `none` or `host`. Raises `graph.not-allowed`."""
+    """`default`, `none`, `host` or `sandbox`. Raises `graph.not-allowed`."""
     if it.network == "host":
         _allowed(it, request, "network", "network.host")
     return it.network if it.network != "default" else request.network

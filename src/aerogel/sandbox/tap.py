@@ -54,7 +54,10 @@ def choose(rung: str) -> Tool:
         raise AerogelError(
             "a network of its own needs namespaces, which this host does not give",
             code="sandbox.no-network",
-            hints=["take `--network host` or `--network none`", "`aerogel doctor` tells what is missing"],
+            hints=[
+                "nothing else makes one: take `--network host`, where ports are the host's, or `--network none`",
+                "`aerogel doctor` tells what is missing",
+            ],
             exit_status=EXIT_HOST,
         )
     # With root's real ids pasta becomes another user, who may not enter the sandbox's network.

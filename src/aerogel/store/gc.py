@@ -18,7 +18,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -31,7 +31,7 @@ from aerogel.store.layers import LayerRecord
 from aerogel.store.mounts import CacheMounts, KeptCache
 from aerogel.store.store import Store
 
-__all__ = ["Pruned", "Usage", "du", "prune", "tree_size"]
+__all__ = ["CONTAINERS", "VOLUMES", "Pruned", "Usage", "du", "prune", "tree_size"]
 
 _LOOSE = {
     "builds-v1": 1,
@@ -46,6 +46,9 @@ _LOOSE = {
     "debian-v1": 3,
 }
 """Folders of the cache with things that can go one by one, and how deep these lie at most."""
+
+CONTAINERS, VOLUMES = "containers-v1", "volumes-v1"
+"""Folders of the data whose content other commands remove."""
 
 _DIGEST = re.compile(r"sha(?:256:[0-9a-f]{64}|384:[0-9a-f]{96}|512:[0-9a-f]{128})")
 Measure = Callable[[str], int]
@@ -70,6 +73,13 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     mounts_bytes: int
     records_bytes: int
     """Records of builds and logs."""
+    failed: int
+    """States of steps that failed."""
+    failed_bytes: int
+    containers: int
+    containers_bytes: int
+    volumes: int
+    volumes_bytes: int
     other_bytes: int
     """The rest of the two folders: downloads, indexes of packages, images' names."""
     total_bytes: int
@@ -247,6 +257,9 @@ def du(store: Store, measure: Measure | None = None) -> Usage:
         "snapshots": f"{store.cache}/snapshots-v1",
         "actions": f"{store.cache}/actions-v1",
         "mounts": f"{store.cache}/mounts-v1",
+        "failed": f"{store.cache}/failed-v1",
+        "containers": f"{store.data}/{CONTAINERS}",
+        "volumes": f"{store.data}/{VOLUMES}",
     }
     sizes = {name: tree_size(path, measure) for name, path in places.items()}
     records = sum(tree_size(f"{store.cache}/{name}") for name in ("builds-v1", "selections-v1", "logs-v1"))
@@ -267,6 +280,12 @@ def du(store: Store, measure: Measure | None = None) -> Usage:
         mounts=kinds.count("mount"),
         mounts_bytes=sizes["mounts"],
         records_bytes=records,
+        failed=sum(1 for _ in store.failed.all()),
+        failed_bytes=sizes["failed"],
+        containers=_folders(places["containers"]),
+        containers_bytes=sizes["containers"],
+        volumes=_folders(places["volumes"]),
+        volumes_bytes=sizes["volumes"],
         other_bytes=total - scratch - records - sum(sizes.values()),
         total_bytes=total,
         reclaimable_bytes=_leftover(store, measure)
@@ -285,12 +304,14 @@ def prune(
     dry_run: bool = False,
     remove: Callable[[str], object] | None = None,
     measure: Measure | None = None,
+    needed: Iterable[str] = (),
 ) -> Pruned:
     """Removes what nothing needs; raises `store.busy` while another process uses the store, `store.*`.
 
     Besides what is never used: results last used before `cutoff_s` (seconds since 1970, last uses are known to six
     hours), the oldest results until `max_size_bytes` are not exceeded, or all (`whole_cache`). Named images always
-    stay; untagged ones go unless `keep_untagged`. `remove` as in `Store.reclaim`, `measure` as in `du`; a pinned
+    stay; untagged ones go unless `keep_untagged`. `needed` are keys of snapshots that stay too, since containers that
+    have ended are made of them. `remove` as in `Store.reclaim`, `measure` as in `du`; a pinned
     snapshot stays.
     """
     with store.exclusive():
@@ -298,6 +319,8 @@ def prune(
         if not dry_run:
             store.reclaim(remove)
         survey = _Survey(store, keep_untagged=keep_untagged, measure=measure)
+        for key in needed:
+            survey.uses.note(key, _ALWAYS)
         cutoff = _ALWAYS if whole_cache else (_NEVER if cutoff_s is None else cutoff_s)
         if max_size_bytes is not None:
             total = _total(store, measure)
@@ -317,6 +340,13 @@ def prune(
             files=kinds.count("file"),
             freed_bytes=left_over + survey.freed_images + sum(survey.sizes[thing] for thing in doomed),
         )
+
+
+def _folders(path: str) -> int:
+    try:
+        return sum(entry.is_dir(follow_symlinks=False) for entry in os.scandir(path))
+    except OSError:
+        return 0
 
 
 def _leftover(store: Store, measure: Measure | None) -> int:

@@ -31,6 +31,11 @@ LINES = (
     ("build --no-c", {"--no-cache", "--no-cache-filter"}),
     ("build --progress ", {"auto", "tty", "plain", "json", "quiet"}),
     ("completion z", {"zsh"}),
+    ("debug ", {"last"}),
+    ("volume ", {"create", "inspect", "ls", "prune", "rm"}),
+    ("bake --on-", {"--on-error"}),
+    ("bake --on-error ", {"fail", "debug"}),
+    ("sta", {"start", "stats"}),
 )
 
 
