@@ -56,6 +56,8 @@ _STATX_BTIME = 0x800
 _GET_INFO = 0xC040FF0B
 _INFO_EXIT = 1 << 3
 
+_CHANGING = ("chmod", "chown", "fchmodat", "fchownat", "lchown", "rename", "renameat", "unlink", "unlinkat")
+
 Owners = dict[int, tuple[int, Record]]
 """Inode -> time of birth and record of a link or fifo."""
 
@@ -114,6 +116,7 @@ class BareRecorder(recorder.Recorder):
         names = {number: name for name, number in _numbers(machine).items()}
         for number, name in names.items():
             self._handlers[number] = getattr(BareRecorder, name.replace("setxattr", "set").replace("getxattr", "get"))
+        self._changing = {number for number, handler in self._handlers.items() if handler.__name__ in _CHANGING}
         self._is_about_ids = {
             number for number, handler in self._handlers.items() if hasattr(IdCalls, handler.__name__)
         }
@@ -196,6 +199,12 @@ class BareRecorder(recorder.Recorder):
             with contextlib.suppress(OSError):
                 os.removexattr(path, record.CAPABILITY, follow_symlinks=follow)
         super()._chown(call, who, path, owner, follow=follow)
+
+    def _path(self, call: Call, who: Credentials, dir_fd: int, address: int, flags: int = 0) -> bytes:
+        path = super()._path(call, who, dir_fd, address, flags)
+        if path.startswith(b"/dev/") and call.number in self._changing:
+            raise Errno(errno.EBUSY)  # the host's, which whoever is root of a container could remove
+        return path
 
     # what files look like
 

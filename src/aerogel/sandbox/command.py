@@ -100,7 +100,7 @@ def _prepare(
         _change_root("" if proot else tree, request["network"])
     if supervisor is not None:
         rules = (bare if proot else procshim if tree else recorder).rules(os.uname().machine)
-        _be_supervised(supervisor, rules)
+        _be_supervised(supervisor, rules, only_native=bool(proot) or not tree)
     own_stdio(account, (0, 1, 2))
     if proot:
         traced.check_directory(tree, request["cwd"], create=request["create_cwd"])
@@ -153,10 +153,10 @@ def _change_root(tree: str, network: str) -> None:
         syscalls.set_filter(seccomp.no_network(os.uname().machine))
 
 
-def _be_supervised(supervisor: socket.socket, rules: list[notify.Rule]) -> None:
+def _be_supervised(supervisor: socket.socket, rules: list[notify.Rule], *, only_native: bool) -> None:
     """Loads the filter whose calls process 1 answers from now on, for which it reads this process's memory."""
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-    fd = notify.listen(os.uname().machine, rules)
+    fd = notify.listen(os.uname().machine, rules, only_native=only_native)
     socket.send_fds(supervisor, [b"l"], [fd])
     os.close(fd)
     supervisor.close()

@@ -46,6 +46,10 @@ def runs_natively(architecture: str) -> bool:
     return _MACHINES.get(architecture, architecture) in _NATIVE.get(machine, (machine,))
 
 
+_RECORDING = ("single", "proot")
+"""Rungs on which the calls of 32-bit programs are not answered."""
+
+
 class Emulator:
     """What one run of a command knows about foreign platforms. Threads may share it."""
 
@@ -62,6 +66,14 @@ class Emulator:
         """
         architecture = platform.split("/")[1] if "/" in platform else ""
         if not architecture or runs_natively(architecture):
+            is_other = bool(architecture) and _MACHINES.get(architecture, architecture) != os.uname().machine
+            if is_other and helper().rung.name in _RECORDING:
+                raise AerogelError(
+                    f"programs for `{platform}` cannot be run where owners are recorded: only those for this machine",
+                    code="sandbox.no-emulation",
+                    hints=["ids of one's own help: `aerogel doctor` tells how to get them"],
+                    exit_status=EXIT_HOST,
+                )
             return False
         machine = _MACHINES.get(architecture, architecture)
         with self._lock:

@@ -35,7 +35,7 @@ _LONGEST = 4096
 
 _LD, _JEQ, _JSET, _RET = 0x20, 0x15, 0x45, 0x06
 _NR, _ARCH, _ARGS = 0, 4, 16
-_ALLOW, _NOTIFY = 0x7FFF0000, 0x7FC00000
+_ALLOW, _NOTIFY, _ENOSYS = 0x7FFF0000, 0x7FC00000, 0x00050026
 
 
 class Rule(NamedTuple):
@@ -60,13 +60,17 @@ class _IoVec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
 
 
-def listen(machine: str, rules: list[Rule]) -> int:
-    """Loads the filter into this process and gives the listener. Raises OSError where the kernel has no such thing."""
-    return syscalls.listening_filter(_program(machine, rules))
+def listen(machine: str, rules: list[Rule], *, only_native: bool = False) -> int:
+    """Loads the filter into this process and gives the listener. Raises OSError where the kernel has no such thing.
+
+    `only_native`: calls of programs for another machine, 32-bit ones among them, do not exist; else nobody is asked.
+    """
+    return syscalls.listening_filter(_program(machine, rules, only_native=only_native))
 
 
-def _program(machine: str, rules: list[Rule]) -> bytes:
-    code = [_op(_LD, _ARCH), _op(_JEQ, _ARCHES[machine], 1, 0), _op(_RET, _ALLOW), _op(_LD, _NR)]
+def _program(machine: str, rules: list[Rule], *, only_native: bool) -> bytes:
+    others = _ENOSYS if only_native else _ALLOW
+    code = [_op(_LD, _ARCH), _op(_JEQ, _ARCHES[machine], 1, 0), _op(_RET, others), _op(_LD, _NR)]
     for rule in rules:
         if rule.argument < 0:
             code += [_op(_JEQ, rule.number, 0, 1), _op(_RET, _NOTIFY)]

@@ -18,7 +18,7 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
-from aerogel.sandbox import bare, notify, procshim, record, recorder, rootfs, syscalls, wire
+from aerogel.sandbox import bare, capabilities, notify, procshim, record, recorder, rootfs, syscalls, wire
 
 __all__ = ["FIRST_USER_NAMESPACE", "Refused", "enter", "examine", "find_proot", "in_user_namespace", "write_maps"]
 
@@ -62,6 +62,8 @@ def enter(name: str, config: dict[str, Any], link: socket.socket) -> None:
     if name == "proot":
         if not find_proot():
             raise Refused("no-proot", "`proot` cannot be found", _PROOT_HINT)
+        if capabilities.effective() & capabilities.mask_of(["SYS_ADMIN"]):
+            raise Refused("privileged", "proot holds nobody who has all rights", "run aerogel as an ordinary user")
         return
     if name == "root":
         _enter_root()
@@ -360,7 +362,7 @@ def _check_recording(scratch: str, *, is_bare: bool = False) -> None:
         try:
             if is_bare:
                 syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-            notify.listen(machine, (bare if is_bare else recorder).rules(machine))
+            notify.listen(machine, (bare if is_bare else recorder).rules(machine), only_native=True)
         except OSError:
             os._exit(1)
         os._exit(0)
