@@ -22,6 +22,7 @@ from aerogel import events, settings  # noqa: E402 - the path comes first
 from aerogel.cli import parse  # noqa: E402
 from aerogel.commands.table import COMMANDS, Command  # noqa: E402
 from aerogel.lint.dockerfile import RULES  # noqa: E402
+from aerogel.lint.image import IMAGE_RULES  # noqa: E402
 
 FOLDER = ROOT / "docs" / "reference"
 NOTE = "<!-- Made by tools/gen_reference.py; change the source instead. -->\n"
@@ -161,6 +162,14 @@ def lint_page() -> str:
     for rule in sorted(RULES, key=lambda rule: rule.name):
         note = " (experimental)" if rule.experimental else ""
         lines.append(f"| [{rule.name}](../lint/{rule.name}.md) | {rule.summary}{note} |")
+    lines += [
+        "\n## Rules for images\n",
+        "These are aerogel's own. They need the finished image, so a build tells them and `aerogel lint` does not; they are",
+        "switched off and made errors in the same way, and an image that fails by them is not kept.\n",
+        "| rule | what holds |",
+        "|---|---|",
+        *(f"| [{rule.name}](../lint/{rule.name}.md) | {rule.summary} |" for rule in IMAGE_RULES),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -21,7 +21,7 @@ FLOORS = (
     ("net", "oci", "dockerfile", "sandbox", "bake"),
     ("files", "graph", "registry"),
     ("store", "debian", "lint"),
-    ("solve", "export", "runtime", "analyze", "structure"),
+    ("solve", "export", "runtime", "analyze", "structure", "checks"),
     ("distroless",),
     ("commands",),
     ("cli",),

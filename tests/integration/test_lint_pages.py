@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 from process import ROOT, Aerogel
 
+from aerogel.lint.image import IMAGE_RULES
+
 pytestmark = [pytest.mark.host("newuidmap"), pytest.mark.network]
 
-PAGES = sorted(page for page in (ROOT / "docs/lint").glob("*.md") if page.stem != "InvalidBaseImagePlatform")
+OF_IMAGES = [rule.name for rule in IMAGE_RULES]
+FOLDER = ROOT / "docs/lint"
+PAGES = sorted(page for page in FOLDER.glob("*.md") if page.stem not in ("InvalidBaseImagePlatform", *OF_IMAGES))
 
 FAILS = {
     "CopyIgnoredFile": "`secret.txt` is not in the build context",
@@ -41,3 +45,27 @@ def test_page(aerogel: Aerogel, tmp_path: Path, page: Path) -> None:
     assert FAILS.get(rule, f"warning: {rule}: ") in done.stderr
     dockerfile.write_text(good)
     assert f"warning: {rule}" not in aerogel(*words).stderr
+
+
+@pytest.mark.parametrize("rule", OF_IMAGES)
+def test_page_of_a_rule_for_images(aerogel: Aerogel, tmp_path: Path, rule: str) -> None:
+    """The bad example gives the output of the page, by the build; switched off, it says nothing; as an error, no image."""
+    text = (FOLDER / f"{rule}.md").read_text()
+    (output,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+    bad, good = re.findall(r"```dockerfile\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "app").write_text("app")
+    dockerfile = tmp_path / "Dockerfile"
+    words = ("build", "--progress=plain", "-t", f"page-{rule.lower()}", ".")
+    dockerfile.write_text(bad)
+    for _ in range(2):  # the second time from what was kept
+        assert output in aerogel(*words, cwd=tmp_path).stderr
+    dockerfile.write_text(f"# check=error=true\n{bad}")
+    failed = aerogel("build", "--progress=plain", "-t", "never", ".", cwd=tmp_path, check=False)
+    assert failed.returncode == 1
+    assert re.search(rf"error: the image breaks the rules? .*`{rule}`", failed.stderr)
+    assert "never" not in aerogel("images").stdout
+    for quiet in (f"# check=skip={rule}\n{bad}", good):
+        dockerfile.write_text(quiet)
+        said = aerogel(*words, cwd=tmp_path).stderr
+        assert output.splitlines()[0] not in said
+        assert f"warning: {rule}" not in said

@@ -20,11 +20,11 @@ from aerogel.commands.caching import Caches, bring
 from aerogel.commands.checking import Checker
 from aerogel.commands.contexts import Contexts
 from aerogel.commands.exporting import Exporter
+from aerogel.commands.image_checks import check_finished
 from aerogel.commands.prepared import Places, Prepared, Ready, parse_platforms
 from aerogel.commands.recording import Recording, recorded
 from aerogel.commands.remotes import open_remotes
 from aerogel.commands.source import build_args, check_text
-from aerogel.commands.starting import missing_programs
 from aerogel.commands.testimony import testify
 from aerogel.commands.world import World
 from aerogel.dockerfile.parse import parse
@@ -186,6 +186,8 @@ class Builder:
             target = each.graph.target
             outcome = stamp(outcomes[target.node.digest], materials, self.exporter.codec)
             finished.append(finish(target, outcome, self.options.label, materials.times.epoch_s))
+            lint = ready.lint_options()
+            check_finished(each.planned, each.graph, outcome, finished[-1], materials, lint, self.world.sink)
 
         def stage_layers(name: str) -> list[tuple[Digest, ...]] | None:
             found = [_layers_of(name, each, solver) for each in prepared]
@@ -202,9 +204,6 @@ class Builder:
             return provenance_of(self.options, wanted, self.world, ready, prepared[number], began_s)
 
         image = self.exporter.take(finished, materials, stage_layers, provenance)
-        for each, result in zip(prepared, finished, strict=True):
-            for remark in missing_programs(each.planned, result, materials):
-                self.world.sink.emit(Warned(remark))
         return self._result(prepared, solver, materials, image), image
 
     def _result(

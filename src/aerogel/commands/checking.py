@@ -19,6 +19,7 @@ from aerogel.graph.scope import automatic
 from aerogel.graph.stages import ImageRef, Plan
 from aerogel.graph.steps import BaseImage
 from aerogel.lint.dockerfile import RULES, check, file_options, wrong_platform
+from aerogel.lint.image import IMAGE_RULES
 from aerogel.lint.rule import Checked, Finding, Options, Subject, allowed, parse_options
 from aerogel.oci.platform import Platform
 
@@ -27,7 +28,7 @@ __all__ = ["OPTIONS_ARG", "Checker", "built_in_environment", "check_build", "war
 OPTIONS_ARG = "BUILDKIT_DOCKERFILE_CHECK"
 """The build argument that stands in for the `# check=` of the file."""
 
-_NAMES = [rule.name for rule in RULES]
+_NAMES = [rule.name for rule in (*RULES, *IMAGE_RULES)]
 
 
 class Checker:

@@ -131,8 +131,9 @@ def _split(names: list[str]) -> list[str]:
 
 def _check_names(options: Lint) -> None:
     from aerogel.lint.dockerfile import RULES
+    from aerogel.lint.image import IMAGE_RULES
 
-    known = ["all", *(rule.name for rule in RULES)]
+    known = ["all", *(rule.name for rule in (*RULES, *IMAGE_RULES))]
     for name in (*_split(options.skip), *_split(options.experimental)):
         if name not in known:
             near = nearest(name, known)

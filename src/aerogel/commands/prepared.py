@@ -27,6 +27,7 @@ from aerogel.graph.ops import Local
 from aerogel.graph.request import Request
 from aerogel.graph.stages import ContextRef, ImageRef, Plan, SourceRef, plan
 from aerogel.graph.steps import BaseImage, Graph, Lowered, Step, lower
+from aerogel.lint.rule import Options as LintOptions
 from aerogel.oci.platform import Platform
 from aerogel.solve.materials import Materials
 from aerogel.solve.offers import Offers
@@ -167,6 +168,10 @@ class Ready:
         """The folders that some step reads, by their names in the graph."""
         wanted = {side.op.name for step in steps for side in step.node.inputs if isinstance(side.op, Local)}
         return {place: self.contexts.tree(self._folders[place]) for place in sorted(wanted & self._folders.keys())}
+
+    def lint_options(self) -> LintOptions:
+        """Which rules hold for this build."""
+        return Checker(build_args=dict(self.request.build_args)).options(self._dockerfile)
 
     def _check(self, planned: Plan) -> None:
         """Warns of what the rules find, now that the bases are known."""

@@ -25,7 +25,7 @@ from aerogel.sandbox.spec import DEFAULT_PATH
 from aerogel.solve.materials import Materials
 from aerogel.solve.peek import has_indexes, peek
 
-__all__ = ["missing_programs"]
+__all__ = ["instructions_of", "missing_programs", "started_paths"]
 
 _PLAIN = re.compile(r"[\w@%+=:,./ -]+")
 """A shell command line that is nothing but words."""
@@ -65,7 +65,7 @@ def missing_programs(plan: Plan, finished: Finished, materials: Materials) -> li
     if not has_indexes(materials, layers):
         return []
     last: dict[type, _Starting] = {}
-    for each in _instructions_of(plan):
+    for each in instructions_of(plan):
         if isinstance(each, _Starting):
             last[type(each)] = each
     config = finished.config.config
@@ -77,7 +77,7 @@ def missing_programs(plan: Plan, finished: Finished, materials: Materials) -> li
     return [remark for remark in found if remark is not None]
 
 
-def _instructions_of(plan: Plan) -> tuple[ast.Instruction, ...]:
+def instructions_of(plan: Plan) -> tuple[ast.Instruction, ...]:
     """The instructions of the target and of the stages that it starts from, in order."""
     stages = {stage.index: stage for stage in plan.stages}
     found: tuple[ast.Instruction, ...] = ()
@@ -86,6 +86,22 @@ def _instructions_of(plan: Plan) -> tuple[ast.Instruction, ...]:
         found = (*current.instructions, *found)
         current = stages.get(current.base.index) if isinstance(current.base, StageRef) else None
     return found
+
+
+def started_paths(config: ContainerConfig, tree: LayerTree) -> frozenset[bytes]:
+    """The program that a container starts, as a path of the tree; where there are several of its name, all."""
+    words = config.entrypoint or config.cmd
+    if not words:
+        return frozenset()
+    paths = [words[0]] if "/" in words[0] else [f"{folder}/{words[0]}" for folder in _folders(config)]
+    found = set()
+    for path in paths:
+        whole = path if path.startswith("/") else f"{config.working_dir}/{path}"
+        try:
+            found.add(tree.resolve(whole.encode("utf-8", "surrogateescape").strip(b"/")))
+        except AerogelError:  # a circle of links
+            continue
+    return frozenset(found)
 
 
 def _judged(instruction: _Starting, image: _Image) -> Diagnostic | None:

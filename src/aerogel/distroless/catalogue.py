@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import threading
 from collections.abc import Iterable
 
 import msgspec
@@ -99,12 +100,17 @@ class Choice(msgspec.Struct, frozen=True):
         )
 
 
+_LOCK = threading.Lock()
+"""msgspec crashes when two threads make it look at the same types for the first time (several FROMs at once)."""
+
+
 @functools.cache
 def declarations() -> dict[str, Declaration]:
     """The built-in declarations by name, in the order in which they are shown."""
     with open(os.path.join(os.path.dirname(__file__), "data", "bases.json"), "rb") as file:
         data = file.read()
-    return {one.name: one for one in msgspec.json.decode(data, type=tuple[Declaration, ...])}
+    with _LOCK:
+        return {one.name: one for one in msgspec.json.decode(data, type=tuple[Declaration, ...])}
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from aerogel.graph.request import Request
 from aerogel.graph.stages import plan
 from aerogel.graph.steps import BaseImage, lower
 from aerogel.lint.dockerfile import RULES, check, wrong_platform
+from aerogel.lint.image import IMAGE_RULES
 from aerogel.lint.rule import Finding, Options, Subject
 from aerogel.oci.types import ImageConfig
 
@@ -28,7 +29,8 @@ def rules(text: str, **known: object) -> list[str]:
 
 
 def test_every_rule_has_a_page() -> None:
-    assert sorted(rule.name for rule in RULES) == sorted(page.stem for page in PAGES.glob("*.md"))
+    rules = (*RULES, *IMAGE_RULES)
+    assert sorted(rule.name for rule in rules) == sorted(page.stem for page in PAGES.glob("*.md"))
     assert len(RULES) == 22
 
 
