@@ -1,4 +1,4 @@
-"""Writes docs/reference/{commands,settings,errors,events,lint}.md from the source, or checks that they are current.
+"""Writes docs/reference/{commands,settings,errors,events,lint,bases}.md from the source, or checks that they are current.
 
 python tools/gen_reference.py --write
 python tools/gen_reference.py --check
@@ -18,16 +18,19 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from aerogel import events, settings  # noqa: E402 - the path comes first
+import msgspec  # noqa: E402 - the path comes first
+
+from aerogel import events, settings  # noqa: E402
 from aerogel.cli import parse  # noqa: E402
 from aerogel.commands.table import COMMANDS, Command  # noqa: E402
+from aerogel.distroless import declaration, extend  # noqa: E402
 from aerogel.lint.dockerfile import RULES  # noqa: E402
 from aerogel.lint.image import IMAGE_RULES  # noqa: E402
 
 FOLDER = ROOT / "docs" / "reference"
 NOTE = "<!-- Made by tools/gen_reference.py; change the source instead. -->\n"
 CODE = re.compile(r"[a-z]+(?:\.[a-z][a-z0-9-]*)+")
-FILE_ENDINGS = (".py", ".json", ".tar", ".txt", ".toml", ".list", ".xz", ".zst", ".gz", ".service", ".so")
+FILE_ENDINGS = (".py", ".yaml", ".json", ".tar", ".txt", ".toml", ".list", ".xz", ".zst", ".gz", ".service", ".so")
 
 
 def main() -> int:
@@ -63,6 +66,7 @@ def pages() -> dict[str, str]:
         "errors.md": NOTE + errors_page(),
         "events.md": NOTE + events_page(),
         "lint.md": NOTE + lint_page(),
+        "bases.md": NOTE + bases_page(),
     }
 
 
@@ -171,6 +175,51 @@ def lint_page() -> str:
         *(f"| [{rule.name}](../lint/{rule.name}.md) | {rule.summary} |" for rule in IMAGE_RULES),
     ]
     return "\n".join(lines) + "\n"
+
+
+def bases_page() -> str:
+    schema = msgspec.json.schema(declaration.Declaration)["$defs"]
+    lines = [
+        "# Declarations of bases\n",
+        "The fields of `base.yaml`; [base.schema.json](base.schema.json) is the same for editors. A guide: ",
+        "[make a base image of your own](../guides/bases.md). Every field may be left out unless it is marked with `*`;",
+        "what is not said is inherited from the base that `extends` names.\n",
+        " ".join((extend.__doc__ or "").partition("Order, later wins:")[2].split()).join(("Order, later wins: ", "\n")),
+        f"These lists grow along `extends`: {', '.join(f'`{one}`' for one in sorted(declaration.APPENDED))}; every other",
+        "list takes the place of the inherited one.\n",
+    ]
+    order = ["Declaration", *sorted(set(schema) - {"Declaration", "Part", "Variant"}), "Variant"]
+    part = set(schema["Part"]["properties"])
+    for name in order:
+        one = schema[name]
+        fields = {key: value for key, value in one["properties"].items() if name != "Variant" or key not in part}
+        title = {"Declaration": "A base", "Variant": "Variant (and all fields of a base's content)"}.get(name, name)
+        lines += [f"## {title}\n", one.get("description", "") + "\n", "| field | value | what |", "|---|---|---|"]
+        for key, value in fields.items():
+            mark = "*" if key in one.get("required", ()) else ""
+            lines.append(f"| `{key}`{mark} | {kind_of(value)} | {escape(value.get('description', ''))} |")
+        lines.append("")
+    lines += ["## What `releases`, `profiles` and `variants` may say\n", "Fields of a base's content: "]
+    lines.append(", ".join(f"`{one}`" for one in sorted(part)) + ".")
+    return "\n".join(lines) + "\n"
+
+
+def kind_of(value: dict[str, object]) -> str:
+    """The type of a field in a few words."""
+    if "$ref" in value:
+        name = str(value["$ref"]).rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in value:
+        return " or ".join(dict.fromkeys(kind_of(one) for one in value["anyOf"] if one.get("type") != "null"))
+    if "enum" in value:
+        return ", ".join(f"`{one}`" for one in value["enum"] if one is not None)
+    if value.get("type") == "array":
+        items = value.get("items")
+        return f"list of {kind_of(items)}" if isinstance(items, dict) else "list"
+    if value.get("type") == "object":
+        inner = value.get("additionalProperties")
+        return f"map to {kind_of(inner)}" if isinstance(inner, dict) else "map"
+    return {"string": "text", "integer": "number", "boolean": "`true`, `false`"}.get(str(value.get("type")), "")
 
 
 def errors_page() -> str:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,79 @@ def test_determinism(image: Callable[..., Image], cache: Path, scratch: Callable
         shutil.rmtree(cache / MADE, ignore_errors=True)
         done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True, cwd="/")
         assert done.stdout.strip() == expected
+
+
+ANYBODY = """
+import os, sys
+os.umask(int(sys.argv[3], 8))
+from pathlib import Path
+import aerogel.distroless.unpacked as unpacked
+from aerogel.debian.archive import Archive
+from aerogel.debian.mirror import discover
+from aerogel.distroless.base import compose_base, select
+from aerogel.distroless.catalogue import lookup
+from aerogel.events import NullSink
+from aerogel.files.codec import LayerWriter
+from aerogel.net.http import Http
+from aerogel.oci.platform import Platform
+cache, jobs, user = Path(sys.argv[1]), int(sys.argv[5]), int(sys.argv[6])
+unpacked._THREADS = jobs
+
+def composed():
+    archive = Archive(discover(), cache, Http(), jobs=jobs)
+    with LayerWriter(None, None) as writer:
+        made = compose_base(select(lookup(sys.argv[2]), Platform.parse(sys.argv[4]), archive), archive, writer,
+                            cache=cache, helper_factory=None, scratch=None, sink=NullSink())
+    return made.blob.diff_id
+
+if user:
+    composed()  # what is imported on the way may be root's alone
+    for folder, _, files in os.walk(cache):
+        for path in (folder, *(os.path.join(folder, name) for name in files)):
+            os.chown(path, user, user)
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
+print(composed(), os.getuid())
+"""
+
+
+@pytest.mark.parametrize("platform", ["linux/amd64", "linux/arm64"])
+@pytest.mark.parametrize("name", ["static", "cc-debian12:debug"])
+def test_any_user_any_platform(image: Callable[..., Image], cache: Path, name: str, platform: str) -> None:
+    """Other hash seed, time zone, locale, umask, user, folder and number of jobs: the same bytes."""
+    name = f"gcr.io/distroless/{name}"
+    expected = image(name, Platform.parse(platform)).composed.blob.diff_id
+    others = (("1", "Asia/Tokyo", "C", "077", "1"), ("2", "UTC", "tr_TR.UTF-8", "000", "7"))
+    for number, (seed, zone, locale, umask, jobs) in enumerate(others):
+        # As somebody else with a cache of their own, when that can be.
+        user = 65534 if number and os.getuid() == 0 else 0
+        own = Path(tempfile.mkdtemp(prefix="aerogel-test-", dir="/var/tmp")) if user else cache
+        env = {**os.environ, "PYTHONHASHSEED": seed, "TZ": zone, "LC_ALL": locale, "PYTHONPATH": ":".join(sys.path)}
+        argv = [sys.executable, "-c", ANYBODY, str(own), name, umask, platform, jobs, str(user)]
+        try:
+            if own != cache:
+                subprocess.run(["cp", "-r", f"{cache}/.", str(own)], check=True)
+            done = subprocess.run(argv, env=env, capture_output=True, text=True, cwd="/")
+        finally:
+            if own != cache:
+                shutil.rmtree(own)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == [expected, str(user or os.getuid())]
+
+
+UPSTREAM_PYTHON = """
+base-files netbase tzdata tzdata-legacy media-types ca-certificates libc6 libssl3t64 libzstd1 zlib1g libgomp1 libstdc++6
+libgcc-s1 gcc-14-base libbz2-1.0 libdb5.3t64 libexpat1 liblzma5 libsqlite3-0 libuuid1 libncursesw6 libtinfo6
+libcom-err2 libcrypt1 libc-bin libgssapi-krb5-2 libk5crypto3 libkeyutils1 libkrb5-3 libkrb5support0 libnsl2
+libreadline8t64 libtirpc3t64 libffi8 libpython3.13-minimal libpython3.13-stdlib python3.13-minimal python3.13-venv
+"""
+
+
+def test_parity_is_upstreams_list(archive: Archive) -> None:
+    """GoogleContainerTools/distroless at cd080764: python3 on Debian 13, with what it is based on."""
+    chosen = select(lookup("aerogel/python3:parity"), AMD64, archive)
+    assert {package.name for package in chosen.packages} == set(UPSTREAM_PYTHON.split())
 
 
 def test_a_damaged_cache_is_made_anew(image: Callable[..., Image], archive: Archive, cache: Path) -> None:

@@ -83,14 +83,14 @@ def compose(
     _add_system_files(layout, recipe)
     if not recipe.bundle:
         single = {}
-    single |= {f"~{name}".encode(): read(name) for name in recipe.certificates}
-    if single:
-        _add_certificates(layout, single, hash_links=recipe.hash_links)
+    own = {name.encode(): read(name) for name in recipe.certificates}
+    if single or own:
+        _add_certificates(layout, single, own, hash_links=recipe.hash_links)
     if recipe.busybox:
         _add_applets(layout)
     for maker in wanted_makers(recipe):
         assert bench is not None  # who selects such a recipe gives one
-        maker.make(Work(recipe, arch, ordered, layout, bench, single))
+        maker.make(Work(recipe, arch, ordered, layout, bench, single | own))
     if recipe.timezone:
         place_timezone(layout, recipe.timezone)
     place_paths(layout, recipe.paths, recipe.users, recipe.groups, read)
@@ -128,8 +128,8 @@ def _certificates(unpacked: Unpacked) -> dict[bytes, bytes]:
     }
 
 
-def _add_certificates(layout: Layout, single: dict[bytes, bytes], *, hash_links: bool) -> None:
-    bundle = certificates.bundle(single)
+def _add_certificates(layout: Layout, single: dict[bytes, bytes], own: dict[bytes, bytes], *, hash_links: bool) -> None:
+    bundle = certificates.bundle(single) + certificates.bundle(own)
     layout.write(certificates.BUNDLE, bundle)
     for path, target in certificates.LINKS.items():
         layout.link(path, target)

@@ -45,7 +45,7 @@ __all__ = [
 API_VERSION = "aerogel/v1"
 
 APPENDED = frozenset(
-    ("additional", "extra", "groups", "locales", "packages", "paths", "rules", "skip", "tests", "users", "without")
+    ("additional", "extra", "groups", "locales", "packages", "paths", "skip", "tests", "users", "without")
 )
 """Lists that grow along `extends`; any other list takes the place of the inherited one."""
 

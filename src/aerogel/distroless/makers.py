@@ -16,6 +16,8 @@ from aerogel.distroless.bytecode import add_bytecode, compilers, wants_bytecode
 from aerogel.distroless.java import SKIP as JAVA_SKIP
 from aerogel.distroless.java import add_java, java_tools, wants_java
 from aerogel.distroless.keystore import add_keystore, wants_keystore
+from aerogel.distroless.locales import TOOLS as LOCALE_TOOLS
+from aerogel.distroless.locales import make_locales
 from aerogel.distroless.recipe import Recipe
 from aerogel.distroless.work import Tools, Work
 
@@ -52,6 +54,7 @@ MAKERS: tuple[Maker, ...] = (
     Maker("probe", 1, lambda recipe: recipe.probe, _make_probe),
     Maker("keystore", 1, wants_keystore, add_keystore),
     Maker("java", 1, wants_java, add_java, _java_tools, JAVA_SKIP),
+    Maker("locales", 1, lambda recipe: bool(recipe.locales), make_locales, lambda _: {"build": LOCALE_TOOLS}),
     Maker("python", 1, wants_bytecode, add_bytecode, _python_tools),
 )
 

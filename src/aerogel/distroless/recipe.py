@@ -175,7 +175,7 @@ def make_recipe(
     sources, accounts = part.sources or Sources(), part.accounts or Accounts()
     trust, debian = part.certificates or Certificates(), sources.debian or Debian()
     packages, pins, archives = _packages(part)
-    asked = {text.partition(" ")[0] for text in packages}
+    asked = {name.strip().partition(" ")[0] for text in packages for name in text.split("|")}
     users, groups = _accounts(accounts)
     files = _inputs(trust.additional, sources.extra, part.paths)
     made = Recipe(

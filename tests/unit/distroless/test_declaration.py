@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -246,3 +248,13 @@ def test_parity_is_a_tag():
 
 def test_part_alone_says_nothing():
     assert merged(Part(), Part()) == Part()
+
+
+def guides() -> list[str]:
+    text = (Path(__file__).parents[3] / "docs/guides/bases.md").read_text()
+    return re.findall(r"(?ms)^```yaml\n(.*?)^```", text)
+
+
+@pytest.mark.parametrize("block", guides())
+def test_the_guide_is_true(block: str):
+    read(block, head="" if block.startswith("apiVersion") else HEAD)
