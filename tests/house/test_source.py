@@ -130,6 +130,7 @@ STARTERS = {
     "net/clients.py": "runs pip and npm",
     "net/git.py": "runs git",
     "sandbox/quick.py": "starts a command in its namespaces",
+    "net/podman.py": "runs podman",
     "sandbox/repeat.py": "runs this program once more",
     "sandbox/control.py": "starts the process that holds a container",
 }

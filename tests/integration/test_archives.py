@@ -230,3 +230,70 @@ def test_an_index_is_read_by_skopeo(store: Store, tmp_path: Path) -> None:
         told = json.loads(run(*words, "inspect", "--config", f"oci-archive:{path}"))
         assert told["architecture"] == image.config.architecture
     run("skopeo", "--insecure-policy", "copy", "--all", f"oci-archive:{path}", f"oci:{tmp_path}/all:x")
+
+
+def test_copy_and_build_speak_to_docker(docker: dict[str, str], tmp_path: Path) -> None:
+    aerogel = Aerogel(tmp_path / "state")
+    aerogel.env |= docker
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /d\nENV A=b\n")
+    built = aerogel.json("build", "-t", "e4/app:1", "-o", "type=docker-daemon", str(tmp_path))
+    told = json.loads(run("docker", "image", "inspect", "e4/app:1", env=docker))[0]
+    assert told["Id"] == built["image_id"]
+    moved = aerogel.json("copy", "e4/app:1", "docker-daemon:e4/copied:2")
+    assert moved["transferred"] > 1000
+    assert json.loads(run("docker", "image", "inspect", "e4/copied:2", env=docker))[0]["Id"] == built["image_id"]
+    run("docker", "rmi", "e4/app:1", env=docker)
+    other = Aerogel(tmp_path / "other")
+    other.env |= docker
+    other("copy", "docker-daemon:e4/copied:2", "here:1")
+    assert other.json("images")["images"][0]["id"] == built["image_id"]
+    other("copy", "docker-daemon:e4/copied:2", f"oci:{tmp_path}/layout:one")
+    absent = other("copy", "docker-daemon:e4/absent:2", "here:2", check=False)
+    assert (absent.returncode, "the docker daemon has no image `e4/absent:2`" in absent.stderr) == (1, True)
+
+
+def test_a_daemon_that_is_not_there(tmp_path: Path) -> None:
+    aerogel = Aerogel(tmp_path / "state")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nENV A=b\n")
+    aerogel("build", "-q", "-t", "app", str(tmp_path))
+    for host, told in (
+        (f"unix://{tmp_path}/none.sock", "cannot be spoken to: no such file or directory"),
+        ("tcp://127.0.0.1:1", "cannot be spoken to: connection refused"),
+        ("ssh://somewhere", "is no address that is spoken to here"),
+    ):
+        for words in (("app", "docker-daemon:app:1"), ("docker-daemon:app:1", "app:2")):
+            done = aerogel("copy", *words, check=False, env={"DOCKER_HOST": host})
+            assert told in done.stderr
+            assert "Traceback" not in done.stderr
+    lonely = aerogel("copy", "app", "containers-storage:app:1", check=False, env={"PATH": "/nowhere"})
+    assert "`podman` cannot be started" in lonely.stderr
+    assert "names no image" in aerogel("copy", "docker-daemon:", "x", check=False).stderr
+
+
+@pytest.fixture
+def podman_env() -> Iterator[dict[str, str]]:
+    """A storage of its own for podman, under a short path."""
+    need("podman")
+    with tempfile.TemporaryDirectory(prefix="pod", ignore_cleanup_errors=True) as state:
+        Path(state, "storage.conf").write_text(
+            f'[storage]\ndriver = "vfs"\ngraphroot = "{state}/a"\nrunroot = "{state}/b"\n'
+        )
+        yield {"CONTAINERS_STORAGE_CONF": f"{state}/storage.conf"}
+
+
+def test_copy_and_build_speak_to_podman(tmp_path: Path, podman_env: dict[str, str]) -> None:
+    aerogel = Aerogel(tmp_path / "state")
+    aerogel.env |= podman_env
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /d\nENV A=b\n")
+    built = aerogel.json("build", "-t", "localhost/e4/app:1", "-o", "type=containers-storage", str(tmp_path))
+    ids = run("podman", "images", "--no-trunc", "-q", "localhost/e4/app:1", env=podman_env)
+    assert ids.strip() == built["image_id"]
+    other = Aerogel(tmp_path / "other")
+    other.env |= podman_env
+    other("copy", "containers-storage:localhost/e4/app:1", "here:1")
+    assert other.json("images")["images"][0]["id"] == built["image_id"]
+    other("copy", "here:1", "containers-storage:localhost/e4/copied:2")
+    ids = run("podman", "images", "--no-trunc", "-q", "localhost/e4/copied:2", env=podman_env)
+    assert ids.strip() == built["image_id"]
+    absent = other("copy", "containers-storage:localhost/e4/absent:2", "here:2", check=False)
+    assert "`podman save` fails" in absent.stderr

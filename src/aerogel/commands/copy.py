@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Struct
 
 from aerogel.commands.copying import collect, deliver, plan
-from aerogel.commands.endpoints import open_origin, parse_end
+from aerogel.commands.endpoints import DAEMONS, open_origin, parse_end
 from aerogel.commands.format import size
 from aerogel.commands.registries import open_registries
 from aerogel.commands.result import Result
@@ -34,7 +34,7 @@ class Copy(Struct, frozen=True, kw_only=True):
         str,
         Flag(
             "`docker://NAME` (a registry), `oci:FOLDER[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:NAME]`, "
-            "or `NAME` of the local store",
+            "`docker-daemon:NAME`, `containers-storage:NAME` (podman's), or `NAME` of the local store",
             positional=True,
             metavar="SOURCE",
         ),
@@ -70,7 +70,7 @@ def run(options: Copy, world: World) -> CopyResult:
     """Copies. Raises `copy.*`, `image.not-found`, `registry.*`, `net.*`, `archive.*`, `store.*`."""
     source, target = parse_end(options.source), parse_end(options.target)
     platform = Platform.parse(options.platform) if options.platform else None
-    if target.kind in ("docker", "store"):
+    if target.kind in ("docker", "store", *DAEMONS):
         reference = target.reference()
         if reference.digest is not None:
             raise AerogelError(

@@ -6,17 +6,19 @@ mounted, and only the rest is sent. Manifests follow, inner ones first, and name
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from aerogel.commands.endpoints import End, Origin
+from aerogel.commands.endpoints import DAEMONS, End, Origin
 from aerogel.commands.registries import Meter, in_parallel
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_NETWORK, AerogelError
 from aerogel.events import step
+from aerogel.net.engine import Engine
+from aerogel.net.podman import load_into_podman
 from aerogel.oci.digest import Digest
 from aerogel.oci.image import Blobs, images, walk
 from aerogel.oci.reference import Reference
@@ -28,9 +30,10 @@ from aerogel.store.images import describe
 from aerogel.store.layout import Root, write_docker_archive, write_oci_archive, write_oci_layout
 from aerogel.store.load import record_layers
 
-__all__ = ["Artifact", "Cargo", "collect", "deliver", "plan"]
+__all__ = ["Artifact", "Cargo", "collect", "deliver", "give", "plan"]
 
 _MAX_ARTIFACTS = 1000
+_BUFFER = 1 << 18
 
 
 class Artifact(msgspec.Struct, frozen=True):
@@ -99,6 +102,8 @@ def deliver(cargo: Cargo, end: End, world: World, registries: Registries, source
             moved = _to_registry(cargo, end.reference(), world, registries)
         elif end.kind == "store":
             moved = _to_store(cargo, end.reference(), world)
+        elif end.kind in DAEMONS:
+            moved = give(cargo.descriptor, cargo.blobs, [end.reference()], end.kind, world)
         else:
             moved = _to_file(cargo, end, world)
         running.note = f"{moved} bytes"
@@ -187,6 +192,35 @@ def _to_file(cargo: Cargo, end: End, world: World) -> int:
         write_whole(Path(path), lambda stream: write_docker_archive(stream.write, [bare], cargo.blobs))
     tops = [cargo.descriptor, *(each.descriptor for each in cargo.artifacts)] if end.kind != "docker-archive" else []
     return sum({part.digest: part.size for top in tops for part in walk(top, cargo.blobs)}.values())
+
+
+def give(descriptor: Descriptor, blobs: Blobs, names: Sequence[Reference], kind: str, world: World) -> int:
+    """Puts an image where docker or podman keep theirs (`docker-daemon`, `containers-storage`); bytes that went over.
+
+    Of an index they get the image of this machine's platform. Raises `daemon.*`, `podman.*`, `oci.platform-missing`.
+    """
+    total = 0
+
+    def write(sink: Callable[[bytes | memoryview], object]) -> None:
+        buffer = bytearray()
+
+        def put(data: bytes | memoryview) -> None:
+            nonlocal total
+            total += len(data)
+            buffer.extend(data)
+            if len(buffer) >= _BUFFER:
+                sink(bytes(buffer))
+                buffer.clear()
+
+        write_docker_archive(put, [Root(descriptor, tuple(names))], blobs)
+        sink(bytes(buffer))
+
+    environment = world.settings.environment
+    if kind == "docker-daemon":
+        Engine(environment).load(write)
+    else:
+        load_into_podman(write, environment)
+    return total
 
 
 def _root(cargo: Cargo, end: End) -> Root:

@@ -1,7 +1,8 @@
 """The ends of a copy: a registry, the local store, an OCI layout, archives. Their names are skopeo's.
 
 `docker://NAME` is a registry, `oci:FOLDER[:TAG]` a layout, `oci-archive:FILE[:TAG]` and `docker-archive:FILE[:NAME]`
-are files, `store:NAME` or `NAME` alone is the local store.
+are files, `docker-daemon:NAME` and `containers-storage:NAME` are what docker and podman keep, `store:NAME` or `NAME` alone
+is the local store.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from aerogel.commands.lookup import find_image
 from aerogel.commands.policy import enforce
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
+from aerogel.events import step
+from aerogel.net.engine import Engine
+from aerogel.net.podman import save_from_podman
 from aerogel.oci.digest import Digest
 from aerogel.oci.image import Blobs
 from aerogel.oci.reference import Reference
@@ -22,15 +26,12 @@ from aerogel.store.disk import disk_errors
 from aerogel.store.load import Loaded, load_archive, load_layout
 from aerogel.store.store import Store
 
-__all__ = ["FILES", "End", "Origin", "open_origin", "parse_end"]
+__all__ = ["DAEMONS", "FILES", "End", "Origin", "open_origin", "parse_end"]
 
 FILES = ("docker-archive", "oci", "oci-archive")
-_KINDS = ("docker", "store", *FILES)
-_DAEMONS = {
-    "docker-daemon": "`docker save NAME | aerogel load`, or `aerogel save NAME | docker load`",
-    "containers-storage": "`podman save NAME | aerogel load`, or `aerogel save NAME | podman load`",
-    "dir": "`oci:FOLDER` is a folder that other tools read too",
-}
+DAEMONS = ("containers-storage", "docker-daemon")
+_KINDS = ("docker", "store", *FILES, *DAEMONS)
+_ABSENT = {"dir": "`oci:FOLDER` is a folder that other tools read too"}
 _COMPANIONS = (".sig", ".att", ".sbom")
 """Ends of the tags under which cosign keeps signatures, attestations and SBOMs of a digest."""
 
@@ -60,12 +61,12 @@ class End(NamedTuple):
 def parse_end(text: str) -> End:
     """Raises `copy.bad-name`."""
     kind, sign, rest = text.partition(":")
-    if kind in _DAEMONS and sign:
+    if kind in _ABSENT and sign:
         raise AerogelError(
             f"`{kind}:` is not read or written here",
             code="copy.bad-name",
             exit_status=EXIT_USAGE,
-            hints=[f"use {_DAEMONS[kind]}"],
+            hints=[f"use {_ABSENT[kind]}"],
         )
     if not sign or kind not in _KINDS:
         guess = nearest(kind, _KINDS) if rest.startswith("/") or "/" in rest else None
@@ -86,15 +87,15 @@ def parse_end(text: str) -> End:
                 hints=[f"write `docker://{rest}`"],
             )
         return End(kind, name=rest[2:])
-    if kind == "store":
+    if kind == "store" or (kind in DAEMONS and rest):
         return End(kind, name=rest)
     path, _, name = rest.partition(":")
     if not path:
         raise AerogelError(
-            f"`{text}` names no file",
+            f"`{text}` names no {'image' if kind in DAEMONS else 'file'}",
             code="copy.bad-name",
             exit_status=EXIT_USAGE,
-            hints=[f"write `{kind}:PATH` or `{kind}:PATH:TAG`"],
+            hints=[f"write `{kind}:NAME`" if kind in DAEMONS else f"write `{kind}:PATH` or `{kind}:PATH:TAG`"],
         )
     return End(kind, path, name)
 
@@ -168,6 +169,8 @@ def open_origin(end: End, world: World, registries: Registries) -> Origin:
         return origin
     if end.kind == "store":
         return _FromStore(store, find_image(store, end.name).descriptor)
+    if end.kind in DAEMONS:
+        return _FromStore(store, _saved(end, world))
     path = world.settings.directory / end.path
     if path.is_dir():
         found = load_layout(str(path), store)
@@ -177,6 +180,17 @@ def open_origin(end: End, world: World, registries: Registries) -> Origin:
             found = load_archive(stream, store)
         labels = {}
     return _FromStore(store, _chosen(end, found, labels).descriptor)
+
+
+def _saved(end: End, world: World) -> Descriptor:
+    """Brings an image of another program into the store, where it gets no name. Raises `daemon.*`, `podman.*`."""
+    environment = world.settings.environment
+    opened = (
+        Engine(environment).save(end.name) if end.kind == "docker-daemon" else save_from_podman(end.name, environment)
+    )
+    with step(world.sink, world.take_numbers(), f"read {end}"), opened as stream:
+        (found, *_) = load_archive(stream, world.store)
+    return found.descriptor
 
 
 def _labels(data: bytes) -> dict[Digest, str]:

@@ -12,10 +12,10 @@ from aerogel.commands.attesting import parse_attestations
 from aerogel.commands.build_model import Build, BuildResult
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError
-from aerogel.events import Message
+from aerogel.events import Message, step
 from aerogel.export.annotation import parse_annotation
 from aerogel.export.image import Exported, Finished, Images
-from aerogel.export.output import Output, Variant, parse_output
+from aerogel.export.output import DAEMONS, Output, Variant, parse_output
 from aerogel.export.outputs import check_destination, check_outputs, write_outputs
 from aerogel.files.codec import select
 from aerogel.oci.digest import Digest
@@ -166,6 +166,7 @@ class Exporter:
             raise AssertionError("nothing was built")
         streams = self._world.streams
         write_outputs(self.outputs, self._images, self._materials, self.references, streams.stdout, self._world.sink)
+        self._give(self._images)
         self._push(self._images)
         if self._options.iidfile:
             write_whole(self._options.iidfile, result.image_id)
@@ -196,6 +197,18 @@ class Exporter:
             self._insecure.update(name.registry for name in names if output.is_insecure)
             found += [(_untagged(name) if output.by_digest else name, output.variant) for name in names]
         return list(dict.fromkeys(found))
+
+    def _give(self, images: Images) -> None:
+        """To docker and podman."""
+        for output in self.outputs:
+            if output.type not in DAEMONS:
+                continue
+            from aerogel.commands.copying import give
+
+            names = [Reference.parse(name) for name in output.names] or self.references
+            with step(self._world.sink, self._world.take_numbers(), f"give the image to {output.type}") as running:
+                descriptor, blobs = images.form(output.variant).descriptor, self._world.store.blobs
+                running.note = f"{give(descriptor, blobs, names, output.type, self._world)} bytes"
 
     def _push(self, images: Images) -> None:
         if not self._pushed:

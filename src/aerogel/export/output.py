@@ -15,9 +15,11 @@ from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 from aerogel.export.annotation import Annotation, parse_annotation
 from aerogel.files.codec import Codec, select
 
-__all__ = ["TYPES", "Output", "Variant", "parse_output"]
+__all__ = ["DAEMONS", "TYPES", "Output", "Variant", "parse_output"]
 
-TYPES = ("image", "registry", "oci", "docker", "tar", "local", "cacheonly")
+DAEMONS = ("docker-daemon", "containers-storage")
+"""Where docker and podman keep their images."""
+TYPES = ("image", "registry", "oci", "docker", "tar", "local", *DAEMONS, "cacheonly")
 
 _FORM_KEYS = frozenset(
     {"name", "compression", "compression-level", "force-compression", "oci-mediatypes", "rewrite-timestamp"}
@@ -33,12 +35,13 @@ _KEYS: Mapping[str, frozenset[str]] = {
     "docker": _FORM_KEYS | {"dest", "tar"},
     "tar": frozenset({"dest", "platform-split", "rewrite-timestamp"}),
     "local": frozenset({"dest", "platform-split", "rewrite-timestamp"}),
+    **dict.fromkeys(DAEMONS, _FORM_KEYS),
     "cacheonly": frozenset(),
 }
 _ABSENT: Mapping[str, tuple[str, str]] = {
     "mode": ("nothing in the folder is ever removed", "empty the folder before the build"),
     "attestation-prefix": ("SBOM and provenance belong to images", "write the image with `type=oci,dest=FILE`"),
-    "context": ("there is no daemon to load it into", "name a file with `dest=FILE` and give it to `docker load`"),
+    "context": ("docker's contexts are not read", "write `type=docker-daemon` and name the daemon in `DOCKER_HOST`"),
     "prefer-nondist-layers": ("every layer is one that may be pushed", "leave it out"),
     "buildinfo": ("it is gone since BuildKit 0.12", "`--provenance` tells what the image was made from"),
 }
@@ -128,7 +131,7 @@ def _annotations(kind: str, fields: dict[str, str]) -> tuple[Annotation, ...]:
             place = f"{place}.{more}]"
         level = place.removeprefix(_ANNOTATION).removeprefix("-") or "manifest"
         found.append(parse_annotation(f"{level}:{key}", fields.pop(name)))
-    if found and kind not in ("image", "registry", "oci", "docker"):
+    if found and kind not in ("image", "registry", "oci", "docker", *DAEMONS):
         raise _bad(f"output `{kind}` is no image and has no annotations", "give them to `type=image` or `type=oci`")
     return tuple(found)
 

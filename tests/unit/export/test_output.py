@@ -57,7 +57,7 @@ def test_outputs(text: str, expected: Output) -> None:
         (
             "dest=x,name=y",
             "the output `dest=x,name=y` has no type",
-            "types are `image`, `registry`, `oci`, `docker`, `tar`, `local`, `cacheonly`",
+            "types are `image`, `registry`, `oci`, `docker`, `tar`, `local`, `docker-daemon`, `containers-storage`, `cacheonly`",
         ),
         ("type=tar,x", "`x` in the output `type=tar,x` has no value", "write `key=value,key=value`"),
         ("type=local", "output `local` needs a folder", "write `type=local,dest=FOLDER`"),
@@ -86,8 +86,8 @@ def test_outputs(text: str, expected: Output) -> None:
         ),
         (
             "type=docker,context=default",
-            "output `docker` has no key `context`: there is no daemon to load it into",
-            "name a file with `dest=FILE` and give it to `docker load`",
+            "output `docker` has no key `context`: docker's contexts are not read",
+            "write `type=docker-daemon` and name the daemon in `DOCKER_HOST`",
         ),
         (
             "type=image,prefer-nondist-layers=true",
