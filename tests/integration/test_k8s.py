@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from process import Aerogel
@@ -43,6 +44,7 @@ def test_what_the_image_says_is_there(tmp_path: Path) -> None:
     security = pod["securityContext"]
     assert (security["runAsNonRoot"], security["runAsUser"], security["runAsGroup"]) == (True, 1234, 4321)
     assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert security["sysctls"] == [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "53"}]
     assert pod["automountServiceAccountToken"] is False
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
@@ -97,3 +99,46 @@ def test_what_cannot_be(tmp_path: Path, words: tuple[str, ...], told: str) -> No
     done = Aerogel(tmp_path / "state")("k8s", *words, check=False)
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+PROFILES = {
+    "all of it": DOCKERFILE,
+    "a little": 'FROM scratch\nUSER 65532\nCOPY passwd /p\nCMD ["/p"]\n',
+    "a shell check as root": "FROM scratch\nCOPY passwd /p\nHEALTHCHECK CMD check it\n",
+    "no check": "FROM scratch\nUSER 7:8\nEXPOSE 9/sctp\nVOLUME /a /b\nCOPY passwd /p\nHEALTHCHECK NONE\n",
+}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_schemas_of_kubernetes_take_it(tmp_path: Path, name: str) -> None:
+    """Strictly: a key that the API does not have is an error too. Schemas: kubernetes-validate."""
+    found = objects(Aerogel(tmp_path / "state"), tmp_path, PROFILES[name])
+    for version in ("1.30", kubernetes_validate.latest_version()):
+        for each in found.values():
+            kubernetes_validate.validate(each, version, strict=True)
+    broken = found["Deployment"]
+    broken["spec"]["template"]["spec"]["containers"][0]["securityContext"]["runAsNobody"] = True
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, "1.30", strict=True)
+    pod = found["Deployment"]["spec"]["template"]["spec"]
+    assert_restricted(pod, is_root=name == "a shell check as root")
+
+
+def assert_restricted(pod: dict[str, Any], *, is_root: bool) -> None:
+    """Pod Security Standards, "restricted", word by word."""
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert all(volume.keys() <= {"name", "emptyDir"} for volume in pod["volumes"])
+    whole = pod["securityContext"]
+    assert (whole["runAsNonRoot"], whole["runAsUser"] != 0) == (not is_root, not is_root)
+    assert whole["seccompProfile"]["type"] in ("RuntimeDefault", "Localhost")
+    for container in pod["containers"]:
+        own = container["securityContext"]
+        assert own["allowPrivilegeEscalation"] is False
+        assert own["readOnlyRootFilesystem"] is True
+        assert "privileged" not in own
+        assert own["capabilities"]["drop"] == ["ALL"]
+        assert set(own["capabilities"].get("add", ())) <= {"NET_BIND_SERVICE"}
+        assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
+        mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
+        assert "/tmp" in mounts
+        assert len(mounts) == len(set(mounts))

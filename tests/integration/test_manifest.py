@@ -83,3 +83,20 @@ def test_what_is_no_list(tmp_path: Path) -> None:
         done = aerogel("manifest", *words, check=False)
         assert told in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_pull_brings_all_platforms_and_what_refers_to_them(registry: Server, tmp_path: Path) -> None:
+    maker, aerogel = Aerogel(tmp_path / "maker"), Aerogel(tmp_path / "state")
+    name = f"{registry.host}/team/wide:1"
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /d\n")
+    platforms = "linux/amd64,linux/arm64"
+    made = maker.json("build", "--platform", platforms, "--sbom=true", "--push", "-t", name, str(tmp_path))
+    pulled = aerogel.json("pull", "--all-platforms", name)
+    assert (pulled["digest"], pulled["platform"]) == (made["descriptor"]["digest"], platforms)
+    assert len(pulled["referrers"]) == 2
+    assert json.loads(aerogel("manifest", name).stdout)["manifests"][1]["platform"]["architecture"] == "arm64"
+    one = Aerogel(tmp_path / "one").json("pull", name)
+    assert len(one["referrers"]) == 1, "without being asked for"
+    assert Aerogel(tmp_path / "bare").json("pull", "--no-referrers", name)["referrers"] == []
+    by_digest = aerogel("pull", "--all-platforms", f"{registry.host}/team/wide@{pulled['digest']}", check=False)
+    assert "has a digest" in by_digest.stderr

@@ -125,7 +125,7 @@ def _deployment(
     pod = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {**_user(image, world), "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {**_user(image, world), "seccompProfile": {"type": "RuntimeDefault"}, **_low_ports(ports)},
         "containers": [container],
         "volumes": [{"name": name, "emptyDir": {"sizeLimit": "256Mi"}} for name, _ in volumes],
     }
@@ -164,6 +164,14 @@ def _user(image: Image, world: World) -> dict[str, Any]:
         )
         return {"runAsNonRoot": False, "runAsUser": 0, "runAsGroup": group}
     return {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": group, "fsGroup": group}
+
+
+def _low_ports(ports: list[tuple[int, str]]) -> dict[str, Any]:
+    """A capability alone does not reach a process that is not root (there are no ambient ones): this safe sysctl does."""
+    lowest = min((port for port, _ in ports), default=_PRIVILEGED)
+    if lowest >= _PRIVILEGED:
+        return {}
+    return {"sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": str(lowest)}]}
 
 
 def _ports(image: Image) -> list[tuple[int, str]]:

@@ -191,7 +191,7 @@ def test_registries_get_them(run: Run, store: Store, tmp_path: Path, has_api: bo
 
 
 @pytest.mark.parametrize("has_api", [False, True])
-def test_they_are_pulled_when_asked_for(
+def test_they_are_pulled_unless_nobody_wants_them(
     run: Run, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_api: bool
 ) -> None:
     with serve_registry() as server:
@@ -200,10 +200,10 @@ def test_they_are_pulled_when_asked_for(
         run("build", "-t", name, "--sbom", "--provenance", "--push", "context")
         told = statements(store, name)
         monkeypatch.setenv("AEROGEL_ROOT", str(tmp_path / "other"))
-        run("pull", name)
+        run("pull", "--no-referrers", name)
         with Store.open(tmp_path / "other/data", tmp_path / "other/cache") as other:
             assert statements(other, name) == {}
-        found = json.loads(run("pull", "--referrers", "--json", name))
+        found = json.loads(run("pull", "--json", name))
         assert found["transferred"] == 0
         kinds = {one["annotations"]["in-toto.io/predicate-type"] for one in found["referrers"]}
         assert kinds == set(told) == {SPDX, SLSA}
@@ -237,6 +237,8 @@ def test_a_registry_that_lists_what_does_not_refer(run: Run, store: Store) -> No
             f"error: the registry lists `{artifact.digest}` for `{subjects[0].digest}`, which it does not refer to\n"
         )
         assert expected in error
+        assert store.referrers.of(subjects[0].digest) == ()
+        run("pull", name)  # not asked for: a warning, and the image is there
         assert store.referrers.of(subjects[0].digest) == ()
 
 
