@@ -86,3 +86,33 @@ def test_on_a_terminal(bare):
     assert process.wait(30) == 3
     os.close(leader)
     os.close(follower)
+
+
+@pytest.mark.network
+def test_programs_of_packages(tmp_path):
+    """They run by their own loader, as another user, beside a read-only container and in an image; nothing is left."""
+    aerogel = Aerogel(tmp_path / "state")
+    context = tmp_path / "context"
+    context.mkdir()
+    shutil.copy(shutil.which("busybox") or "", context / "busybox")
+    (context / "Dockerfile").write_text(BARE)
+    aerogel("build", "-q", "-t", "bare", str(context))
+    aerogel("run", "-d", "--read-only", "--name", "web", "bare")
+    try:
+        tools = ("--tools", "strace,lsof")
+        script = "strace -V | head -n 1; strace -qq -e trace=exit_group true 2>&1; lsof -p 2 | grep -c txt; id -u"
+        said = aerogel("debug", *tools, "-u", "1000", "web", "sh", "-c", script).stdout.splitlines()
+        assert said[0].startswith("strace -- version ")
+        assert said[1:] == ["exit_group(0)                           = ?", "1", "1000"]
+        seen = aerogel("debug", *tools, "web", "sh", "-c", "touch /.aerogel/root/x 2>&1; ls -d /.aerogel/root").stdout
+        assert "Read-only file system" in seen
+        assert aerogel("exec", "web", "/app/busybox", "ls", "/.aerogel", check=False).returncode != 0
+        assert aerogel("debug", *tools, "bare", "strace", "-V").stdout.startswith("strace -- version ")
+    finally:
+        aerogel("rm", "-f", "web")
+    done = aerogel("debug", "--tools", "no/such", "bare", check=False)
+    assert done.stderr.startswith("error: `no/such` is not the name of a Debian package\n")
+    done = aerogel("debug", "--tools", "stracee", "bare", check=False)
+    assert done.returncode != 0
+    assert "stracee" in done.stderr
+    assert "Traceback" not in done.stderr

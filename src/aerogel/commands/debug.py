@@ -15,7 +15,7 @@ from aerogel.commands.detaching import containers_of
 from aerogel.commands.exec import execute
 from aerogel.commands.result import Result
 from aerogel.commands.run import found_image
-from aerogel.commands.tools import TOOLS, installed, tools_program
+from aerogel.commands.tools import TOOLS, installed, packages_folder, packages_mount, tools_program
 from aerogel.commands.world import World
 from aerogel.errors import AerogelError
 from aerogel.events import Message
@@ -33,6 +33,7 @@ __all__ = ["EXAMPLES", "Debug", "DebugResult", "run"]
 
 EXAMPLES = (
     ("look around in an image without a shell", "aerogel debug gcr.io/distroless/static"),
+    ("what its processes do", "aerogel debug --tools strace web strace -f -p 2"),
     ("what a running container listens on", "aerogel debug web netstat -ltn"),
 )
 _STOP = 15
@@ -55,6 +56,9 @@ class Debug(Struct, frozen=True, kw_only=True):
     arguments: Annotated[tuple[str, ...], Flag("Command instead of a shell", rest=True, metavar="COMMAND")] = ()
     user: Annotated[str, Flag("User and group", short="u", metavar="USER[:GROUP]")] = "0"
     workdir: Annotated[str, Flag("Working directory", short="w", metavar="PATH")] = ""
+    tools: Annotated[
+        tuple[str, ...], Flag("Debian packages whose programs are to be there too", metavar="PACKAGE,...")
+    ] = ()
     env: Annotated[
         tuple[str, ...], Flag("`NAME=value`, or `NAME` with this environment's value", short="e", metavar="NAME")
     ] = ()
@@ -93,6 +97,10 @@ def run(options: Debug, world: World) -> DebugResult:
     return DebugResult(code=_in_new_root(sandbox, options, world, materials))
 
 
+def _names(options: Debug) -> tuple[str, ...]:
+    return tuple(name for text in options.tools for name in text.split(",") if name)
+
+
 def _is_terminal(world: World) -> bool:
     return os.isatty(world.streams.stdin) and os.isatty(world.streams.stdout)
 
@@ -109,7 +117,7 @@ def _changed(sandbox: Sandbox, options: Debug, world: World) -> Sandbox:
     env |= dict(pair for text in options.env if (pair := parse_env(text, lookup)) is not None)
     return msgspec.structs.replace(
         sandbox,
-        argv=installed(options.arguments),
+        argv=installed(options.arguments, with_packages=bool(options.tools)),
         env=tuple(env.items()),
         user=options.user,
         cwd=options.workdir or sandbox.cwd,
@@ -124,8 +132,9 @@ def _in_new_root(sandbox: Sandbox, options: Debug, world: World, materials: Mate
     tools = Mount(kind="tmpfs", target=TOOLS)
     program = Mount(kind="bind", source=tools_program(world, materials), target=f"{TOOLS}/busybox", readonly=True)
     asked = _changed(sandbox, options, world)
+    more = () if not options.tools else (packages_mount(packages_folder(_names(options), world, materials)),)
     root = msgspec.structs.replace(asked.root, upper=None, work=None, readonly=False)
-    asked = msgspec.structs.replace(asked, root=root, mounts=(*asked.mounts, tools, program), create_cwd=True)
+    asked = msgspec.structs.replace(asked, root=root, mounts=(*asked.mounts, tools, program, *more), create_cwd=True)
     end = attend(world.helper(), asked, _STOP, _GRACE_S, interactive=True, stdio=world.streams)
     if end.fault is not None:
         end.fault.exit_status = end.code
@@ -136,6 +145,9 @@ def _in_new_root(sandbox: Sandbox, options: Debug, world: World, materials: Mate
 def _beside(seen: Seen, options: Debug, world: World, materials: Materials) -> int:
     streams = world.streams
     stdio = (streams.stdin, streams.stdout, streams.stderr)
+    packages = packages_folder(_names(options), world, materials) if options.tools else ""
     with open(tools_program(world, materials), "rb") as tools:
         sandbox = _changed(beside(seen.container, ()), options, world)
-        return execute(Command(seen, sandbox, stdio, tools=tools.fileno()), stdio, is_interactive=True)
+        return execute(
+            Command(seen, sandbox, stdio, tools=tools.fileno(), packages=packages), stdio, is_interactive=True
+        )

@@ -60,6 +60,7 @@ class Command:
         *,
         is_detached: bool = False,
         tools: int | None = None,
+        packages: str = "",
         work: Work | None = None,
     ) -> None:
         self.tty: int | None = None
@@ -69,6 +70,7 @@ class Command:
         try:
             # json: variables may hold bytes that are no UTF-8
             request = {"do": "exec", "sandbox": msgspec.to_builtins(sandbox), "is_detached": is_detached, "work": work}
+            request["packages"] = packages
             wire.send(self._sock, request, stdio if tools is None else (*stdio, tools))
             _, fds = received(self._sock, seen)
             self.tty = fds[0] if fds else None

@@ -275,6 +275,7 @@ class Server:
                 stdout=fds[1],
                 stderr=fds[2],
                 tools=fds[3] if len(fds) > 3 else None,
+                packages=message.get("packages") or "",
                 work=None if work is None else (work[0], work[1]),
             )
         with other:

@@ -19,13 +19,17 @@ from typing import Any
 
 from aerogel.sandbox import accounts, init, inroot, mounts, syscalls, title
 
-__all__ = ["join"]
+__all__ = ["PACKAGES", "join"]
+
+PACKAGES = "root"
+"""Where the packages of tools are, below the folder of tools."""
 
 
 def join(sock: socket.socket, session: init.Session, request: dict[str, Any], fds: list[int]) -> None:
     """Serves a request with standard streams, the tools to show if any, and the descriptors of `Process.namespaces`."""
     stdio, spaces = fds[:3], fds[3:]
     tools = spaces.pop(0) if request["tools"] else -1
+    packages = _tree_of(request["packages"]) if tools >= 0 and request["packages"] else -1
     if session.is_plain:
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         _serve(sock, session, request, stdio, os.getpid())
@@ -53,12 +57,21 @@ def join(sock: socket.socket, session: init.Session, request: dict[str, Any], fd
     for fd in spaces:
         os.close(fd)
     if tools >= 0:
-        _show_tools(tools, request["tools"])
+        _show_tools(tools, request["tools"], packages)
     _serve(sock, session, request, stdio, host_pid)
 
 
-def _show_tools(program: int, folder: str) -> None:
+def _tree_of(folder: str) -> int:
+    """A folder of the host as a mount that is nowhere yet, read-only: it is put into the other root later."""
+    tree = syscalls.open_tree(folder)
+    syscalls.mount_setattr(tree, syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NODEV)
+    return tree
+
+
+def _show_tools(program: int, folder: str, packages: int) -> None:
     """Enters a root that shows all that the joined one does, and `folder` with the program, as nobody else sees it.
+
+    `packages` is the mount of the root of more tools, -1 without.
 
     The root is a list of the joined one's directories: what lies in them is the same, and a read-only one stays so.
     """
@@ -95,6 +108,12 @@ def _show_tools(program: int, folder: str) -> None:
     os.fchmod(copy, 0o755)
     os.close(copy)
     os.close(program)
+    if packages >= 0:
+        os.mkdir(f"{shown}/{PACKAGES}", 0o755)
+        target = os.open(f"{shown}/{PACKAGES}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        syscalls.move_mount(packages, target)
+        os.close(target)
+        os.close(packages)
     mounts.enter(place)
 
 

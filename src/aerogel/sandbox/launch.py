@@ -133,13 +133,14 @@ class Helper:
         stdout: int,
         stderr: int,
         tools: int | None = None,
+        packages: str = "",
         work: Work | None = None,
     ) -> Process:
         """Starts one more command in the namespaces and the root of a running one that is `joinable`.
 
         Root, mounts, network and names of `sandbox` do not count: they are the other's. The first one's end ends it;
         what it leaves behind lives on in the sandbox, except on `single`, `chroot` and `proot`. With `tools`, a descriptor of a static busybox, this command
-        alone sees that in the folder `TOOLS`. Raises as `run`, and `sandbox.no-tools` where nothing can be mounted.
+        alone sees that in the folder `TOOLS`, and with `packages` that folder of the host in `root` below. Raises as `run`, and `sandbox.no-tools` where nothing can be mounted.
         """
         request: dict[str, Any] = msgspec.to_builtins(
             msgspec.structs.replace(sandbox, mounts=(), joinable=False), builtin_types=(bytes,)
@@ -151,7 +152,7 @@ class Helper:
                 hints=["`aerogel debug IMAGE` shows them in a new container of its image"],
                 exit_status=EXIT_HOST,
             )
-        request |= {"tree": process.tree, "tools": "" if tools is None else TOOLS, "work": work}
+        request |= {"tree": process.tree, "tools": "" if tools is None else TOOLS, "packages": packages, "work": work}
         joined = Process(self, self._open("join"), None, None)
         groups = () if process.group is None else process.group.fds
         request["groups"] = len(groups)

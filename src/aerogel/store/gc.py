@@ -44,6 +44,7 @@ _LOOSE = {
     "http-v1": 2,
     "git-v1": 1,
     "debian-v1": 3,
+    "tools-v1": 1,
 }
 """Folders of the cache with things that can go one by one, and how deep these lie at most."""
 
