@@ -112,7 +112,7 @@ def test_the_probe(tmp_path):
     found = probe(str(tmp_path))
     works = {finding.rung for finding in found.findings if finding.works}
     assert found.rung in (("root",) if os.getuid() == 0 else ("subid", "single"))
-    assert [finding.rung for finding in found.findings] == ["root", "ident", "subid", "single", "chroot"]
+    assert [finding.rung for finding in found.findings] == ["root", "ident", "subid", "single", "chroot", "proot"]
     assert "single" in works
     assert any(line.startswith(f"{found.rung}: works") for line in sentences(found))
     assert os.listdir(tmp_path) == []
