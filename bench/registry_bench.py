@@ -63,8 +63,10 @@ class _Tool:
 
 class _OfAerogel(_Tool):
     def words(self, action: str, image: str) -> list[str]:
-        command = [str(Path(__file__).resolve().parents[1] / "aerogel")]
-        return [*command, "pull" if action == "pull" else "push", "--progress=plain", image]
+        return [*self._command(), "pull" if action == "pull" else "push", "--progress=plain", image]
+
+    def _command(self) -> list[str]:
+        return self.peer.command if isinstance(self.peer, Aerogel) else []
 
     def forget(self, image: str) -> None:
         del image
@@ -171,6 +173,8 @@ class Bench:
                 print(f"{name}: {kind.missing}")
                 continue
             peer = kind(folder / name)
+            if isinstance(peer, Aerogel) and options.python:
+                peer.command = [options.python, "-I", str(Path(__file__).resolve().parents[1] / "tools/start.py")]
             peer.start()
             self.tools[name] = make(peer)
 
@@ -204,7 +208,7 @@ class Bench:
 
     def _rename(self, name: str, there: str) -> None:
         tags = {
-            "aerogel": [*self.tools[name].words("pull", "")[:1], "tag", self.image, there],
+            "aerogel": [*self.tools["aerogel"].words("pull", "")[:-3], "tag", self.image, there],
             "docker": ["/usr/bin/docker", "tag", self.image, there],
         }
         if name in tags:
@@ -248,6 +252,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", default="skopeo,docker")
     parser.add_argument("--folder", default=os.environ.get("TMPDIR", "/var/tmp"))
+    parser.add_argument("--python", help="run aerogel with this interpreter, without the launcher")
     parser.add_argument("--json", help="file that gets a line for each measurement")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="aerogel-bench-", dir=options.folder))

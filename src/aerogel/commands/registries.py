@@ -283,6 +283,7 @@ def _fetch(blob: Descriptor, repository: Repository, store: Store, meter: Meter)
             with os.fdopen(os.dup(writer.fd), "r+b", buffering=0) as file:
                 repository.fetch(blob.digest, blob.size, cast("BinaryIO", file), on_bytes=meter.add)
             writer.commit(blob.digest, blob.size)
+        store.blobs.sync([blob.digest])  # the medium takes it while others still come
 
 
 def _check_platform(image: Image, reference: Reference, platform: Platform) -> None:
