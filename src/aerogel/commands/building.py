@@ -21,6 +21,7 @@ from aerogel.commands.checking import Checker
 from aerogel.commands.contexts import Contexts
 from aerogel.commands.exporting import Exporter
 from aerogel.commands.image_checks import check_finished
+from aerogel.commands.library_cache import with_library_cache
 from aerogel.commands.prepared import Places, Prepared, Ready, parse_platforms
 from aerogel.commands.recording import Recording, recorded
 from aerogel.commands.remotes import open_remotes
@@ -185,7 +186,8 @@ class Builder:
         for each in prepared:
             target = each.graph.target
             outcome = stamp(outcomes[target.node.digest], materials, self.exporter.codec)
-            finished.append(finish(target, outcome, self.options.label, materials.times.epoch_s))
+            made = finish(target, outcome, self.options.label, materials.times.epoch_s)
+            finished.append(with_library_cache(made, materials, self.exporter.codec))
             lint = ready.lint_options()
             check_finished(each.planned, each.graph, outcome, finished[-1], materials, lint, self.world.sink)
 

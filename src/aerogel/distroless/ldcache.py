@@ -14,7 +14,17 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-__all__ = ["PATH", "Library", "compare", "directories", "is_library_name", "read_soname", "sort_key", "write_cache"]
+__all__ = [
+    "PATH",
+    "Library",
+    "compare",
+    "directories",
+    "is_library_name",
+    "read_cache",
+    "read_soname",
+    "sort_key",
+    "write_cache",
+]
 
 PATH = b"etc/ld.so.cache"
 
@@ -129,6 +139,23 @@ def write_cache(libraries: Iterable[Library]) -> bytes:
         rows.append(entry.pack(library.flags, key, path, 0, 0))
     order = _BIG if endian == ">" else _LITTLE
     return header.pack(_MAGIC, len(entries), len(strings), order, 0, 0, 0, 0) + b"".join(rows) + bytes(strings)
+
+
+def read_cache(data: bytes) -> list[Library]:
+    """The entries of a file that `write_cache` or ldconfig wrote; none for anything else."""
+    order = {_LITTLE: "<", _BIG: ">"}.get(data[28], "<") if len(data) >= _HEADER.size else ""
+    if not order or not data.startswith(_MAGIC):
+        return []
+    (count,) = struct.unpack_from(order + "I", data, 20)
+    found = []
+    for number in range(count):
+        at = 48 + 24 * number
+        if at + 24 > len(data):
+            return []
+        flags, key, path, _, _ = struct.unpack_from(order + "iIIIQ", data, at)
+        names = (data[place : data.find(b"\0", place)] for place in (key, path))
+        found.append(Library(next(names), next(names), flags, order == ">"))
+    return found
 
 
 def _order(left: Library, right: Library) -> int:
