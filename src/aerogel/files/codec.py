@@ -18,7 +18,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
-from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
@@ -190,7 +189,7 @@ def _member(block: memoryview, compress: Callable[[memoryview], bytes | bytearra
     return [head, body, struct.pack("<II", zlib.crc32(block), len(block))]
 
 
-def _cut(buffer: bytearray | mmap, size: int = BLOCK_SIZE) -> int:
+def _cut(buffer: bytearray, size: int = BLOCK_SIZE) -> int:
     """Where the first block of these bytes of a tar ends: at the head of an entry, or at the end if there is none.
 
     Of all heads it is the one whose path has the lowest checksum, so the choice hardly depends on what is before. What
@@ -217,8 +216,7 @@ class _Slot:
     def __init__(self) -> None:
         self.key = b""
         """SHA-256 of the block, when it may be found again."""
-        # Memory comes as it is filled: most layers of steps are small.
-        self.buffer = mmap(-1, BLOCK_SIZE, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+        self.buffer = bytearray(BLOCK_SIZE)
         self.view = memoryview(self.buffer)
         self.length = 0
         self.ready: SimpleQueue[list[bytes | bytearray] | BaseException] = SimpleQueue()
