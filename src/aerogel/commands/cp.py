@@ -120,7 +120,7 @@ def _from(seen: Seen, path: str, target: str, options: Cp, world: World) -> None
 
 def _to(seen: Seen, source: str, path: str, options: Cp, world: World) -> None:
     args: dict[str, Any] = {"path": path, "contents": source.endswith("/."), "raw": source == "-"}
-    if options.archive:
+    if options.archive and seen.container.sandbox.user:  # without one docker keeps the ids too
         args["user"] = seen.container.sandbox.user
     given = {"path": _on_host(source, world), "follow": options.follow_link}
 

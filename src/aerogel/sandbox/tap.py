@@ -27,6 +27,7 @@ __all__ = ["JOBS", "Link", "Opener", "Tool", "choose"]
 JOBS = "aerogel.sandbox.packets"
 """The module that runs the program."""
 _TIMEOUT_S = 20.0
+_TUN = "/dev/net/tun"
 _GUEST = "10.0.2.100"
 """slirp4netns gives it to the sandbox."""
 
@@ -71,11 +72,18 @@ def choose(rung: str) -> Tool:
             hints=[packages, "or take `--network host`"],
             exit_status=EXIT_HOST,
         )
-    if not os.path.exists("/dev/net/tun"):
+    if not os.path.exists(_TUN):
         raise AerogelError(
-            "`--network sandbox` needs the device `/dev/net/tun`, which is not there",
+            f"`--network sandbox` needs the device `{_TUN}`, which is not there",
             code="sandbox.no-tun",
             hints=["as root: `modprobe tun`; start an outer container with `--device /dev/net/tun`"],
+            exit_status=EXIT_HOST,
+        )
+    if not os.access(_TUN, os.R_OK | os.W_OK):
+        raise AerogelError(
+            f"`--network sandbox` needs the device `{_TUN}`, which this user may not open",
+            code="sandbox.no-tun",
+            hints=[f"as root: `chmod 666 {_TUN}`, which is what it has on most hosts", "or take `--network host`"],
             exit_status=EXIT_HOST,
         )
     return found[0]
