@@ -46,6 +46,7 @@ from aerogel.store.disk import disk_errors
 __all__ = [
     "Attested",
     "Found",
+    "bundles_of",
     "find_attestations",
     "find_signatures",
     "find_statement",
@@ -110,7 +111,7 @@ def _read(text: str, world: World) -> bytes:
 def find_signatures(repository: Repository, digest: Digest, key: PublicKey) -> list[Found]:
     """All signatures of a manifest in both forms, whoever made them. Raises `registry.*`, `net.*`, `oci.malformed`."""
     found = []
-    for holder, predicate, data in _bundles(repository, digest):
+    for holder, predicate, data in bundles_of(repository, digest):
         is_right = bundle_is_right(data, digest, key)
         if is_right or predicate in ("", SIGNED):
             found.append(Found(holder, "bundle", is_right))
@@ -138,7 +139,7 @@ def find_attestations(repository: Repository, digest: Digest, kind: str, key: Pu
         if statement is not None or told in ("", kind):
             found.append(Attested(holder, form, statement))
 
-    for holder, predicate, data in _bundles(repository, digest):
+    for holder, predicate, data in bundles_of(repository, digest):
         judge(holder, "bundle", data, predicate)
     blobs = repository.blobs()
     tagged = _tagged(repository, attestation_tag(digest))
@@ -148,7 +149,7 @@ def find_attestations(repository: Repository, digest: Digest, kind: str, key: Pu
     return found
 
 
-def _bundles(repository: Repository, digest: Digest) -> Iterator[tuple[Digest, str, bytes]]:
+def bundles_of(repository: Repository, digest: Digest) -> Iterator[tuple[Digest, str, bytes]]:
     """Bundles that refer to a manifest: who holds it, what it is said to be about, its bytes."""
     blobs = repository.blobs()
     for listed in list_referrers(repository, digest):

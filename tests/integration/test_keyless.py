@@ -1,0 +1,114 @@
+"""Signatures without keys, checked offline by the sigstore library against a Sigstore of our own.
+
+Debian packages: docker-registry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from own_sigstore import OwnSigstore
+from process import Aerogel
+from real_registry import Server, start
+
+pytestmark = pytest.mark.host("docker-registry")
+
+BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+SIGNED = "https://sigstore.dev/cosign/sign/v1"
+WHO = ("--certificate-identity", "dev@team.example", "--certificate-oidc-issuer", "https://accounts.example")
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server, process = start(tmp_path_factory.mktemp("registry"), {}, {})
+    yield server
+    process.terminate()
+    process.wait()
+
+
+def send(url: str, data: bytes, media_type: str, method: str = "PUT") -> str:
+    request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": media_type})
+    with urllib.request.urlopen(request) as answer:
+        return str(answer.headers.get("Location", ""))
+
+
+def put(host: str, repository: str, subject: str, size: int, bundles: list[bytes]) -> None:
+    """Bundles that refer to an image, listed under the tag of registries without the API, as cosign puts them."""
+    root = f"http://{host}/v2/{repository}"
+
+    def blob(data: bytes, kind: str) -> dict[str, object]:
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        place = send(f"{root}/blobs/uploads/", b"", kind, "POST")
+        send(f"{place}&digest={digest}", data, "application/octet-stream")
+        return {"mediaType": kind, "digest": digest, "size": len(data)}
+
+    listed = []
+    for data in bundles:
+        manifest = json.dumps({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": BUNDLE,
+            "config": blob(b"{}", "application/vnd.oci.empty.v1+json"),
+            "layers": [blob(data, BUNDLE)],
+            "subject": {"mediaType": MANIFEST, "digest": subject, "size": size},
+        }).encode()  # fmt: skip
+        digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+        send(f"{root}/manifests/{digest}", manifest, MANIFEST)
+        listed.append({"mediaType": MANIFEST, "digest": digest, "size": len(manifest), "artifactType": BUNDLE})
+    index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": listed}).encode()
+    send(f"{root}/manifests/{subject.replace(':', '-')}", index, INDEX)
+
+
+def statement(digest: str, kind: str = SIGNED, **predicate: object) -> bytes:
+    subject = {"name": "", "digest": {"sha256": digest.removeprefix("sha256:")}}
+    said = {"_type": "https://in-toto.io/Statement/v1", "subject": [subject], "predicateType": kind}
+    return json.dumps({**said, "predicate": predicate}).encode()
+
+
+def test_bundles_with_certificates(registry: Server, tmp_path: Path) -> None:
+    aerogel, ours, foreign = Aerogel(tmp_path / "state"), OwnSigstore(), OwnSigstore()
+    (tmp_path / "root.json").write_bytes(ours.trusted_root())
+    (tmp_path / "foreign.json").write_bytes(foreign.trusted_root())
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
+    made = aerogel.json("build", "--push", "-t", f"{registry.host}/team/free:1", str(tmp_path))["descriptor"]
+    digest, size = made["digest"], made["size"]
+    who, issuer = WHO[1], WHO[3]
+    spdx = statement(digest, "https://spdx.dev/Document", spdxVersion="SPDX-2.3")
+    bundles = [ours.bundle(statement(digest), who, issuer), ours.bundle(spdx, who, issuer)]
+    put(registry.host, "team/free", digest, size, bundles)
+    trust = ("--trusted-root", f"{tmp_path}/root.json")
+    name = f"{registry.host}/team/free:1"
+    found = aerogel.json("verify", *WHO, *trust, name)
+    assert (found["digest"], found["forms"]) == (digest, ["bundle"])
+    said = aerogel.json("verify", *WHO, *trust, "--type", "spdx", name)
+    assert said["predicates"] == [{"spdxVersion": "SPDX-2.3"}]
+    for words in (
+        ("--certificate-identity", "eve@team.example", *WHO[2:], *trust),
+        (*WHO[:3], "https://evil.example", *trust),
+        (*WHO, "--trusted-root", f"{tmp_path}/foreign.json"),
+        (*WHO, *trust, "--type", "vuln"),
+    ):
+        done = aerogel("verify", *words, name, check=False)
+        assert (done.returncode, "2 of others or of other images" in done.stderr) == (1, True), done.stderr
+    changed = bundles[0].replace(b'"sig": "ME', b'"sig": "MF')
+    other = ours.bundle(statement("sha256:" + "0" * 64), who, issuer)
+    put(registry.host, "team/free", digest, size, [changed, other, b"{}"])
+    done = aerogel("verify", *WHO, *trust, name, check=False)
+    assert (done.returncode, "3 of others or of other images" in done.stderr) == (1, True), done.stderr
+
+
+def test_what_cannot_be_asked(tmp_path: Path) -> None:
+    aerogel = Aerogel(tmp_path / "state")
+    (tmp_path / "root.json").write_text("{}")
+    for words, told in (
+        (WHO[:2], "there is no key to check with"),
+        ((*WHO, "--key", "x.pub"), "cannot both be asked for"),
+    ):
+        assert told in aerogel("verify", *words, "127.0.0.1:1/x", check=False).stderr
