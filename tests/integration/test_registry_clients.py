@@ -8,9 +8,13 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
+import socket
+import socketserver
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -35,11 +39,41 @@ class Served(NamedTuple):
     digest: str
 
 
+class Tunnel(socketserver.StreamRequestHandler):
+    """A proxy for CONNECT with a password; every name is this machine."""
+
+    seen: list[tuple[str, str]]
+
+    def handle(self) -> None:
+        target = self.rfile.readline().split()[1].decode()
+        headers = {}
+        while line := self.rfile.readline().strip():
+            name, _, value = line.decode().partition(": ")
+            headers[name.lower()] = value
+        self.seen.append((target, headers.get("proxy-authorization", "")))
+        with socket.create_connection(("127.0.0.1", int(target.rpartition(":")[2]))) as there:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            ends = {self.connection: there, there: self.connection}
+            while True:
+                for one in select.select(list(ends), [], [])[0]:
+                    data = one.recv(1 << 16)
+                    if not data:
+                        return
+                    ends[one].sendall(data)
+
+
 def certificate(folder: Path) -> tuple[Path, Path]:
     """A certificate for loop-back that is its own authority, and its key."""
     key, made = folder / "key.pem", folder / "ca.crt"
     words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    words += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(made)]
+    words += [
+        "-addext",
+        "subjectAltName=DNS:localhost,DNS:registry.test,IP:127.0.0.1",
+        "-keyout",
+        str(key),
+        "-out",
+        str(made),
+    ]
     subprocess.run(words, check=True, capture_output=True)
     return made, key
 
@@ -172,6 +206,36 @@ def test_a_registry_that_wants_a_certificate(tmp_path: Path, way: str) -> None:
         aerogel("push", name)
         aerogel("rmi", name)
         aerogel("pull", name)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_through_a_proxy(tmp_path: Path) -> None:
+    """With TLS end to end; the name of the registry is known to the proxy only."""
+    made, key = certificate(tmp_path)
+    server, process = start(tmp_path / "registry", {}, {"tls": {"certificate": str(made), "key": str(key)}})
+    kind = type("Seen", (Tunnel,), {"seen": []})
+    proxy = socketserver.ThreadingTCPServer(("127.0.0.1", 0), kind)
+    proxy.daemon_threads = True
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    try:
+        (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /d\n")
+        host = f"registry.test:{server.host.partition(':')[2]}"
+        aerogel = Aerogel(tmp_path / "state")
+        address = f"http://me:hush-hush@127.0.0.1:{proxy.server_address[1]}"
+        aerogel.env |= {"SSL_CERT_FILE": str(made), "HTTPS_PROXY": address, "DOCKER_CONFIG": str(tmp_path)}
+        said = aerogel("build", "--push", "--progress=plain", "-t", f"{host}/app:1", str(tmp_path))
+        aerogel("rmi", f"{host}/app:1")
+        aerogel("pull", f"{host}/app:1")
+        password = base64.b64encode(b"me:hush-hush").decode()
+        assert set(kind.seen) == {(host, f"Basic {password}")}
+        proxy.shutdown()
+        proxy.server_close()
+        refused = aerogel("pull", f"{host}/app:2", check=False)
+        assert refused.returncode == 4
+        assert "the proxy refuses" in refused.stderr or "cannot be reached" in refused.stderr
+        assert "hush-hush" not in said.stderr + refused.stderr
     finally:
         process.terminate()
         process.wait()
