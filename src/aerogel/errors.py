@@ -252,10 +252,12 @@ def visible(text: str) -> str:
     """The text with control characters made visible, so that no input can drive the terminal."""
     if text.isprintable():
         return text
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}"
-        for c in text
-    )
+    shown = {
+        ord(c): f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}"
+        for c in set(text)
+        if not c.isprintable() and c not in "\n\t"
+    }
+    return text.translate(shown)
 
 
 def _excerpt(span: Span, paint: _Paint) -> list[str]:

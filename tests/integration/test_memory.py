@@ -6,6 +6,7 @@ The resident size is the kernel's highest of any process of the build (`ru_maxrs
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,14 +19,15 @@ ROOT = Path(__file__).resolve().parents[2]
 LIMIT_MB = 120
 
 
-def build(root: Path, context: Path, *words: str) -> float:
+def build(root: Path, context: Path, *words: str, shows: str = "--quiet") -> float:
     """Builds; the peak of resident memory in MB."""
     environ = {"PATH": os.defpath, "HOME": str(root), "AEROGEL_ROOT": str(root), "PYTHONPATH": str(ROOT / "src")}
-    program = [sys.executable, "-m", "aerogel", "build", "-q", *words, str(context)]
+    program = [sys.executable, "-m", "aerogel", "build", shows, *words, str(context)]
     # Between this process and the build stands a small one: a child begins with the size of its parent.
     report = (
         "import os, resource, subprocess, sys\n"
-        "done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)\n"
+        "told = None if sys.argv[5] == '--quiet' else subprocess.DEVNULL\n"
+        "done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=told)\n"
         "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
     )
     done = subprocess.run([sys.executable, "-I", "-c", report, *program], env=environ, capture_output=True, text=True)
@@ -44,6 +46,19 @@ def test_a_file_of_2_gib(tmp_path: Path) -> None:
     (context / "Dockerfile").write_text("FROM scratch\nCOPY file /file\n")
     assert build(tmp_path / "root", context) < LIMIT_MB
     assert build(tmp_path / "root", context) < LIMIT_MB
+
+
+@pytest.mark.host("busybox")
+def test_a_line_of_256_mib(tmp_path: Path) -> None:
+    """What a step prints without the end of a line is shown, logged and kept for the error in pieces."""
+    context = tmp_path / "context"
+    context.mkdir()
+    shutil.copy(shutil.which("busybox") or "", context / "busybox")
+    prints = f"/busybox yes {'x' * 4000} | /busybox tr -d '\\\\n' | /busybox head -c {256 << 20}"
+    (context / "Dockerfile").write_text(f'FROM scratch\nCOPY busybox /\nRUN ["/busybox", "sh", "-c", "{prints}"]\n')
+    assert build(tmp_path / "root", context, shows="--progress=plain") < LIMIT_MB
+    (log,) = (tmp_path / "root").glob("cache/logs-v1/*/02.log")
+    assert log.stat().st_size == 256 << 20
 
 
 def test_a_base_of_100_layers(tmp_path: Path) -> None:
