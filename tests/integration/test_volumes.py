@@ -13,7 +13,7 @@ from small_image import build_small_image
 pytestmark = pytest.mark.host("busybox")
 
 MORE = "RUN mkdir -p /data/sub && echo first >/data/sub/f && chown -R 1000:1001 /data && chmod 750 /data && ln -s sub/f /data/l\n"
-RUNGS = ("auto", "ident", "single") if os.getuid() == 0 else ("auto",)
+RUNGS = ("auto", "single") if os.getuid() == 0 else ("auto",)
 
 
 def store(folder, rung):
