@@ -7,7 +7,7 @@ import re
 from aerogel.errors import visible
 from aerogel.events import Progress
 
-__all__ = ["LineCutter", "clean", "describe_progress"]
+__all__ = ["LineCutter", "Pace", "clean", "describe_progress"]
 
 LONGEST_LINE = 65536
 """Bytes after which output without a line end is cut."""
@@ -60,3 +60,36 @@ def describe_progress(event: Progress) -> str:
     unit, name = (1e3, "kB") if max(event.done, event.total or 0) < 1e6 else (1e6, "MB")
     done = f"{event.done / unit:.1f} {name}"
     return f"{done} of {event.total / unit:.1f} {name}" if event.total else done
+
+
+_STEADY_S = 1.0
+"""A rate is told when it has been seen for so long."""
+
+
+class Pace:
+    """How fast one transfer is, from its first event on. Times are seconds of any clock that does not go back."""
+
+    __slots__ = ("_began_s", "_first", "_last")
+
+    def __init__(self, event: Progress, now_s: float) -> None:
+        self._began_s = now_s
+        self._first = event.done
+        self._last = event
+
+    def see(self, event: Progress) -> None:
+        self._last = event
+
+    def words(self, now_s: float) -> str:
+        """`5.1 MB/s, 6 s left`; nothing for what is not bytes, has just begun or stands still."""
+        event, passed_s = self._last, now_s - self._began_s
+        came = event.done - self._first
+        if event.unit != "bytes" or passed_s < _STEADY_S or came <= 0 or event.done == event.total:
+            return ""
+        rate = came / passed_s
+        unit, name = (1e3, "kB") if rate < 1e6 else (1e6, "MB")
+        told = f"{rate / unit:.1f} {name}/s"
+        left_s = (event.total - event.done) / rate if event.total > event.done else 0.0
+        if not left_s:
+            return told
+        whole = round(left_s)
+        return f"{told}, {whole // 60} min {whole % 60} s left" if whole >= 60 else f"{told}, {max(1, whole)} s left"

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from aerogel.cli.lines import LineCutter, describe_progress
+from aerogel.cli.lines import LineCutter, Pace, describe_progress
 from aerogel.errors import render, visible
 from aerogel.events import Event, Message, Progress, StepDone, StepLog, StepStarted, Warned
 from aerogel.redact import Redactor
@@ -34,7 +34,7 @@ _STYLES = {"FAILED": "bold red", "CANCELED": "yellow", "CACHED": "cyan", "REUSED
 
 
 class _Running:
-    __slots__ = ("began", "cutters", "lines", "name", "progress")
+    __slots__ = ("began", "cutters", "lines", "name", "paces", "progress")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -42,6 +42,19 @@ class _Running:
         self.lines: deque[str] = deque(maxlen=SHOWN_LINES)
         self.cutters: dict[int, LineCutter] = {}
         self.progress: dict[str, Progress] = {}
+        self.paces: dict[str, Pace] = {}
+
+    def far(self, event: Progress) -> None:
+        self.progress[event.label] = event
+        self.paces.setdefault(event.label, Pace(event, time.monotonic())).see(event)
+
+    def transfers(self, now_s: float) -> list[str]:
+        """The last ones, with rate and the time that is left."""
+        found = []
+        for event in list(self.progress.values())[-3:]:
+            words = self.paces[event.label].words(now_s)
+            found.append(f"{event.label} {describe_progress(event)}{f', {words}' if words else ''}")
+        return found
 
 
 class LiveConsole:
@@ -66,7 +79,7 @@ class LiveConsole:
                     self._log(event)
                 case Progress():
                     if running := self._running.get(event.step):
-                        running.progress[event.label] = event
+                        running.far(event)
                 case StepDone():
                     self._done(event)
                 case Message():
@@ -118,7 +131,7 @@ class LiveConsole:
             rows: list[Table | Text] = []
             for running in self._running.values():
                 rows.append(self._row(f"=> {running.name}", now - running.began, "bold"))
-                rows += [self._row(f"=> => {_describe(one)}", None, "") for one in list(running.progress.values())[-3:]]
+                rows += [self._row(f"=> => {one}", None, "") for one in running.transfers(now)]
                 rows += [self._text(f"     {line}", "dim") for line in running.lines]
             return Group(*rows)
 
@@ -131,7 +144,3 @@ class LiveConsole:
 
     def _text(self, text: str, style: str = "") -> Text:
         return Text(self._redactor.text(visible(text)), style=style, no_wrap=True, overflow="ellipsis")
-
-
-def _describe(event: Progress) -> str:
-    return f"{event.label} {describe_progress(event)}"

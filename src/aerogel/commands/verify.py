@@ -78,7 +78,9 @@ def run(options: Verify, world: World) -> VerifiedResult:
             "there is no key to check with" if not options.key else "a key and a certificate cannot both be asked for",
             code="sign.key",
             exit_status=EXIT_USAGE,
-            hints=["name a public key with `--key FILE`, or `--certificate-identity` and `--certificate-oidc-issuer`"],
+            hints=[
+                "name the public key with `--key FILE`, or `--certificate-identity` and `--certificate-oidc-issuer`"
+            ],
         )
     kind = predicate_type(options.type) if options.type else ""
     reference = Reference.parse(options.name)
