@@ -126,7 +126,8 @@ class BareRecorder(recorder.Recorder):
         if self.watch >= 0:
             os.close(self.watch)
             self.watch = -1
-        save_owners(self._file, self._owners)
+        if self._file:  # none is kept of what joins another command
+            save_owners(self._file, self._owners)
 
     def ended_by(self) -> int:
         """The signal that ended the command, of which proot makes an exit status of 255; 0 for none.
