@@ -274,6 +274,37 @@ def test_family_on_another_machine(aerogel: Aerogel, name: str) -> None:
 
 
 @pytest.mark.network
+def test_family_on_a_machine_with_the_other_byte_order(aerogel: Aerogel, tmp_path: Path) -> None:
+    """From the main suite alone: mirrors have the others of this machine out of step with their signatures."""
+    declaration = (
+        "apiVersion: aerogel/v1\nkind: Base\nname: big\nextends: python3\nsources: {debian: {suites: [trixie]}}\n"
+    )
+    (tmp_path / "base.yaml").write_text(declaration)
+    (tmp_path / "Dockerfile").write_text("FROM ./base.yaml:debug\n")
+    aerogel("build", "-q", "--platform", "linux/s390x", "-t", "big", str(tmp_path))
+    files = [file for file in files_for("python3", "13", "debug") if file.stem != "python3-native"]
+    found = ours(aerogel, "big", *files, platform="linux/s390x")
+    assert [one for one in found if not one[2]] == []
+
+
+JAVA = [("java-base", ""), ("java17", "12"), ("java21", "13"), ("java25", "13")]
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("name", "release"), JAVA, ids=[name for name, _ in JAVA])
+def test_java(aerogel: Aerogel, other: Path, tmp_path: Path, name: str, release: str) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM aerogel/{name}\n")
+    aerogel("build", "-q", "-t", "java", str(tmp_path))
+    wanted = ["static", "base", "root", "release", "java-base"]
+    wanted += [f"debian{release}", "java", name] if release else []
+    files = [TESTS / f"{one}.yaml" for one in wanted]
+    found = ours(aerogel, "java", *files)
+    assert [one for one in found if not one[2]] == []
+    (tmp_path / "lent").mkdir()
+    assert theirs(aerogel, other, "java", tmp_path / "lent", *files) == found
+
+
+@pytest.mark.network
 def test_options_of_commands_and_reports(aerogel: Aerogel, tmp_path: Path) -> None:
     (tmp_path / "env").write_text("FROM_FILE='in file'\n")
     (tmp_path / "lent").mkdir()

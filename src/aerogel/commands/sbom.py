@@ -20,10 +20,21 @@ from aerogel.oci.reference import Reference
 
 if TYPE_CHECKING:
     from aerogel.analyze.catalog import Catalog
+    from aerogel.analyze.contents import Contents
     from aerogel.analyze.documents import Subject
     from aerogel.store.store import Store
 
-__all__ = ["EXAMPLES", "Sbom", "SbomPackage", "SbomResult", "analyze", "run", "subject_of"]
+__all__ = [
+    "EXAMPLES",
+    "Sbom",
+    "SbomPackage",
+    "SbomResult",
+    "analyze",
+    "contents_of",
+    "run",
+    "subject_of",
+    "write_document",
+]
 
 EXAMPLES = (
     ("what is in it", "aerogel sbom app"),
@@ -103,11 +114,12 @@ def run(options: Sbom, world: World) -> SbomResult:
         text = render(found, subject_of(image, names[0] if names else None), options.format).decode()
     if options.output == "-":
         return SbomResult(packages=rows, document="" if options.format == "table" else text.rstrip("\n"))
-    _write(world, options.output, text)
+    write_document(world, options.output, text)
     return SbomResult(packages=rows, document="-")
 
 
-def _write(world: World, path: str, text: str) -> None:
+def write_document(world: World, path: str, text: str) -> None:
+    """Puts a document in place of a file. Raises `store.*`."""
     from aerogel.store.disk import disk_errors
 
     target = world.settings.directory / path
@@ -124,6 +136,12 @@ def _write(world: World, path: str, text: str) -> None:
 def analyze(image: Image, store: Store, *, with_files: bool = False) -> Catalog:
     """What an image of the store holds. Raises `store.*`, `codec.*`, `tar.*`, `oci.*`."""
     from aerogel.analyze.catalog import catalog
+
+    return catalog(contents_of(image, store), with_files=with_files)
+
+
+def contents_of(image: Image, store: Store) -> Contents:
+    """The files of an image of the store. Raises `store.*`, `codec.*`, `tar.*`, `oci.*`."""
     from aerogel.analyze.contents import Contents
     from aerogel.store.load import record_layers
 
@@ -136,7 +154,7 @@ def analyze(image: Image, store: Store, *, with_files: bool = False) -> Catalog:
         os.unlink(path)
         return fd
 
-    return catalog(Contents(image, indexes, spool), with_files=with_files)
+    return Contents(image, indexes, spool)
 
 
 def subject_of(image: Image, name: Reference | None) -> Subject:

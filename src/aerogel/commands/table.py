@@ -126,6 +126,7 @@ COMMANDS = (
     Command("login", "login", "Keep the credentials of a registry", group=STORE),
     Command("logout", "logout", "Forget the credentials of a registry", group=STORE),
     Command("sbom", "sbom", "List the packages that an image holds", group=STORE),
+    Command("vex", "vex", "Tell which vulnerabilities cannot be in an image", group=STORE),
     Command("save", "save", "Write images to an archive", group=STORE, aliases=("image save",)),
     Command("load", "load", "Read images from an archive into the local store", group=STORE, aliases=("image load",)),
     Command("tag", "tag", "Give an image one more name", group=STORE, aliases=("image tag",)),

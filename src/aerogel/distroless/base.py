@@ -19,6 +19,7 @@ from aerogel.debian.control import Relation, relations
 from aerogel.debian.package import Package
 from aerogel.debian.resolve import Chosen, resolve
 from aerogel.distroless.apt import apt_files
+from aerogel.distroless.closure import check_closure
 from aerogel.distroless.compose import compose, nothing_beside
 from aerogel.distroless.externals import External, externals_of
 from aerogel.distroless.layout import write_layer
@@ -254,6 +255,7 @@ def compose_base(
                 taken = _externals(recipe, selection.arch, archive)
                 bench = _bench(selection, archive, cache, stack, helper_factory, scratch, sink, step)
                 composition = compose(recipe, unpacked, selection.arch, bench, read, taken)
+                check_closure(composition.layout, recipe, sink)
                 index, epoch = write_layer(composition.items, writer.write), composition.epoch
     blob = writer.finish()
     return ComposedBase(blob, index, image_config(selection, Digest(blob.diff_id), epoch), epoch, selection.summary)

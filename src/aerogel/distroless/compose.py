@@ -41,6 +41,7 @@ class Composition(NamedTuple):
 
     items: list[Item]
     epoch: int
+    layout: Layout
 
 
 def nothing_beside(name: str) -> bytes:
@@ -98,7 +99,7 @@ def compose(
         layout.write(ldcache.PATH, _library_cache(layout, arch))
     for one in ordered:
         _add_status(layout, one, dropped[one.package.name], busybox=recipe.busybox)
-    return Composition(layout.ordered(), layout.epoch)
+    return Composition(layout.ordered(), layout.epoch, layout)
 
 
 def package_rules(recipe: Recipe, name: str) -> tuple[Rule, ...]:

@@ -131,8 +131,8 @@ class Resolve(_Struct, frozen=True, kw_only=True):
         tuple[str, ...], Meta(description="Packages that count as present wherever they are needed and are never added")
     ] = ()
     elf_closure: Annotated[
-        Literal["error", "warn", "add", "off"] | None,
-        Meta(description="What to do about a shared library that is missing"),
+        Literal["error", "warn", "off"] | None,
+        Meta(description="What to do when a program of the base lacks a library; the package that has it is named"),
     ] = None
 
 

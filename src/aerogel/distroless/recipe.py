@@ -118,7 +118,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     archives: tuple[PackageEntry, ...] = ()
     skip: tuple[str, ...] = ()
     recommends: bool = False
-    elf_closure: Literal["error", "warn", "add", "off"] = "warn"
+    elf_closure: Literal["error", "warn", "off"] = "warn"
     rules: str = "micro"
     slices: dict[str, Slice] = {}
     python: Python | None = None
