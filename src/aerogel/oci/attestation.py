@@ -94,12 +94,12 @@ def statement_of(digest: Digest, name: str, kind: str, predicate: Mapping[str, A
     })  # fmt: skip
 
 
-def envelope(statement: bytes, key: SigningKey, *, is_bundled: bool = False) -> dict[str, Any]:
+def envelope(statement: bytes, key: SigningKey) -> dict[str, Any]:
     """A signed statement."""
     return {
         "payloadType": IN_TOTO,
         "payload": _base64(statement),
-        "signatures": [{"sig": _base64(key.sign(_framed(statement), is_bundled=is_bundled))}],
+        "signatures": [{"sig": _base64(key.sign(_framed(statement)))}],
     }
 
 
@@ -108,7 +108,7 @@ def bundle_of(statement: bytes, key: SigningKey) -> bytes:
     return _json({
         "mediaType": BUNDLE,
         "verificationMaterial": {"publicKey": {"hint": key.public.hint()}},
-        "dsseEnvelope": envelope(statement, key, is_bundled=True),
+        "dsseEnvelope": envelope(statement, key),
     })  # fmt: skip
 
 

@@ -78,14 +78,13 @@ class SigningKey:
         public = self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         self.public = PublicKey(public, what)
 
-    def sign(self, data: bytes, *, is_bundled: bool = False) -> bytes:
-        """A signature; DER for ECDSA. cosign takes SHA-384 with P-384 in bundles only, and SHA-256 anywhere else."""
+    def sign(self, data: bytes) -> bytes:
+        """A signature; DER for ECDSA. SHA-256 with P-384 too: cosign 2.5 and 3.1 take nothing else of a key."""
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 
         if isinstance(self._key, ec.EllipticCurvePrivateKey):
-            is_long = is_bundled and isinstance(self._key.curve, ec.SECP384R1)
-            return self._key.sign(data, ec.ECDSA(hashes.SHA384() if is_long else hashes.SHA256()))
+            return self._key.sign(data, ec.ECDSA(hashes.SHA256()))
         if isinstance(self._key, ed25519.Ed25519PrivateKey):
             return self._key.sign(data)
         return self._key.sign(data, padding.PKCS1v15(), hashes.SHA256())

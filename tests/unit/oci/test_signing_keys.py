@@ -23,12 +23,23 @@ def test_a_pair_signs_and_checks(kind: KeyKind) -> None:
     key, checking = SigningKey(private, "open sesame", "it"), PublicKey(public, "it")
     assert key.public.hint() == checking.hint()
     other = PublicKey(generate(kind, "")[1], "other")
-    for is_bundled in (False, True):
-        signature = key.sign(b"text", is_bundled=is_bundled)
-        assert checking.verifies(signature, b"text")
-        assert not checking.verifies(signature, b"Text")
-        assert not checking.verifies(signature[:-1], b"text")
-        assert not other.verifies(signature, b"text")
+    signature = key.sign(b"text")
+    assert checking.verifies(signature, b"text")
+    assert not checking.verifies(signature, b"Text")
+    assert not checking.verifies(signature[:-1], b"text")
+    assert not other.verifies(signature, b"text")
+
+
+def test_sha384_with_p384_is_taken_too() -> None:
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key = ec.generate_private_key(ec.SECP384R1())
+    checking = PublicKey(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), "it")
+    for kind in (hashes.SHA256(), hashes.SHA384()):
+        assert checking.verifies(key.sign(b"text", ec.ECDSA(kind)), b"text")
+    assert not checking.verifies(key.sign(b"text", ec.ECDSA(hashes.SHA512())), b"text")
 
 
 @pytest.mark.parametrize("kind", KINDS)
