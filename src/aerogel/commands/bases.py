@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError, Diagnostic, Span, nearest
 from aerogel.events import Message, StepLog, Warned, step
-from aerogel.files.codec import GZIP, LayerWriter
+from aerogel.files.codec import GZIP, LayerBlob, LayerWriter
 from aerogel.graph.ops import frame
 from aerogel.graph.stages import ContextRef, ImageRef, SourceRef
 from aerogel.graph.steps import BaseImage
@@ -295,6 +295,13 @@ class Bases:
             made.append(store.snapshots.new(self._world.helper().rung.map_id))
             return made[-1]
 
+        def keep(fill: Callable[[LayerWriter], None]) -> LayerBlob:
+            with store.blobs.write() as blob, LayerWriter(blob.fd, GZIP) as writer:
+                fill(writer)
+                layer = writer.finish()
+                blob.commit(Digest(str(layer.digest)), layer.size)
+                return layer
+
         try:
             with store.blobs.write() as blob, LayerWriter(blob.fd, GZIP) as writer:
                 composed = compose_base(
@@ -307,14 +314,16 @@ class Bases:
                     sink=self._world.sink,
                     step=number,
                     read=source.read,
+                    keep=keep,
                 )
                 blob.commit(Digest(str(composed.blob.digest)), composed.blob.size)
         finally:
             for path in made:
                 store.snapshots.discard(path, self._materials.remove)
-        save_layer(store, composed.blob, composed.index)
+        for layer, index in (*composed.lower, (composed.blob, composed.index)):
+            save_layer(store, layer, index)
         return {
-            "layers": [composed.blob.diff_id],
+            "layers": list(composed.diff_ids),
             "config": to_dict(composed.config),
             "summary": f"{composed.summary}, {composed.blob.diff_id}",
         }

@@ -143,7 +143,7 @@ def _platform(
     tools: dict[str, tuple[LockedPackage, ...]] = {}
     archives: dict[str, LockedArchive] = {}
     images: dict[str, LockedImage] = {}
-    layers: dict[bytes, tuple[str, int]] = {}
+    layers: dict[bytes, tuple[tuple[str, ...], int]] = {}
     for tag, bare in recipes.items():
         pool = source.pool(archive, world, recipe=bare)
         digests = _fetch_externals(bare, arch, pool, archives)
@@ -159,9 +159,9 @@ def _platform(
         layer = msgspec.json.encode((_layer_part(recipe), [each.digest for each in selection.packages]))
         if layer not in layers:
             layers[layer] = _composed(source, selection, pool, world, number)
-        diff_id, epoch = layers[layer]
+        diff_ids, epoch = layers[layer]
         names = tuple(each.package.name for each in selection.chosen)
-        images[tag] = LockedImage(packages=names, layers=(diff_id,), created=epoch)
+        images[tag] = LockedImage(packages=names, layers=diff_ids, created=epoch)
     return LockedPlatform(
         packages=tuple(packages.values()),
         archives=tuple(archives.values()),
@@ -218,8 +218,10 @@ def _kept(selection: Selection, lock: Lock, tag: str, pool: Pool) -> Selection:
     return msgspec.structs.replace(selection, chosen=chosen, key=key)
 
 
-def _composed(source: RecipeSource, selection: Selection, pool: Pool, world: World, number: int) -> tuple[str, int]:
-    """The diff id of the layer, and its time."""
+def _composed(
+    source: RecipeSource, selection: Selection, pool: Pool, world: World, number: int
+) -> tuple[tuple[str, ...], int]:
+    """The diff ids of the layers, and their time."""
     made: list[str] = []
 
     def scratch() -> str:
@@ -242,7 +244,7 @@ def _composed(source: RecipeSource, selection: Selection, pool: Pool, world: Wor
     finally:
         for path in made:
             world.store.snapshots.discard(path, lambda each: world.helper().call("remove", {"path": each}))
-    return str(composed.blob.diff_id), composed.epoch
+    return composed.diff_ids, composed.epoch
 
 
 def lock_file(source: RecipeSource, given: str, world: World) -> Path:

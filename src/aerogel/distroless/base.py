@@ -22,7 +22,8 @@ from aerogel.distroless.apt import apt_files
 from aerogel.distroless.closure import check_closure
 from aerogel.distroless.compose import compose, nothing_beside
 from aerogel.distroless.externals import External, externals_of
-from aerogel.distroless.layout import write_layer
+from aerogel.distroless.layering import layered
+from aerogel.distroless.layout import Item, write_layer
 from aerogel.distroless.makers import wanted_makers
 from aerogel.distroless.pool import LOCAL, Index, Origin, Pinned, Pool
 from aerogel.distroless.recipe import COMPOSE_VERSION, DEBIAN_ARCHITECTURES, Recipe
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # what they import is not needed to find a result that is kep
 __all__ = [
     "TOOL_SKIP",
     "ComposedBase",
+    "Keep",
     "Selection",
     "ToolSets",
     "compose_base",
@@ -97,7 +99,10 @@ class Selection(msgspec.Struct, frozen=True):
 
 
 class ComposedBase(msgspec.Struct, frozen=True):
-    """The one layer of the image (its bytes went to the writer), its index, and the image's config."""
+    """The last layer of the image (its bytes went to the writer), its index, and the image's config.
+
+    `lower` are the layers below, lowest first: most images have one layer.
+    """
 
     blob: LayerBlob
     index: LayerIndex
@@ -105,6 +110,15 @@ class ComposedBase(msgspec.Struct, frozen=True):
     epoch: int
     """Newest time in any package, seconds since 1970; also the config's `created`."""
     summary: str
+    lower: tuple[tuple[LayerBlob, LayerIndex], ...] = ()
+
+    @property
+    def diff_ids(self) -> tuple[str, ...]:
+        return tuple(str(each) for each in self.config.rootfs.diff_ids)
+
+
+Keep = Callable[[Callable[[LayerWriter], None]], LayerBlob]
+"""Has a layer written by what it is called with, keeps and returns it."""
 
 
 def suites(suite: str) -> tuple[str, ...]:
@@ -222,15 +236,17 @@ def compose_base(
     sink: Sink,
     step: int = 0,
     read: Callable[[str], bytes] = nothing_beside,
+    keep: Keep | None = None,
 ) -> ComposedBase:
     """Fetches the packages and writes the image's layer into `writer`, which is finished here.
 
     `cache` is the folder for unpacked packages (the archive's will do). `helper_factory` and `scratch` (a new empty
     directory on the state directory's file system, removed by the caller) are called for build roots and makers only.
-    `read` gives the files beside the declaration.
+    `read` gives the files beside the declaration. `keep` is called for each layer but the last with what writes it.
     Raises `distroless.foreign`, and what `Archive`, `compose` and `buildroot` raise; then `writer` is the caller's to abort.
     """
     recipe = selection.recipe
+    below: list[tuple[LayerBlob, LayerIndex]] = []
     debs = archive.fetch_all(selection.packages, step=step)
     sink.emit(StepLog(step, b"unpacking the packages\n"))
     with unpack(selection.packages, debs, cache) as unpacked:
@@ -256,9 +272,30 @@ def compose_base(
                 bench = _bench(selection, archive, cache, stack, helper_factory, scratch, sink, step)
                 composition = compose(recipe, unpacked, selection.arch, bench, read, taken)
                 check_closure(composition.layout, recipe, sink)
-                index, epoch = write_layer(composition.items, writer.write), composition.epoch
+                sources = {each.name: each.source for each in selection.packages}
+                *lower, last = layered(composition.items, sources, recipe.layers)
+                below = [_lower(items, keep or _hashed) for items in lower]
+                index, epoch = write_layer(last, writer.write), composition.epoch
     blob = writer.finish()
-    return ComposedBase(blob, index, image_config(selection, Digest(blob.diff_id), epoch), epoch, selection.summary)
+    diff_ids = (*(each.diff_id for each, _ in below), blob.diff_id)
+    config = image_config(selection, tuple(map(Digest, diff_ids)), epoch)
+    return ComposedBase(blob, index, config, epoch, selection.summary, tuple(below))
+
+
+def _hashed(fill: Callable[[LayerWriter], None]) -> LayerBlob:
+    """For a layer that nobody keeps."""
+    with LayerWriter(None, None) as writer:
+        fill(writer)
+        return writer.finish()
+
+
+def _lower(items: Sequence[Item], keep: Keep) -> tuple[LayerBlob, LayerIndex]:
+    made: list[LayerIndex] = []
+
+    def fill(writer: LayerWriter) -> None:
+        made.append(write_layer(items, writer.write))
+
+    return keep(fill), made[0]
 
 
 def _externals(recipe: Recipe, arch: str, archive: Origin) -> list[tuple[External, Path]]:
@@ -324,7 +361,7 @@ def _foreign_named(selection: Selection) -> Iterator[None]:
         ) from None
 
 
-def image_config(selection: Selection, diff_id: Digest, epoch: int) -> ImageConfig:
+def image_config(selection: Selection, diff_ids: tuple[Digest, ...], epoch: int) -> ImageConfig:
     """The config of the composed image; `created` is the time of its newest package."""
     recipe, platform = selection.recipe, selection.platform.normal()
     created = timestamp(epoch)
@@ -344,6 +381,6 @@ def image_config(selection: Selection, diff_id: Digest, epoch: int) -> ImageConf
             volumes={each: {} for each in recipe.volumes},
             exposed_ports={each: {} for each in recipe.ports},
         ),
-        rootfs=RootFS(diff_ids=(diff_id,)),
-        history=(History(created=created, created_by=f"aerogel: {recipe.name}, {selection.summary}"),),
+        rootfs=RootFS(diff_ids=diff_ids),
+        history=(History(created=created, created_by=f"aerogel: {recipe.name}, {selection.summary}"),) * len(diff_ids),
     )

@@ -264,7 +264,7 @@ class Layers(_Struct, frozen=True, kw_only=True):
 
     strategy: Annotated[
         Literal["single", "origin"] | None,
-        Meta(description="One layer, or one for each group of packages of one origin"),
+        Meta(description="One layer, or the largest source packages in layers of their own"),
     ] = None
     budget: Annotated[int | None, Meta(description="Most layers for `origin`")] = None
 

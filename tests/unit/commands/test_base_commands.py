@@ -322,3 +322,16 @@ def test_another_archive_with_a_key_of_its_own(base: Base, archive: Archive):
     base.on_another_machine("second")
     base("base", "show", "--packages", *AMD64, "base.yaml", status=4)
     assert "is not signed by a key that is trusted" in base.said
+
+
+def test_layers_by_origin_are_locked_too(base: Base, archive: Archive):
+    archive.put("libtool1", "1.1", entries=(("./usr/lib/libtool.so.1", bytes(range(256)) * 8000),))
+    archive.publish()
+    base("base", "build", *AMD64, "-t", "one", "-o", "type=tar,dest=one.tar", "base.yaml")
+    base.write("base.yaml", DECLARATION + "layers: {strategy: origin, budget: 3}\n")
+    base("base", "lock", *AMD64)
+    base("base", "build", *AMD64, "--locked", "-t", "two", "-o", "type=tar,dest=two.tar", "base.yaml")
+    assert len(layers(base, "one")) == 1
+    assert len(layers(base, "two")) == 2
+    assert base.lock["platforms"]["linux/amd64"]["images"]["latest"]["layers"] == layers(base, "two")
+    assert (base.folder / "one.tar").read_bytes() == (base.folder / "two.tar").read_bytes()

@@ -1,0 +1,101 @@
+"""A base of one's own from the host's mirror, from declaration over lock to a program that runs in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.network, pytest.mark.host]
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+BASE = """\
+apiVersion: aerogel/v1
+kind: Base
+name: mine
+extends: python3
+packages:
+  - libpq5
+  - {pypi: packaging, version: "24.2", to: /opt/packages, purl: "pkg:pypi/packaging@{version}"}
+locales: [de_DE, sr_RS@latin]
+timezone: Europe/Berlin
+certificates: {additional: [corp.pem]}
+accounts: {users: [{name: app, uid: 10001, home: /home/app}], run-as: app}
+paths:
+  - {dir: /data, owner: app, mode: "0750"}
+  - {file: /usr/local/share/program.py, source: program.py}
+image:
+  env: {LANG: de_DE.UTF-8, PYTHONPATH: /opt/packages}
+  cmd: [/usr/local/share/program.py]
+"""
+
+PROGRAM = """\
+import ctypes, ctypes.util, grp, json, locale, os, pwd, ssl, time
+from packaging.version import Version
+locale.setlocale(locale.LC_ALL, "")
+names = [dict(part[0] for part in one["subject"]).get("commonName") for one in
+         ssl.create_default_context().get_ca_certs()]
+print(json.dumps({
+    "day": time.strftime("%A", time.gmtime(0)), "point": locale.localeconv()["decimal_point"],
+    "zone": time.tzname, "user": pwd.getpwuid(os.getuid()).pw_name, "home": os.path.isdir("/home/app"),
+    "data": [os.stat("/data").st_uid, oct(os.stat("/data").st_mode)], "corp": "Corp Root" in names, "many": len(names) > 100,
+    "pq": ctypes.CDLL(ctypes.util.find_library("pq")).PQlibVersion() > 0, "version": str(Version("1.0")),
+}))
+"""
+
+
+def certificate() -> bytes:
+    from datetime import UTC, datetime
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Corp Root")])
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1)
+    made = made.not_valid_before(datetime(2020, 1, 1, tzinfo=UTC)).not_valid_after(datetime(2040, 1, 1, tzinfo=UTC))
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def test_from_declaration_to_a_program_that_runs(tmp_path: Path) -> None:
+    def aerogel(*words: str, root: str = "root", **more: str) -> str:
+        env = {**os.environ, "AEROGEL_ROOT": str(tmp_path / root), "PYTHONPATH": str(SOURCE), **more}
+        done = subprocess.run([sys.executable, "-m", "aerogel", *words], cwd=tmp_path, env=env, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode().strip()
+
+    for name, content in (("base.yaml", BASE.encode()), ("program.py", PROGRAM.encode()), ("corp.pem", certificate())):
+        (tmp_path / name).write_bytes(content)
+    aerogel("base", "lock")
+    lock = json.loads((tmp_path / "base.lock.json").read_text())
+    (platform,) = lock["platforms"].values()
+    assert [one["name"] for one in platform["archives"]] == ["pypi:packaging@24.2"]
+    assert "locales/build" in platform["tools"]
+    aerogel("base", "build", "--locked", "-t", "mine")
+    assert json.loads(aerogel("run", "--rm", "mine")) == {
+        "day": "Donnerstag",
+        "point": ",",
+        "zone": ["CET", "CEST"],
+        "user": "app",
+        "home": True,
+        "data": [10001, "0o40750"],
+        "corp": True,
+        "many": True,
+        "pq": True,
+        "version": "1.0",
+    }
+    # Everything that the lock names, tools included, beside it: another machine that reaches nobody gives the same.
+    aerogel("base", "vendor")
+    nobody = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:1")
+    nobody |= {"AEROGEL_DEBIAN_MIRROR": "http://127.0.0.1:1/debian", "no_proxy": "", "NO_PROXY": ""}
+    aerogel("base", "build", "--locked", "-t", "mine", root="second", **nobody)
+    ids = [json.loads(aerogel("inspect", "mine", root=root))[0]["Id"] for root in ("root", "second")]
+    assert ids[0] == ids[1]
