@@ -8,10 +8,9 @@ that are at hand; of what cannot be entered in the middle nothing is said.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import msgspec
 
 from aerogel import __version__
 from aerogel.checks.dynamic import Dynamic, Reader, linked_go_functions, read_dynamic
@@ -27,7 +26,6 @@ from aerogel.graph.steps import Graph
 from aerogel.lint.image import IMAGE_RULES
 from aerogel.lint.rule import Finding, Options, allowed
 from aerogel.oci.digest import Digest
-from aerogel.oci.types import to_dict
 from aerogel.solve.materials import Materials
 from aerogel.solve.peek import has_indexes, peek
 from aerogel.solve.solver import Outcome
@@ -118,16 +116,21 @@ def _kept(finished: Finished, materials: Materials, base_name: str) -> list[Foun
     """What the checks found, now or before."""
     if not has_indexes(materials, finished.layers):
         return []
-    config = msgspec.json.encode(to_dict(finished.config), order="sorted")
-    facts = {"version": __version__, "layers": " ".join(finished.layers), "base": finished.base, "from": base_name}
-    key = _key("image", *map(str, facts.values()), hashlib.sha256(config).hexdigest())
+    config = finished.config
+    asked = config.config
+    parts = (asked.env, asked.entrypoint, asked.cmd, asked.working_dir, config.architecture, _release(finished))
+    decides = (__version__, " ".join(finished.layers), str(finished.base), base_name, json.dumps(parts))
+    key = _key("image", *decides)
     actions = materials.store.actions
     known = actions.get(key)
     if known is not None:
         return [Found(rule, text, _raw(path), tuple(hints)) for rule, text, path, hints in known["found"]]
-    found = check_image(_Reading(finished, materials).subject(base_name))
+    reading = _Reading(finished, materials)
+    found = check_image(reading.subject(base_name))
+    reading.keep()
     saved = [[each.rule, each.message, _text(each.path), list(each.hints)] for each in found]
-    actions.put(key, {"checks": "image"}, {"found": saved})
+    if reading.is_whole:
+        actions.put(key, {"checks": "image"}, {"found": saved})
     return found
 
 
@@ -143,6 +146,12 @@ def _raw(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def _release(finished: Finished) -> str:
+    """Debian's release of the image: by its history, which names the base; 13 for what is not Debian 12."""
+    history = " ".join(each.created_by for each in finished.config.history)
+    return "12" if "debian12" in history or "bookworm" in history else "13"
+
+
 class _Reading:
     """The ELF files of one image."""
 
@@ -152,7 +161,11 @@ class _Reading:
         self._tree: LayerTree = materials.tree(finished.layers)
         self._pieces: dict[tuple[int, int], bytes] = {}
         self._read = 0
-        self._given: dict[bytes, Dynamic | None] = {}
+        self._given: dict[int, dict[bytes, Dynamic | None]] = {}
+        """What was read of the libraries of a layer of the base, now or before."""
+        self._new: set[int] = set()
+        self.is_whole = True
+        """False when something could not be read that may be read another time."""
 
     def subject(self, base_name: str) -> Subject:
         """What the checks ask."""
@@ -171,7 +184,7 @@ class _Reading:
             dynamic=dynamic,
             given=self.given,
             linked=self.linked,
-            release=self._release(),
+            release=_release(self._finished),
             base_name=base_name,
             started=started_paths(config.config, self._tree),
         )
@@ -194,16 +207,36 @@ class _Reading:
             if (one := read_dynamic(self._reader(number, offset, entry.size))) is not None
         }
         saved = {_text(path): one.dumps() for path, one in found.items()}
-        if self._read < _MAX_PIECES:
+        if places and not self._piece(number, 0):
+            self.is_whole = False
+        elif self._read < _MAX_PIECES:
             actions.put(key, {"checks": "layer"}, {"files": saved})
         return found
 
     def given(self, path: bytes) -> Dynamic | None:
         """What a library of any layer says."""
-        if path not in self._given:
-            reader = self._reader_of(path)
-            self._given[path] = None if reader is None else read_dynamic(reader)
-        return self._given[path]
+        origin = self._tree.origin(path)
+        if origin is None:
+            return None
+        number = origin.layer
+        if number not in self._given:
+            known = self._materials.store.actions.get(self._given_key(number))
+            files: dict[str, Any] = known["files"] if known is not None else {}
+            self._given[number] = {_raw(name): Dynamic.loads(one) for name, one in files.items()}
+        found = self._given[number]
+        if path not in found:
+            found[path] = read_dynamic(self._reader(number, origin.offset, origin.entry.size))
+            self._new.add(number)
+        return found[path]
+
+    def _given_key(self, number: int) -> Digest:
+        return _key("given", __version__, self._finished.layers[number])
+
+    def keep(self) -> None:
+        """Keeps what was read of libraries below, for the next change above."""
+        for number in sorted(self._new):
+            files = {_text(path): one.dumps() for path, one in self._given[number].items() if one is not None}
+            self._materials.store.actions.put(self._given_key(number), {"checks": "given"}, {"files": files})
 
     def linked(self, path: bytes, names: tuple[bytes, ...]) -> frozenset[bytes] | None:
         """Which functions a program of Go has."""
@@ -242,8 +275,3 @@ class _Reading:
         if len(self._pieces) > _KEPT_PIECES:
             del self._pieces[next(iter(self._pieces))]
         return found
-
-    def _release(self) -> str:
-        """Debian's release of the image: by its history, which names the base; 13 for what is not Debian 12."""
-        history = " ".join(each.created_by for each in self._finished.config.history)
-        return "12" if "debian12" in history or "bookworm" in history else "13"
