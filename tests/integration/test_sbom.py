@@ -72,15 +72,12 @@ def test_debian_packages(aerogel: Aerogel, tmp_path: Path, base: str) -> None:
     check_spdx(spdx[0])
 
 
-BASES = [
-    f"aerogel/{name}-debian{release}"
-    for release in ("13", "12")
-    for name in ("static", "base-nossl", "base", "cc", "python3")
-]
+BASES = ("static-debian13", "static-debian12", "python3-debian13", "python3-debian12", "java-base", "python3:parity")
+"""Python's has the packages of all that it is based on."""
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("base", [*BASES, "aerogel/java-base", "aerogel/python3:parity"])
+@pytest.mark.parametrize("base", [f"aerogel/{name}" for name in BASES])
 def test_scanners_find_every_package(aerogel: Aerogel, tmp_path: Path, base: str) -> None:
     """Each package of a base with version, source and release, by syft and by us; the records say what is partial."""
     (tmp_path / "Dockerfile").write_text(f"FROM {base}\n")
@@ -121,7 +118,7 @@ def test_scanners_find_every_package(aerogel: Aerogel, tmp_path: Path, base: str
     for form, check in (("cyclonedx-json", check_cyclonedx), ("spdx-json", check_spdx)):
         document = aerogel("sbom", "--format", form, "scanned").stdout
         assert all(f"/{quote(name, safe='')}@" in document for name in fields)
-        if base in ("aerogel/static-debian13", "aerogel/cc-debian12"):  # the validators take seconds
+        if base in ("aerogel/static-debian13", "aerogel/static-debian12"):  # the validators take seconds
             check(document)
 
 

