@@ -163,7 +163,14 @@ class RecipeSource:
 
     def archive(self, world: World, *, refresh: bool = False, number: int = 0) -> Archive:
         """Debian's archive for this recipe: with a lock no index is asked for."""
-        return archive_of(world, refresh=refresh, number=number, is_locked=self.lock is not None, vendor=self._vendor())
+        return archive_of(
+            world,
+            refresh=refresh,
+            number=number,
+            is_locked=self.lock is not None,
+            vendor=self._vendor(),
+            allow_expired=self.recipe.allow_expired,
+        )
 
     def select(self, platform: Platform, pool: Pool) -> Selection:
         """The packages: those of the lock, else those of today. Raises `base.locked` for what the lock lacks."""
@@ -223,6 +230,7 @@ def archive_of(
     number: int = 0,
     is_locked: bool = False,
     vendor: Path | None = None,
+    allow_expired: bool = False,
 ) -> Archive:
     """The Debian archive of this run: the mirror of the settings, else the host's. `number` is the step's."""
     from aerogel.debian.archive import Archive
@@ -238,6 +246,7 @@ def archive_of(
         step=number,
         is_locked=is_locked,
         vendor=vendor,
+        allow_expired=allow_expired,
     )
 
 

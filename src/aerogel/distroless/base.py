@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,11 @@ from aerogel.debian.resolve import Chosen, resolve
 from aerogel.distroless.apt import apt_files
 from aerogel.distroless.closure import check_closure
 from aerogel.distroless.compose import compose, nothing_beside
-from aerogel.distroless.externals import External, externals_of
+from aerogel.distroless.externals import External, externals_of, place_external
 from aerogel.distroless.layering import layered
-from aerogel.distroless.layout import Item, write_layer
+from aerogel.distroless.layout import Item, Layout, write_layer
 from aerogel.distroless.makers import wanted_makers
+from aerogel.distroless.placing import place_paths
 from aerogel.distroless.pool import LOCAL, Index, Origin, Pinned, Pool
 from aerogel.distroless.recipe import COMPOSE_VERSION, DEBIAN_ARCHITECTURES, Recipe
 from aerogel.distroless.rules import SLIM, profile
@@ -254,7 +256,8 @@ def compose_base(
         if recipe.kind == "buildroot":
             from aerogel.distroless.buildroot import compose_buildroot
 
-            with _foreign_named(selection):
+            with _foreign_named(selection), ExitStack() as stack:
+                taken = _externals(recipe, selection.arch, archive)
                 index, epoch = compose_buildroot(
                     recipe,
                     unpacked,
@@ -265,6 +268,7 @@ def compose_base(
                     sink=sink,
                     step=step,
                     emulated=Emulator().prepare(helper_factory, str(selection.platform)),
+                    add=partial(_add_to_root, recipe, taken, read, stack),
                 )
         else:
             with ExitStack() as stack:
@@ -296,6 +300,19 @@ def _lower(items: Sequence[Item], keep: Keep) -> tuple[LayerBlob, LayerIndex]:
         made.append(write_layer(items, writer.write))
 
     return keep(fill), made[0]
+
+
+def _add_to_root(
+    recipe: Recipe,
+    taken: Sequence[tuple[External, Path]],
+    read: Callable[[str], bytes],
+    stack: ExitStack,
+    layout: Layout,
+) -> None:
+    """What a build root has besides packages."""
+    for one, path in taken:
+        place_external(layout, one, path, stack)
+    place_paths(layout, recipe.paths, recipe.users, recipe.groups, read)
 
 
 def _externals(recipe: Recipe, arch: str, archive: Origin) -> list[tuple[External, Path]]:

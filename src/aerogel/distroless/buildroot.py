@@ -83,14 +83,16 @@ def compose_buildroot(
     sink: Sink,
     step: int = 0,
     emulated: bool = False,
+    add: Callable[[Layout], object] = lambda _: None,
 ) -> tuple[LayerIndex, int]:
     """Sets the packages up below `scratch` and writes the layer; returns its index and epoch (seconds since 1970).
 
     `packages` are in the order of their dependencies, `debs` are their files, all in folders that the sandbox may
-    read. `emulated` when they are for another machine. `scratch` is an empty directory of the state directory's file system; it is empty again at the end.
+    read. `add` puts in what is in no package. `emulated` when they are for another machine. `scratch` is an empty directory of the state directory's file system; it is empty again at the end.
     Raises `distroless.setup` with the last lines of dpkg's output, `sandbox.*`.
     """
     layout = _layout(recipe, packages)
+    add(layout)
     tree, work = f"{scratch}/tree", f"{scratch}/work"
     os.mkdir(tree, 0o755)
     os.mkdir(work, 0o700)

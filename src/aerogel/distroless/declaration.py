@@ -68,6 +68,10 @@ class Debian(_Struct, frozen=True, kw_only=True):
         tuple[str, ...] | None, Meta(description="Suites; without them the release, its updates and its security fixes")
     ] = None
     components: Annotated[tuple[str, ...] | None, Meta(description="`main` if nothing is said")] = None
+    allow_expired: Annotated[
+        bool | None,
+        Meta(description="Accept a signature whose date has run out: mirrors of testing are renewed late"),
+    ] = None
 
 
 class Repository(_Struct, frozen=True, kw_only=True):

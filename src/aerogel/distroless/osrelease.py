@@ -29,7 +29,7 @@ rpc:        files
 def os_release(debian: bytes, suite: str) -> bytes:
     """The file, made from the one in Debian's package `base-files`.
 
-    Raises `distroless.os-release` if that has no numeric `VERSION_ID` (testing and unstable have none).
+    Testing has no number yet, it goes by its code name. Raises `distroless.os-release` for unstable, which has none.
     """
     fields: dict[str, str] = {}
     for line in debian.decode("utf-8", "replace").splitlines():
@@ -37,6 +37,8 @@ def os_release(debian: bytes, suite: str) -> bytes:
         if equals:
             fields[key] = value.strip().strip('"')
     version = fields.get("VERSION_ID", "")
+    if not version and fields.get("VERSION_CODENAME") == suite:
+        version = suite
     if not version:
         raise AerogelError(
             f"`base-files` of `{suite}` states no VERSION_ID: only releases can be composed",
@@ -51,5 +53,8 @@ def os_release(debian: bytes, suite: str) -> bytes:
         "VERSION": f"{name} {version} ({suite})",
         "VERSION_CODENAME": suite,
     }
+    if version == suite:
+        del shown["VERSION_ID"]
+        shown["VERSION"] = f"{name} {suite} (testing)"
     shown |= {key: fields[key] for key in ("HOME_URL", "SUPPORT_URL", "BUG_REPORT_URL") if key in fields}
     return "".join(f'{key}="{value}"\n' for key, value in shown.items()).encode()

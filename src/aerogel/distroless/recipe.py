@@ -111,6 +111,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     suite: str
     suites: tuple[str, ...] = ()
     components: tuple[str, ...] = ("main",)
+    allow_expired: bool = False
     repositories: tuple[Repository, ...] = ()
     platforms: tuple[str, ...] = ()
     packages: tuple[str, ...]
@@ -170,8 +171,7 @@ def make_recipe(
     rules = profile or (part.slices or Slices()).profile or "micro"
     if rules != (profile or "micro"):
         part = family.part(release, rules, variant, more)
-    slices = part.slices or Slices()
-    resolve = part.resolve or Resolve()
+    slices, resolve = part.slices or Slices(), part.resolve or Resolve()
     sources, accounts = part.sources or Sources(), part.accounts or Accounts()
     trust, debian = part.certificates or Certificates(), sources.debian or Debian()
     packages, pins, archives = _packages(part)
@@ -184,6 +184,7 @@ def make_recipe(
         suite=release,
         suites=debian.suites or (),
         components=debian.components or ("main",),
+        allow_expired=bool(debian.allow_expired),
         repositories=sources.extra,
         platforms=family.platforms,
         packages=tuple(sorted(packages)) if family.method == "files" else packages,
