@@ -378,6 +378,8 @@ def _missing(name: str, bases: str, stages: Sequence[str]) -> AerogelError:
             hints=["a stage can only start from an earlier one: move it up"],
         )
     near = nearest(name, stages) or suggestion(name)
+    if name.partition(":")[0].endswith((".yaml", ".yml")):
+        near = f"./{name}"
     hints = [f"did you mean `{near}`?"] if near else []
     if near not in stages:
         hints.append(

@@ -91,6 +91,7 @@ def _external(entry: PackageEntry, arch: str) -> External:
     version = _filled(entry.version or "", entry, arch)
     if kind != "url" and not version:
         raise _fault(f"`{kind}: {location}` has no `version`")
+    _check_words(kind, location, version)
     name = location if kind != "url" else posixpath.basename(location.partition("?")[0].rstrip("/")) or location
     purl = _filled(entry.purl or "", entry, arch)
     if not purl and kind != "url":
@@ -102,6 +103,26 @@ def _external(entry: PackageEntry, arch: str) -> External:
     keep = tuple(_filled(each, entry, arch) for each in entry.keep or ())
     strip = default if entry.strip is None else entry.strip
     return External(kind, name, version, location, sha256, sha512, entry.to, strip, keep, purl, arch)
+
+
+_NAMES = {
+    "url": (re.compile(r"https?://[^\s]+"), "an address begins with `https://` or `http://`"),
+    "pypi": (re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*"), "it is the name of a project, with `version` beside it"),
+    "npm": (
+        re.compile(r"(?:@[a-z0-9~][a-z0-9._~-]*/)?[a-z0-9~][a-z0-9._~-]*"),
+        "it is the name of a package, with `version` beside it",
+    ),
+}
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+!_-]*")
+
+
+def _check_words(kind: str, location: str, version: str) -> None:
+    """What goes to a client is a name and a version: no option, no other place."""
+    form, hint = _NAMES[kind]
+    if not form.fullmatch(location):
+        raise _fault(f"`{location}` cannot be fetched as `{kind}`", hint)
+    if kind != "url" and not _VERSION.fullmatch(version):
+        raise _fault(f"`{version}` is no version of `{kind}: {location}`")
 
 
 def _digest(given: str | dict[str, str] | None, arch: str, length: int, kind: str, name: str) -> str:

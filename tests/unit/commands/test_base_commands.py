@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from debian_repo import Repo, Signer, deb
+from debian_repo import Repo, Signer, deb, special
 from fault_server import FaultServer, serve
 
 from aerogel.cli import main as entry
@@ -335,3 +338,53 @@ def test_layers_by_origin_are_locked_too(base: Base, archive: Archive):
     assert len(layers(base, "two")) == 2
     assert base.lock["platforms"]["linux/amd64"]["images"]["latest"]["layers"] == layers(base, "two")
     assert (base.folder / "one.tar").read_bytes() == (base.folder / "two.tar").read_bytes()
+
+
+def test_a_built_in_base_with_packages_added(base: Base, archive: Archive):
+    base.write("Dockerfile", "FROM aerogel/static+tool:nonroot\nCOPY Dockerfile /\n")
+    base("build", *AMD64, "-t", "one", "-o", "type=local,dest=out", ".")
+    assert (base.folder / "out/usr/bin/tool").read_text() == "tool 1.0\n"
+    assert (base.folder / "out/var/lib/dpkg/status.d/libtool1").is_file()
+    base("build", *AMD64, "-t", "one", ".")
+    assert "FROM aerogel/static+tool:nonroot -> composed from debian trixie, 8 packages" in base.said
+    base.write("Dockerfile", "FROM aerogel/static+toool\n")
+    base("build", *AMD64, ".", status=1)
+    assert "did you mean `tool`?" in base.said
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        (("../../etc/passwd", b"x"), "`..` component"),
+        (special("./shadow", tarfile.LNKTYPE, "/etc/shadow"), "is a hard link to `etc/shadow`"),
+        (special("./dev/sda", tarfile.BLKTYPE), "is a block device"),
+    ],
+)
+def test_a_package_that_plays_tricks_leaves_nothing_behind(base: Base, archive: Archive, entry, what: str):
+    """Signed, and refused all the same."""
+    archive.put("tool", "9.0", entries=(entry,))
+    archive.publish()
+    base("base", "build", *AMD64, "-t", "one", "base.yaml", status=1)
+    assert what in base.said
+    assert "Traceback" not in base.said
+    assert base("images", "-q") == ""
+    base("base", "lock", *AMD64, status=1)
+    assert not (base.folder / "base.lock.json").exists()
+    cache = base.folder / "root/cache/debian-v1/data-v1"
+    assert not [path for path in cache.iterdir() if path.name.startswith(".new-")]
+
+
+def test_yaml_is_read_for_declarations_only(base: Base):
+    """Built-in bases are found without it; a build with nothing to do starts nothing of all this."""
+    program = (
+        "import sys\n"
+        "from aerogel.commands.recipes import find_recipe\n"
+        "from aerogel.distroless.catalogue import names\n"
+        "names()\n"
+        "assert find_recipe('gcr.io/distroless/python3:nonroot', None) is not None\n"
+        "heavy = {'yaml', 'urllib3', 'pysequoia', 'aerogel.debian.archive', 'aerogel.distroless.compose'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    source = str(Path(__file__).parents[3] / "src")
+    done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": source}, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

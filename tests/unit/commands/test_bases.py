@@ -217,3 +217,8 @@ def test_standard_output_is_no_file_for_digests(build: Build, flag: str) -> None
     build.image("scratch", flag, "-", status=2)
     assert build.said.startswith(f"error: `{flag}` writes a file, not standard output\nhint: name a file")
     assert not (build.folder / "-").exists()
+
+
+def test_a_path_to_a_declaration_without_its_dot(build: Build) -> None:
+    build.image("base.yaml:nonroot", status=4)
+    assert "did you mean `./base.yaml:nonroot`?" in build.said

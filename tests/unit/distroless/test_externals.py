@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from fault_server import serve
 
 from aerogel.distroless.declaration import PackageEntry
 from aerogel.distroless.externals import External, Fetcher, externals_of, file_name, place_external
@@ -95,6 +96,13 @@ def test_what_stands_for_what():
         ({"sha256": "abc"}, "has a sha256 that is none"),
         ({"sha512": "sha512-!"}, "has a sha512 that is none"),
         ({"url": None, "npm": "left-pad", "version": None}, "has no `version`"),
+        ({"url": "file:///etc/shadow"}, "`file:///etc/shadow` cannot be fetched as `url`"),
+        ({"url": None, "pypi": "--extra-index-url=http://x"}, "cannot be fetched as `pypi`"),
+        ({"url": None, "pypi": "a @ file:///etc"}, "cannot be fetched as `pypi`"),
+        ({"url": None, "npm": "--registry=http://x"}, "cannot be fetched as `npm`"),
+        ({"url": None, "npm": "../folder"}, "cannot be fetched as `npm`"),
+        ({"url": None, "npm": "a", "version": "git+ssh://x"}, "is no version of `npm: a`"),
+        ({"url": None, "npm": "a", "version": "-1"}, "is no version of `npm: a`"),
     ],
 )
 def test_entries_that_do_not_hold(given, message: str):
@@ -157,21 +165,21 @@ def test_tricks_and_damage_are_refused(data: bytes, what: str, tmp_path: Path):
 
 
 def test_the_digest_decides(tmp_path: Path):
-    (tmp_path / "tool-1.tar.gz").write_bytes(b"content")
     digest = hashlib.sha256(b"content").hexdigest()
-    address = (tmp_path / "tool-{version}.tar.gz").as_uri().replace("%7B", "{").replace("%7D", "}")
     fetcher = Fetcher(tmp_path / "cache", Http(), {})
-    with pytest.raises(AerogelError) as caught:
-        fetcher.fetch(external(url=address))
-    assert caught.value.code == "base.unlocked"
-    path, found = fetcher.fetch(external(url=address), may_be_new=True)
-    assert (path.read_bytes(), found) == (b"content", digest)
-    with pytest.raises(AerogelError) as caught:
-        fetcher.fetch(external(url=address, sha256="0" * 64))
-    assert caught.value.code == "base.digest"
-    assert digest in caught.value.detail
-    assert "file:" not in caught.value.message
-    (tmp_path / "tool-1.tar.gz").unlink()
+    with serve() as server:
+        server.files["/tool-1.tar.gz"] = b"content"
+        address = f"{server.url}/tool-{{version}}.tar.gz"
+        with pytest.raises(AerogelError) as caught:
+            fetcher.fetch(external(url=address))
+        assert caught.value.code == "base.unlocked"
+        path, found = fetcher.fetch(external(url=address), may_be_new=True)
+        assert (path.read_bytes(), found) == (b"content", digest)
+        with pytest.raises(AerogelError) as caught:
+            fetcher.fetch(external(url=address, sha256="0" * 64))
+        assert caught.value.code == "base.digest"
+        assert digest in caught.value.detail
+        assert "127.0.0.1" not in caught.value.message
     offline = Fetcher(tmp_path / "cache", None, {}, offline=True)
     assert offline.fetch(external(url=address, sha256=digest))[0] == path
     path.write_bytes(b"damaged")
