@@ -52,7 +52,7 @@ def run(options: BaseList, world: World) -> BaseListResult:
 def _line(name: str) -> BaseLine:
     base = built_in(name)
     one = base.declaration
-    own = () if one.tags else (OWN + name,)
+    own = () if one.tags and one.names else (OWN + name,)
     return BaseLine(
         name=name,
         summary=one.summary,

@@ -272,7 +272,10 @@ def test_why_show_list_and_init(base: Base):
     assert all(one["why"] and one["drop"] for one in rules)
     assert {"docs", "gconv", "licences"} <= {one["name"] for one in rules}
     names = [one["name"] for one in base.data("base", "list")["bases"]]
-    assert names[:2] == ["debian", "static"]
+    assert {"debian", "static", "python3"} <= set(names)
+    assert [line.split()[0] for line in base("base", "list").splitlines()[1:]] == names
+    for line in base("base", "list", "-q").splitlines():
+        assert base("base", "show", line).startswith("name: ")
     base("base", "init", status=2)
     assert "`base.yaml` is there already" in base.said
     assert base("base", "init", "--extends", "cc", "--package", "libpq5", "sub.yaml") == "wrote sub.yaml"
