@@ -358,3 +358,21 @@ def test_a_program_of_go_is_told_what_it_lacks(aerogel: Aerogel, other: Path, tm
         'FROM gcr.io/distroless/static\nCOPY program /program\nENTRYPOINT ["/program"]\n'
     )
     assert "warning" not in aerogel("build", "--progress=plain", str(tmp_path)).stderr
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("rung", ["root", "single", "chroot"])
+def test_each_command_has_a_copy_of_its_own(aerogel: Aerogel, tmp_path: Path, rung: str) -> None:
+    def write(path: str) -> list[str]:
+        return ["python3", "-c", f"open('{path}', 'w').write('{path}')"]
+
+    read = "import os; print(open('/etc/made').read(), open('/tmp/made').read(), os.listdir('/opt'))"
+    tests = [
+        {"name": "all of its setup", "command": "python3", "args": ["-c", read], "expectedOutput": ["^/etc/made /tmp/made \\[\\]\n$"],
+         "setup": [write("/etc/made"), write("/tmp/made"), ["python3", "-c", "import os; os.makedirs('/opt', exist_ok=True)"]]},
+        {"name": "nothing of others", "command": "python3", "args": ["-c", "open('/etc/made')"], "exitCode": 1},
+    ]  # fmt: skip
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"schemaVersion": "2.0.0", "commandTests": tests}))
+    words = ("test", "gcr.io/distroless/python3", "-c", str(tmp_path / "a.yaml"), "--progress=plain")
+    aerogel(*words, env={"AEROGEL_ISOLATION": rung})
+    assert not list((aerogel.state / "cache/scratch").iterdir())

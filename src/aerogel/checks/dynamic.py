@@ -23,6 +23,8 @@ _LOAD, _DYNAMIC, _INTERP = 1, 2, 3
 _NEEDED, _STRTAB, _STRSZ, _SONAME = 1, 5, 10, 14
 _VERDEF, _VERDEFNUM, _VERNEED, _VERNEEDNUM = 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF
 _WEAK = 2
+_MAX_WANTED = 4096
+"""Versions that one file may need; glibc's own programs need some tens."""
 
 
 class Dynamic(NamedTuple):
@@ -126,11 +128,12 @@ def _with_section(file: _File, found: Dynamic, section: bytes) -> Dynamic:
 
 def _wanted(file: _File, address: int, count: int, text: Callable[[int], str]) -> Iterator[tuple[str, str]]:
     data = file.at(address, _MAX_VERSIONS) if address else b""
-    at = 0
-    for _ in range(min(count, 1000)):
+    at, left = 0, _MAX_WANTED
+    for _ in range(min(count, _MAX_WANTED)):
         _, members, name, aux, following = struct.unpack_from(f"{file.order}HHIII", data, at)
         library, inner = text(name), at + aux
-        for _ in range(min(members, 1000)):
+        for _ in range(min(members, left)):
+            left -= 1
             _, flags, _, version, after = struct.unpack_from(f"{file.order}IHHII", data, inner)
             if not flags & _WEAK:
                 yield library, text(version)

@@ -157,6 +157,23 @@ class _Ran(NamedTuple):
     is_late: bool
 
 
+class _Place(NamedTuple):
+    """What the commands of one test write: a layer each, which the next one sees."""
+
+    path: str
+    uppers: list[str]
+
+    def root(self, lowers: tuple[str, ...]) -> Rootfs:
+        """The root of the next command."""
+        seen = (*lowers, *self.uppers)
+        place = f"{self.path}/{len(self.uppers)}"
+        self.uppers.append(f"{place}/upper")
+        os.mkdir(place)
+        make_layer_root(f"{place}/upper")
+        os.mkdir(f"{place}/work")
+        return Rootfs(lowers=seen, upper=f"{place}/upper", work=f"{place}/work")
+
+
 class _Runner:
     """Runs the commands of tests; threads may share it."""
 
@@ -186,7 +203,7 @@ class _Runner:
                 self._command(settings, own, line, config.run_options, place)
         finally:
             if place is not None:
-                self._image.materials.remove(place)
+                self._image.materials.remove(place.path)
         return _verdict(config, test, self._faults(test, words, ran), ran, began)
 
     def _faults(self, test: CommandTest, words: Sequence[str], ran: _Ran) -> list[str]:
@@ -206,12 +223,9 @@ class _Runner:
             message = f"setup command `{' '.join(line)}` of `{test.name}` ended with {done.end.code}"
             self._world.sink.emit(Warned(Diagnostic(message, code="test.setup")))
 
-    def _place(self) -> str:
+    def _place(self) -> _Place:
         """A directory for what setup commands write."""
-        path = self._world.store.scratch.directory()
-        make_layer_root(f"{path}/upper")
-        os.mkdir(f"{path}/work")
-        return path
+        return _Place(self._world.store.scratch.directory(), [])
 
     def _command(
         self,
@@ -219,7 +233,7 @@ class _Runner:
         env: Mapping[str, str],
         words: Sequence[str],
         options: RunOptions,
-        place: str | None,
+        place: _Place | None,
     ) -> _Ran:
         here = self._world.settings.directory
         mounts = tuple(f"{here}/{one}" if one.startswith(("./", "../")) else one for one in options.bind_mounts)
@@ -237,8 +251,7 @@ class _Runner:
         if options.privileged:
             sandbox = msgspec.structs.replace(sandbox, insecure=True)
         if place is not None:
-            root = Rootfs(lowers=self._directories, upper=f"{place}/upper", work=f"{place}/work")
-            sandbox = msgspec.structs.replace(sandbox, root=root)
+            sandbox = msgspec.structs.replace(sandbox, root=place.root(self._directories))
         return self._captured(sandbox)
 
     def _captured(self, sandbox: Sandbox) -> _Ran:

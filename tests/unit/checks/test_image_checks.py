@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 from pathlib import Path
 
@@ -59,6 +60,23 @@ def test_spoilt_files_are_no_fault():
         spoilt[at + 1] = 0xFF
         read_dynamic(reader(bytes(spoilt)))
     assert read_dynamic(reader(b"#!/bin/sh\n" + bytes(100))) is None
+
+
+def test_tables_that_lead_back_to_themselves_end():
+    """Entries of the version table whose next entry is themselves, as many as the counts allow."""
+    entry = struct.pack("<HHIII", 1, 0xFFFF, 0, 16, 16) + struct.pack("<IHHII", 0, 0, 0, 1, 0)
+    table = entry * 100
+    dynamic = b"".join(
+        struct.pack("<QQ", *pair) for pair in ((5, 0), (10, 64), (0x6FFFFFFE, 512), (0x6FFFFFFF, 1 << 40), (0, 0))
+    )
+    head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    loads = struct.pack("<IIQQQQQQ", 1, 5, 0, 0, 0, 1 << 20, 1 << 20, 4096)
+    loads += struct.pack("<IIQQQQQQ", 2, 6, 256, 256, 256, len(dynamic), len(dynamic), 8)
+    data = (head + loads).ljust(256, b"\0") + dynamic
+    data = data.ljust(512, b"\0") + table
+    found = read_dynamic(reader(data))
+    assert found is not None
+    assert len(found.wants) <= 4096
 
 
 def test_go_functions():
