@@ -32,7 +32,7 @@ from aerogel.distroless.recipe import COMPOSE_VERSION, DEBIAN_ARCHITECTURES, Rec
 from aerogel.distroless.rules import SLIM, profile
 from aerogel.distroless.unpacked import Unpacked, unpack
 from aerogel.distroless.work import Bench, Side
-from aerogel.errors import EXIT_HOST, AerogelError, nearest
+from aerogel.errors import EXIT_HOST, EXIT_USAGE, AerogelError, nearest
 from aerogel.events import Sink, StepLog
 from aerogel.files.codec import LayerBlob, LayerWriter
 from aerogel.files.index import LayerIndex
@@ -136,6 +136,7 @@ def select(recipe: Recipe, platform: Platform, archive: Origin, *, using: Sequen
     Raises `distroless.platform` for one that Debian does not have, and what `Archive` and `resolve` raise.
     """
     arch = debian_architecture(platform)
+    _check_platform(recipe, platform)
     wanted = using or recipe.suites or suites(recipe.suite)
     indexes = _indexes(recipe, archive, wanted, arch)
     names = [text for text in recipe.packages if not (group := relations(text)) or _applies(group[0][0], arch)]
@@ -153,6 +154,18 @@ def select(recipe: Recipe, platform: Platform, archive: Origin, *, using: Sequen
     )
     tools = _tools(recipe, arch, archive, wanted)
     return Selection(recipe, platform, arch, tuple(chosen), selection_key(recipe, arch, chosen, tools), tools)
+
+
+def _check_platform(recipe: Recipe, platform: Platform) -> None:
+    """Some of a base's packages are for its own platforms only: on another one they would be missing."""
+    known = [str(Platform.parse(each).normal()) for each in recipe.platforms]
+    if known and str(platform.normal()) not in known:
+        raise AerogelError(
+            f"`{recipe.name}` is not made for `{platform}`",
+            code="distroless.platform",
+            hints=[f"platforms are {', '.join(known)}"],
+            exit_status=EXIT_USAGE,
+        )
 
 
 def _indexes(recipe: Recipe, archive: Origin, wanted: Sequence[str], arch: str) -> list[Index]:

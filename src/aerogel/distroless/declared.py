@@ -20,8 +20,9 @@ from aerogel.distroless.catalogue import OWN, PARITY, PREFIX, Choice, find_decla
 from aerogel.distroless.declaration import Declaration, Part
 from aerogel.distroless.extend import Family, family
 from aerogel.distroless.reading import Document, parse_declaration
-from aerogel.distroless.recipe import Recipe, make_recipe
+from aerogel.distroless.recipe import DEBIAN_ARCHITECTURES, Recipe, make_recipe
 from aerogel.errors import EXIT_USAGE, AerogelError, Source, Span, nearest
+from aerogel.oci.platform import Platform
 from aerogel.oci.reference import is_path_name
 
 __all__ = ["Beside", "Declared", "load_declared", "split_path"]
@@ -197,6 +198,7 @@ def load_declared(path: str, beside: Beside) -> Declared:
     def read(name: str) -> Declaration:
         found, documents[name] = parse_declaration(Source(name, beside.read(name)))
         _check_own(found, documents[name])
+        _check_platforms(found, documents[name])
         made = _located(found, posixpath.dirname(name))
         homes[id(made)] = name
         return made
@@ -234,6 +236,23 @@ def _check_own(one: Declaration, document: Document) -> None:
                 code="base.field",
                 span=document.keys.get((field,)),
                 hints=["FROM knows this one by its path: `FROM ./base.yaml:TAG`"],
+                exit_status=EXIT_USAGE,
+            )
+
+
+def _check_platforms(one: Declaration, document: Document) -> None:
+    for number, text in enumerate(one.platforms or ()):
+        try:
+            name = str(Platform.parse(text).normal())
+        except AerogelError:
+            name = text
+        if name not in DEBIAN_ARCHITECTURES:
+            near = nearest(name, DEBIAN_ARCHITECTURES)
+            raise AerogelError(
+                f"`platforms[{number}]`: Debian has nothing for `{text}`",
+                code="base.field",
+                span=document.span(("platforms", number)),
+                hints=[f"did you mean `{near}`?" if near else f"platforms are {', '.join(DEBIAN_ARCHITECTURES)}"],
                 exit_status=EXIT_USAGE,
             )
 

@@ -391,3 +391,12 @@ def test_yaml_is_read_for_declarations_only(base: Base):
     source = str(Path(__file__).parents[3] / "src")
     done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": source}, capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_a_platform_that_a_base_is_not_made_for(base: Base):
+    base("base", "build", "--platform", "linux/386", "base.yaml", status=2)
+    assert "error: `mine:latest` is not made for `linux/386`" in base.said
+    assert "hint: platforms are linux/amd64, linux/arm64, linux/arm/v7, " in base.said
+    base.write("base.yaml", DECLARATION + "platforms: [linux/amd64, amd65]\n")
+    base("base", "show", "base.yaml", status=2)
+    assert "`platforms[1]`" in base.said
