@@ -304,6 +304,30 @@ def test_java(aerogel: Aerogel, other: Path, tmp_path: Path, name: str, release:
     assert theirs(aerogel, other, "java", tmp_path / "lent", *files) == found
 
 
+NODE = pytest.mark.host("npm")
+OTHERS = [
+    *(
+        pytest.param(f"nodejs{number}", ("static", "cc", "nodejs", f"nodejs{number}"), marks=NODE)
+        for number in (22, 24, 26)
+    ),
+    *(pytest.param(name, ("static", name)) for name in ("perl", "ruby", "php", "dotnet-deps")),
+    pytest.param("dotnet-deps-icu", ("static", "dotnet-deps", "dotnet-deps-icu")),
+    pytest.param("nginx", ("nginx",)),  # has a group that others do not have
+]
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(("name", "wanted"), OTHERS)
+def test_others(aerogel: Aerogel, other: Path, tmp_path: Path, name: str, wanted: tuple[str, ...]) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM aerogel/{name}\n")
+    aerogel("build", "-q", "-t", "others", str(tmp_path))
+    files = [TESTS / f"{one}.yaml" for one in (*wanted, "base", "root", "release", "debian13")]
+    found = ours(aerogel, "others", *files)
+    assert [one for one in found if not one[2]] == []
+    (tmp_path / "lent").mkdir()
+    assert theirs(aerogel, other, "others", tmp_path / "lent", *files) == found
+
+
 @pytest.mark.network
 def test_options_of_commands_and_reports(aerogel: Aerogel, tmp_path: Path) -> None:
     (tmp_path / "env").write_text("FROM_FILE='in file'\n")
