@@ -89,6 +89,14 @@ CALLS = {
 _PLAIN = ("chroot",)
 _ROOTED = ("root", "ident", "subid", "single")
 
+_DEVICES = """
+for d in null zero full random urandom tty; do
+    chmod 600 /dev/$d; chown 5:6 /dev/$d; mv /bin/ls /dev/$d; cp -a /bin/ls /dev/$d; ln -f /bin/ls /dev/$d; rm -f /dev/$d; mv /dev/$d /tmp/x
+done
+for f in kcore keys timer_list sched_debug; do chmod 0 /proc/$f; chown 5 /proc/$f; rm -f /proc/$f; done
+rm -rf /dev; mv /dev /tmp/d; echo held
+"""
+
 SCRIPTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "memory of process 1": ("try dd if=/proc/1/mem of=/dev/null bs=1 count=1", ()),
     "root of process 1": ("try ls /proc/1/root/", ()),
@@ -141,6 +149,7 @@ SCRIPTS: dict[str, tuple[str, tuple[str, ...]]] = {
         "echo x >>/etc/passwd; rm -rf /srv; chmod 777 /bin; chmod 600 /bin/ls; ln /bin/busybox /tmp/b; echo y >>/tmp/b; echo held",
         _ROOTED,
     ),
+    "devices of the host": (_DEVICES, ()),
     "new devices": ("mknod /dev/disk b 8 0; empty head -c 1 /dev/disk", ()),
     "descriptors that it got": ("empty sh -c 'ls /proc/self/fd | grep -v ^[0-3]$'", ()),
     "fills /dev": ("try dd if=/dev/zero of=/dev/big bs=1M count=70", _ROOTED),

@@ -29,6 +29,7 @@ _WATCHED = (
     "/proc/sys/kernel/modprobe",
     "/proc/sys/fs/binfmt_misc/status",
 )
+_DEVICES = ("", "null", "zero", "full", "random", "urandom", "tty")
 
 
 class Field:
@@ -64,6 +65,9 @@ class Field:
         for path in {sys.executable, os.path.realpath(sys.executable)}:
             about = os.stat(path)
             found[path] = (about.st_mode, about.st_uid, about.st_ctime_ns)
+        for name in _DEVICES:
+            about = os.stat(f"/dev/{name}")
+            found[f"/dev/{name}"] = (about.st_mode, about.st_uid, about.st_gid, about.st_rdev, about.st_ino)
         for path in _WATCHED:
             with contextlib.suppress(OSError):
                 found[path] = Path(path).read_bytes()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import stat
 import subprocess
 from pathlib import Path
 
@@ -280,6 +281,23 @@ def test_beside_a_hostile_command(field):
         process.kill()
     with open(read, "rb") as output:
         assert b"ESCAPED" not in output.read()
+
+
+def test_the_devices_of_the_host(field):
+    """What a step does to its devices, by name or by descriptor, is not done to the host's."""
+    folder = image(field, "devices")
+    (folder / "fchmod").write_bytes(program(91, 0, 0))
+    (folder / "fchown").write_bytes(program(93, 0, 5, 6))
+    for name in ("fchmod", "fchown"):
+        (folder / name).chmod(0o755)
+    said = field.attack(
+        "for d in null zero full; do /fchmod </dev/$d; /fchown </dev/$d; chmod 600 /proc/self/fd/3 3</dev/$d; done; echo held",
+        root=on(field, folder),
+    )
+    assert said.endswith("held\n")
+    assert field.changes() == []
+    about = os.stat("/dev/null")
+    assert (stat.S_IFMT(about.st_mode), about.st_rdev) == (stat.S_IFCHR, os.makedev(1, 3))
 
 
 def test_the_state_is_for_its_owner_alone(field):

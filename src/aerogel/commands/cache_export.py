@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 from functools import partial
-from pathlib import Path
 from typing import Annotated, BinaryIO
 
 from msgspec import Struct
@@ -19,7 +18,7 @@ from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 from aerogel.files.entry import REG, Entry
 from aerogel.files.tar import TarWriter
 from aerogel.flag import Flag
-from aerogel.store.disk import disk_errors
+from aerogel.store.disk import write_whole
 from aerogel.store.mounts import CacheMounts, KeptCache
 
 __all__ = ["EXAMPLES", "FORMAT", "LIST", "CacheExport", "CacheExportResult", "run", "write_archive"]
@@ -78,19 +77,9 @@ def run(options: CacheExport, world: World) -> CacheExportResult:
         with os.fdopen(os.dup(world.streams.stdout), "wb") as stream:
             write_archive(stream, chosen, kept, world)
     else:
-        _write_file(world.settings.directory / options.output, chosen, kept, world)
+        target = world.settings.directory / options.output
+        write_whole(target, lambda stream: write_archive(stream, chosen, kept, world))
     return CacheExportResult(exported=tuple(one.about.id for one in chosen))
-
-
-def _write_file(target: Path, chosen: list[KeptCache], kept: CacheMounts, world: World) -> None:
-    made = target.with_name(f".{target.name}.{os.getpid()}")
-    with disk_errors(str(target.parent)):
-        try:
-            with made.open("wb") as stream:
-                write_archive(stream, chosen, kept, world)
-            made.replace(target)
-        finally:
-            made.unlink(missing_ok=True)
 
 
 def write_archive(stream: BinaryIO, chosen: list[KeptCache], kept: CacheMounts, world: World) -> None:

@@ -257,13 +257,7 @@ def _untagged(name: Reference) -> Reference:
 
 
 def write_whole(path: str, text: str) -> None:
-    """Whole or not at all."""
-    import os
+    """Whole or not at all. Raises `store.*`."""
+    from aerogel.store import disk
 
-    from aerogel.store.disk import disk_errors
-
-    target = Path(path)
-    with disk_errors(str(target.parent)):
-        made = target.with_name(f".{target.name}.{os.getpid()}")
-        made.write_text(text)
-        made.replace(target)
+    disk.write_whole(Path(path), lambda file: file.write(text.encode()))

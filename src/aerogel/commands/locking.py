@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -70,15 +69,9 @@ def read_lock(path: Path, name: str) -> Lock:
 
 def write_lock(path: Path, lock: Lock) -> None:
     """Writes the file whole: under another name, then renamed."""
-    from aerogel.store.disk import disk_errors
+    from aerogel.store.disk import write_whole
 
-    made = path.with_name(f".{path.name}.{os.getpid()}")
-    with disk_errors(str(path.parent)):
-        try:
-            made.write_bytes(lock.encode())
-            made.replace(path)
-        finally:
-            made.unlink(missing_ok=True)
+    write_whole(path, lambda file: file.write(lock.encode()))
 
 
 def platforms_of(source: RecipeSource, text: str, known: Lock | None) -> list[Platform]:

@@ -120,16 +120,9 @@ def run(options: Sbom, world: World) -> SbomResult:
 
 def write_document(world: World, path: str, text: str) -> None:
     """Puts a document in place of a file. Raises `store.*`."""
-    from aerogel.store.disk import disk_errors
+    from aerogel.store.disk import write_whole
 
-    target = world.settings.directory / path
-    made = target.with_name(f".{target.name}.{os.getpid()}")
-    with disk_errors(str(target.parent)):
-        try:
-            made.write_text(text, encoding="utf-8")
-            made.replace(target)
-        finally:
-            made.unlink(missing_ok=True)
+    write_whole(world.settings.directory / path, lambda file: file.write(text.encode()))
     world.sink.emit(Message(f"wrote {path}"))
 
 

@@ -22,7 +22,7 @@ from aerogel.sandbox.syscalls import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS
 __all__ = ["enter", "mount_asked", "mount_system", "open_terminal", "places_of", "set_console", "set_window"]
 
 _SYSTEM = ("/proc", "/sys", "/dev")
-_NODES = ("null", "zero", "full", "random", "urandom", "tty")
+_NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
 _KCORE = "/proc/kcore"
 _LINKS = (
     ("/proc/self/fd", "fd"),
@@ -48,6 +48,8 @@ _MASKED_SYS = ("firmware", "devices/virtual/powercap")
 _READONLY_PROC = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 _SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC
 _TTY_GROUP = 5
+_NOBODY = 65534
+"""Whom files belong to whose owner is not mapped."""
 
 
 def places_of(mounts: list[dict[str, Any]]) -> list[Place]:
@@ -72,8 +74,9 @@ def mount_system(root_fd: int, request: dict[str, Any], *, in_userns: bool) -> N
     insecure = request["insecure"]
     proc_fd = _mount_new(root_fd, "/proc", "proc", _SAFE, "")
     _mount_sys(root_fd, readonly=not insecure, fresh=not in_userns or request["network"] != "host")
-    _mount_dev(root_fd, request)
+    dev_fd = _mount_dev(root_fd, request)
     if not insecure:
+        null = f"/proc/self/fd/{dev_fd}/null"
         sys_fd = _open_dir(root_fd, "/sys")
         for name in _READONLY_PROC:
             path = f"/proc/self/fd/{proc_fd}/{name}"
@@ -81,14 +84,15 @@ def mount_system(root_fd: int, request: dict[str, Any], *, in_userns: bool) -> N
                 syscalls.mount(path, path, "", MS_BIND | MS_REC)
                 syscalls.mount("", path, "", MS_REMOUNT | MS_BIND | MS_RDONLY | _SAFE)
         for name in _MASKED_PROC:
-            _mask(f"/proc/self/fd/{proc_fd}/{name}")
+            _mask(f"/proc/self/fd/{proc_fd}/{name}", null)
         for name in _MASKED_SYS:
-            _mask(f"/proc/self/fd/{sys_fd}/{name}")
+            _mask(f"/proc/self/fd/{sys_fd}/{name}", null)
         os.close(sys_fd)
+    os.close(dev_fd)
     os.close(proc_fd)
 
 
-def _mask(path: str) -> None:
+def _mask(path: str, null: str) -> None:
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -96,7 +100,7 @@ def _mask(path: str) -> None:
     if stat.S_ISDIR(mode):
         syscalls.mount("tmpfs", path, "tmpfs", _SAFE | MS_RDONLY, "size=0,mode=555")
     else:
-        syscalls.mount("/dev/null", path, "", MS_BIND)
+        syscalls.mount(null, path, "", MS_BIND)
 
 
 def _open_dir(root_fd: int, target: str) -> int:
@@ -134,13 +138,15 @@ def _mount_sys(root_fd: int, *, readonly: bool, fresh: bool) -> None:
         os.close(fd)
 
 
-def _mount_dev(root_fd: int, request: dict[str, Any]) -> None:
+def _mount_dev(root_fd: int, request: dict[str, Any]) -> int:
+    """Returns a descriptor of the new /dev."""
     # mode 755: in a sticky world-writable directory, opening a node with O_CREAT fails (fs.protected_regular)
-    fd = _mount_new(root_fd, "/dev", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=64m")
+    fd = _mount_new(root_fd, "/dev", "tmpfs", MS_NOSUID, "mode=755,size=64m")
     here = f"/proc/self/fd/{fd}"
-    for name in _NODES:
-        os.close(os.open(f"{here}/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
-        syscalls.mount(f"/dev/{name}", f"{here}/{name}", "", MS_BIND)
+    for name, major, minor in _NODES:
+        _mount_node(f"{here}/{name}", f"/dev/{name}", os.makedev(major, minor))
+    # nodes that a step makes give nothing; those above are mounts of their own
+    syscalls.mount("", here, "", MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV)
     for link, name in _LINKS:
         if link != _KCORE or os.path.exists(_KCORE):  # where the kernel has none, runc makes no link either
             os.symlink(link, f"{here}/{name}")
@@ -156,7 +162,27 @@ def _mount_dev(root_fd: int, request: dict[str, Any]) -> None:
     size = request["shm_size_bytes"]
     syscalls.mount("shm", f"{here}/shm", "tmpfs", _SAFE, f"mode=1777,size={size}")
     syscalls.mount("mqueue", f"{here}/mqueue", "mqueue", _SAFE)
-    os.close(fd)
+    return fd
+
+
+def _mount_node(place: str, source: str, device: int) -> None:
+    """A node of the step's own, which root of the step may chmod; without the right to make one, the host's.
+
+    That one is read-only if its owner is mapped: for a device this means that its mode and owner stay as they are.
+    """
+    try:
+        os.mknod(place, stat.S_IFCHR | 0o666, device)
+    except PermissionError:
+        os.close(os.open(place, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+        fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
+        try:
+            is_nobodys = os.stat(source).st_uid == _NOBODY
+            _bind(source, fd, 0 if is_nobodys else syscalls.MOUNT_ATTR_RDONLY)
+        finally:
+            os.close(fd)
+    else:
+        os.chmod(place, 0o666)  # noqa: S103 - devices that all may use
+        syscalls.mount(place, place, "", MS_BIND)
 
 
 def mount_asked(

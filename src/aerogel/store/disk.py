@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -126,9 +127,17 @@ def read_file(path: str) -> bytes | None:
 
 
 def write_whole(target: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Makes or replaces a file of a user: it is there whole or not at all. Raises `store.*`, and what `write` raises."""
-    made = target.with_name(f".{target.name}.{os.getpid()}")
+    """Makes or replaces a file of a user: it is there whole or not at all. Raises `store.*`, and what `write` raises.
+
+    A device, a pipe or another thing that is no file is written to and never replaced: root could put a file in the
+    place of /dev/null.
+    """
     with disk_errors(str(target.parent)):
+        if _is_lasting(target):
+            with target.open("wb") as file:
+                write(file)
+            return
+        made = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             with made.open("wb") as file:
                 write(file)
@@ -137,6 +146,18 @@ def write_whole(target: Path, write: Callable[[BinaryIO], object]) -> None:
             made.replace(target)
         finally:
             made.unlink(missing_ok=True)
+
+
+def _is_lasting(path: Path) -> bool:
+    """Whether there is something that a file must not take the place of: a device, a pipe, a link such as /dev/stdout."""
+    absolute = os.path.abspath(path)
+    if os.path.islink(absolute) and absolute.startswith(("/dev/", "/proc/")):
+        return True
+    try:
+        mode = os.stat(absolute).st_mode
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def unlink(path: str) -> bool:
