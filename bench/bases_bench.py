@@ -4,8 +4,9 @@
 
 Each base is composed in a process of its own from a warm package cache: choosing the packages, checking their
 digests, laying out, writing and compressing the layer. `micro` is the default, `parity` upstream's list with whole
-packages. MB are 10^6 bytes: the sum of the files' sizes, and the layer as `gzip -6` writes it. The time is the best of the repeats,
-the memory the most that any of them took. Targets are those of the project; what misses one is marked.
+packages. MB are 10^6 bytes: the sum of the files' sizes, and the layer as `gzip -6` writes it. The times are those of
+the best of the repeats, the memory the most that any of them took (programs that run in a room are not in it). Targets
+are those of the project; what misses one is marked.
 """
 
 from __future__ import annotations
@@ -64,9 +65,9 @@ def main() -> int:
 
     names = options.bases or [name for name in declarations() if built_in(name).method == "files"]
     rows = []
-    print(f"{'':16}{'micro':>33}{'parity':>26}{'smaller':>9}")
+    print(f"{'':16}{'micro':>40}{'parity':>26}{'smaller':>9}")
     print(
-        f"{'base':<16}{'pkgs':>5}{'MB':>8}{'gzip MB':>9}{'s':>6}{'MB RAM':>8}{'pkgs':>8}{'MB':>9}{'gzip MB':>9}{'':>6}"
+        f"{'base':<16}{'pkgs':>5}{'MB':>8}{'gzip MB':>9}{'s':>6}{'CPU s':>7}{'MB RAM':>8}{'pkgs':>8}{'MB':>9}{'gzip MB':>9}{'':>6}"
     )
     for name in names:
         rows.append(row := measured(name, options, cache))
@@ -103,7 +104,7 @@ def line(row: dict[str, Any]) -> str:
     micro, parity = row["micro"], row["parity"]
     return (
         f"{row['name']:<16}{micro['packages']:>5}{micro['size'] / 1e6:>8.2f}{micro['gzip'] / 1e6:>9.2f}"
-        f"{micro['wall_s']:>6.2f}{micro['rss_mb']:>8.0f}{parity['packages']:>8}{parity['size'] / 1e6:>9.2f}"
+        f"{micro['wall_s']:>6.2f}{micro['cpu_s']:>7.2f}{micro['rss_mb']:>8.0f}{parity['packages']:>8}{parity['size'] / 1e6:>9.2f}"
         f"{parity['gzip'] / 1e6:>9.2f}{1 - micro['gzip'] / parity['gzip']:>9.0%}" + ("  !" if row["missed"] else "")
     )
 
