@@ -311,7 +311,6 @@ def test_health_of_the_image(small, tidy, tmp_path):
             ["run", "--no-healthcheck", "--health-cmd", "x", "small", "true"],
             "`--no-healthcheck` and `--health-cmd` exclude each other",
         ),
-        (["run", "--rm=false", "small"], "`--rm=false` cannot be"),
         (["run", "--cidfile", "/", "small", "true"], "`--cidfile /`: "),
         (["logs", "--tail", "few", "nothing"], "there is no container `nothing`"),
         (["ps", "-f", "nam=x"], "filter `nam=x` is not known\nhint: did you mean `name`?"),

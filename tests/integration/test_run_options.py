@@ -96,7 +96,7 @@ def test_network_none(run):
         (["-v", "name:x"], "is not an absolute path"),
         (["--ulimit", "nofile"], "is not a limit"),
         (["--add-host", "x"], "is not a name and an address"),
-        (["--rm=false"], "`--rm=false` cannot be"),
+        (["--init=false"], "`--init=false` cannot be"),
         (["-p", "http"], "`--publish http` is no port"),
         (["--mount", "type=npipe,src=a,dst=/a"], "there is no type `npipe`"),
         (["--stop-signal", "SIGTEMR"], "`SIGTEMR` is not a signal\nhint: did you mean `SIGTERM`?"),

@@ -9,22 +9,26 @@ from typing import Annotated, ClassVar
 
 from msgspec import Struct
 
-from aerogel.commands.detaching import containers_of
+from aerogel.commands.detaching import containers_of, start
 from aerogel.commands.result import Result
 from aerogel.commands.run_flags import fault
 from aerogel.commands.world import World
-from aerogel.events import Message
+from aerogel.errors import Diagnostic
+from aerogel.events import Message, Warned
 from aerogel.flag import Flag
 from aerogel.runtime.attached import Attached
 from aerogel.runtime.containers import Seen
 
-__all__ = ["EXAMPLES", "Attach", "AttachResult", "attach", "parse_keys", "run"]
+__all__ = ["DETACH", "EXAMPLES", "Attach", "AttachResult", "attach", "parse_keys", "run", "start_attached"]
 
 EXAMPLES = (
     ("a shell that was started with -dit; Ctrl-P Ctrl-Q leaves it running", "aerogel attach shell"),
     ("only look", "aerogel attach --no-stdin --sig-proxy=false web"),
 )
-_DETACH = "ctrl-p,ctrl-q"
+DETACH = "ctrl-p,ctrl-q"
+"""The keys that leave a command running, unless others are given; docker's."""
+
+_REMOVED_S = 10.0
 _CONTROL = re.compile(r"ctrl-([a-z@\[\\\]^_])")
 
 
@@ -39,7 +43,7 @@ class Attach(Struct, frozen=True, kw_only=True):
     ]
     no_stdin: Annotated[bool, Flag("Do not pass this standard input on")] = False
     sig_proxy: Annotated[bool, Flag("Pass signals on to the command")] = True
-    detach_keys: Annotated[str, Flag("Keys that leave the command running", metavar="KEYS")] = _DETACH
+    detach_keys: Annotated[str, Flag("Keys that leave the command running", metavar="KEYS")] = DETACH
 
 
 class AttachResult(Result, frozen=True, kw_only=True):
@@ -65,8 +69,22 @@ def run(options: Attach, world: World) -> AttachResult:
     return AttachResult(code=code)
 
 
-def attach(seen: Seen, world: World, *, keys: bytes, passes_input: bool, passes_signals: bool) -> int:
-    """Follows the command to its end, or to the keys that detach; its exit status."""
+def start_attached(seen: Seen, world: World, *, keys: bytes, passes_input: bool) -> int:
+    """Starts a container that stays, with these streams; its exit status, 0 after the keys that detach.
+
+    Raises what starting raises, with the command's exit status.
+    """
+    start(seen, world, waits=True)
+    return attach(seen, world, keys=keys, passes_input=passes_input, passes_signals=True, asks_to_end=True)
+
+
+def attach(
+    seen: Seen, world: World, *, keys: bytes, passes_input: bool, passes_signals: bool, asks_to_end: bool = False
+) -> int:
+    """Follows the command to its end, or to the keys that detach; its exit status.
+
+    `asks_to_end`: see `Attached.follow`. Raises why the command could not be started.
+    """
     own = seen.container
     streams = world.streams
     takes_input = passes_input and own.keeps_input
@@ -77,13 +95,19 @@ def attach(seen: Seen, world: World, *, keys: bytes, passes_input: bool, passes_
             "add `--no-stdin`, or use a terminal",
         )
     with Attached(seen, streams, keys if takes_input else b"") as attached:
-        code = attached.follow(takes_input=takes_input, passes_signals=passes_signals)
-    if code is None:
+        end = attached.follow(takes_input=takes_input, passes_signals=passes_signals, asks_to_end=asks_to_end)
+    if end is None:
         with contextlib.suppress(OSError):
             os.write(streams.stdout, b"\r\n" if own.sandbox.tty else b"")
         world.sink.emit(Message(f"detached: container `{own.name}` goes on"))
         return 0
-    return code
+    if end.fault is not None:
+        raise end.fault
+    if end.oom and asks_to_end:
+        world.sink.emit(Warned(Diagnostic("the kernel ran out of memory and killed the command", code="run.memory")))
+    if own.is_removed and asks_to_end:
+        containers_of(world).wait_removed(seen, _REMOVED_S)
+    return end.code
 
 
 def parse_keys(text: str) -> bytes:

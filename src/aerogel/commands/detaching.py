@@ -31,15 +31,17 @@ def with_upper(container: Container, folder: str) -> Container:
     return msgspec.structs.replace(container, sandbox=msgspec.structs.replace(container.sandbox, root=root))
 
 
-def start(seen: Seen, world: World) -> None:
+def start(seen: Seen, world: World, *, waits: bool = False) -> None:
     """Starts a container in a process of its own, and waits until its command runs.
+
+    With `waits` the command starts as soon as somebody is attached, who is told when it cannot.
 
     Raises what starting raises, with the command's exit status 126 or 127 when it cannot be started.
     """
     state_dir = str(world.settings.cache / "sandbox")
     said = detach(
         "aerogel.runtime.keeper",
-        (str(world.settings.data), seen.folder, state_dir),
+        (str(world.settings.data), seen.folder, state_dir, "waits" if waits else ""),
         world.settings.environment,
         f"{seen.folder}/keeper.log",
     )

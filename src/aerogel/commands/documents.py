@@ -153,7 +153,7 @@ def _config(container: Container) -> dict[str, Any]:
         "AttachStderr": not container.is_detached,
         "Tty": sandbox.tty,
         "OpenStdin": container.keeps_input,
-        "StdinOnce": container.keeps_input and not container.is_detached,
+        "StdinOnce": container.keeps_input and (container.is_input_once or not container.is_detached),
         "Env": [f"{name}={value}" for name, value in sandbox.env],
         "Image": container.image,
         "WorkingDir": sandbox.cwd,

@@ -9,12 +9,13 @@ from typing import Annotated, ClassVar
 
 from msgspec import Struct
 
+from aerogel.commands.attach import DETACH, parse_keys
 from aerogel.commands.detaching import containers_of
 from aerogel.commands.result import Result
 from aerogel.commands.run_flags import fault, read_env_files
 from aerogel.commands.world import World
 from aerogel.flag import Flag
-from aerogel.runtime.container import follow, parse_env
+from aerogel.runtime.container import follow_until, parse_env
 from aerogel.runtime.remote import Command
 from aerogel.runtime.serving import beside
 from aerogel.runtime.terminal import window_of
@@ -48,6 +49,7 @@ class Exec(Struct, frozen=True, kw_only=True):
     ] = ()
     workdir: Annotated[str, Flag("Working directory", short="w", metavar="PATH")] = ""
     user: Annotated[str | None, Flag("User and group, by name or number", short="u", metavar="USER[:GROUP]")] = None
+    detach_keys: Annotated[str, Flag("Keys that leave the command running, with a terminal", metavar="KEYS")] = DETACH
     privileged: Annotated[bool, Flag("Give the command all capabilities that the container's isolation has")] = False
 
 
@@ -67,6 +69,7 @@ def run(options: Exec, world: World) -> ExecResult:
     """
     if options.tty and options.interactive and not options.detach and not os.isatty(world.streams.stdin):
         raise fault("standard input is not a terminal, so `-it` cannot be", "run.no-terminal", "leave out `-t`")
+    keys = parse_keys(options.detach_keys)
     seen = containers_of(world).running(options.container)
     given = [*read_env_files(options.env_file, world.settings.directory), *options.env]
     pairs = [pair for text in given if (pair := parse_env(text, world.settings.environment.get)) is not None]
@@ -89,7 +92,7 @@ def run(options: Exec, world: World) -> ExecResult:
     streams = world.streams
     with streams_for((streams.stdin, streams.stdout, streams.stderr), options) as stdio:
         command = Command(seen, sandbox, stdio, is_detached=options.detach)
-        code = execute(command, stdio, is_interactive=options.interactive, is_detached=options.detach)
+        code = execute(command, stdio, is_interactive=options.interactive, is_detached=options.detach, keys=keys)
         return ExecResult(code=code)
 
 
@@ -107,12 +110,22 @@ def streams_for(stdio: tuple[int, int, int], options: Exec) -> Iterator[tuple[in
         os.close(null)
 
 
-def execute(command: Command, stdio: tuple[int, int, int], *, is_interactive: bool, is_detached: bool = False) -> int:
-    """Follows a command to its end; its exit status. Raises the fault of one that could not be started."""
+def execute(
+    command: Command,
+    stdio: tuple[int, int, int],
+    *,
+    is_interactive: bool,
+    is_detached: bool = False,
+    keys: bytes = b"",
+) -> int:
+    """Follows a command to its end, or to the keys that leave it; its exit status. Raises why it could not be started."""
     with command:
         if is_detached:
             return 0
-        end = follow(command, stdio, stop=_STOP, grace_s=10.0, is_interactive=is_interactive)
+        end = follow_until(command, stdio, keys, stop=_STOP, grace_s=10.0, is_interactive=is_interactive)
+        if end is None:
+            command.leave()
+            return 0
     if end.fault is not None:
         end.fault.exit_status = end.code
         raise end.fault

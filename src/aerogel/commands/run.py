@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Struct
 
+from aerogel.commands.attach import DETACH, parse_keys, start_attached
 from aerogel.commands.detaching import containers_of, remove, start, with_upper
 from aerogel.commands.health import parse_check, parse_restart
 from aerogel.commands.lending import parse_cpus, parse_hosts, parse_limits, parse_size
@@ -36,6 +37,7 @@ from aerogel.oci.types import ContainerConfig
 from aerogel.runtime.container import ContainerOptions, attend, parse_env, sandbox_for, stop_signal
 from aerogel.runtime.containers import Container, Seen, alive
 from aerogel.runtime.serving import Server
+from aerogel.runtime.terminal import window_of
 from aerogel.sandbox.cgroup import Resources, make_group
 from aerogel.sandbox.emulator import Emulator
 from aerogel.sandbox.spec import DEFAULT_HOSTNAME, Forward, Mount, Sandbox
@@ -49,6 +51,7 @@ __all__ = ["ABSENT", "EXAMPLES", "Run", "RunResult", "found_image", "run"]
 EXAMPLES = (
     ("the image's own command with arguments", "aerogel run calculator 6 '*' 7"),
     ("a server in the background", "aerogel run -d --name web --restart on-failure:3 server"),
+    ("kept when it ends, and left with Ctrl-P Ctrl-Q", "aerogel run -it --rm=false --name box debian bash"),
     ("a shell, with this folder in it", 'aerogel run -it -v "$PWD:/work" -w /work debian bash'),
 )
 
@@ -57,7 +60,7 @@ class Run(Struct, frozen=True, kw_only=True):
     """Run a command in an image.
 
     The exit status is the command's; 126 and 127 when it cannot be started. In the foreground nothing is kept of the
-    container when it has ended.
+    container when it has ended, unless `--rm=false` is given.
     """
 
     image: Annotated[str, Flag("Name or id of an image", positional=True, metavar="IMAGE")]
@@ -152,7 +155,14 @@ class Run(Struct, frozen=True, kw_only=True):
     init: Annotated[bool, Flag("Accepted for docker's sake: a process that reaps is always there")] = True
     rm: Annotated[
         bool | None,
-        Flag("Remove the container when it ends; always in the foreground, with `-d` only when it is given"),
+        Flag("Remove the container when it ends; default: in the foreground, and not with `-d`"),
+    ] = None
+    detach_keys: Annotated[
+        str | None,
+        Flag(
+            "Keys that leave the command running in the background; default: with `--rm=false` Ctrl-P Ctrl-Q",
+            metavar="KEYS",
+        ),
     ] = None
     pull: Annotated[
         Literal["always", "missing", "never"],
@@ -186,6 +196,8 @@ def run(options: Run, world: World) -> RunResult:
     from aerogel.solve.materials import Materials
 
     wanted = _container_options(options, world)
+    keys = parse_keys(DETACH if options.detach_keys is None else options.detach_keys)
+    stays = _stays(options)
     restart, restarts = parse_restart(options)
     resources = _resources(options, world)
     materials = Materials(world.store, world.helper)
@@ -199,8 +211,10 @@ def run(options: Run, world: World) -> RunResult:
     directories = materials.directories(layers)
     sandbox = sandbox_for(directories, config, wanted)
     uses, lent = lend(wishes, directories, world)
+    mounts = (*sandbox.mounts, *more, *lent)
+    window = window_of(world.streams.stdout) if options.tty and not options.detach else sandbox.window
     sandbox = msgspec.structs.replace(
-        sandbox, joinable=True, ports=ports, mounts=(*sandbox.mounts, *more, *lent), more_groups=options.group_add
+        sandbox, joinable=True, ports=ports, mounts=mounts, more_groups=options.group_add, window=window
     )
 
     def make(container_id: str, name: str, folder: str) -> Container:
@@ -214,8 +228,9 @@ def run(options: Run, world: World) -> RunResult:
             stop_signal=stop_signal(config, wanted),
             grace_s=wanted.grace_s,
             keeps_input=options.interactive,
-            is_removed=not options.detach or bool(options.rm),
-            is_detached=options.detach,
+            is_removed=not options.detach if options.rm is None else options.rm,
+            is_detached=options.detach or stays,
+            is_input_once=stays and options.interactive,
             restart=restart,
             restarts=restarts,
             ports=ports,
@@ -228,13 +243,25 @@ def run(options: Run, world: World) -> RunResult:
         )
         return with_upper(made, folder)
 
-    seen = containers_of(world).create(make, options.name)
+    return _begin(containers_of(world).create(make, options.name), options, keys, world)
+
+
+def _begin(seen: Seen, options: Run, keys: bytes, world: World) -> RunResult:
+    """Starts the new container, and follows it unless it is for the background."""
     if options.cidfile:
         _write_id(options.cidfile, seen, world)
     if options.detach:
         start(seen, world)
         return RunResult(id=seen.container.id)
-    return RunResult(code=_in_foreground(seen, world))
+    if not _stays(options):
+        return RunResult(code=_in_foreground(seen, world))
+    code = start_attached(seen, world, keys=keys if options.tty else b"", passes_input=options.interactive)
+    return RunResult(code=code)
+
+
+def _stays(options: Run) -> bool:
+    """Whether a container in the foreground may outlive its `aerogel run`."""
+    return not options.detach and (options.rm is False or options.detach_keys is not None)
 
 
 def _in_foreground(seen: Seen, world: World) -> int:
@@ -375,8 +402,6 @@ def _fits(record: ImageRecord, world: World) -> bool:
 
 
 def _container_options(options: Run, world: World) -> ContainerOptions:
-    if options.rm is False and not options.detach:
-        raise fault("`--rm=false` cannot be", "run.always", "start it with `-d`: then it is kept until `aerogel rm`")
     if not options.init:
         raise fault("`--init=false` cannot be", "run.always", "leave it out: `--init` always holds")
     check_name(options.name)

@@ -42,7 +42,6 @@ ABSENT = {
         "-a",
         "--attach",
         "--sig-proxy",
-        "--detach-keys",
     ): "output and signals are always passed on, `-i` passes the input; with `-d`, `aerogel attach` has these flags",
     ("--volume-driver", "--storage-opt"): "volumes are folders of this host: `-v NAME:/path`",
     (

@@ -16,10 +16,12 @@ from aerogel.runtime import terminal
 from aerogel.runtime.containers import Seen
 from aerogel.runtime.remote import connected, received
 from aerogel.sandbox import wire
+from aerogel.sandbox.spec import Exit
 
-__all__ = ["Attached", "Detacher"]
+__all__ = ["Attached"]
 
 _RELAYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _CHUNK = 1 << 16
 
 
@@ -32,36 +34,16 @@ class _Streams(Protocol):
     def stderr(self) -> int: ...
 
 
-class Detacher:
-    """Looks for the keys that detach in what is typed; what may be the beginning of them waits for what follows."""
-
-    def __init__(self, keys: bytes) -> None:
-        self._keys = keys
-        self._held = b""
-
-    def take(self, data: bytes) -> tuple[bytes, bool]:
-        """What is to be passed on, and whether the keys came; what is typed after them is dropped."""
-        if not self._keys:
-            return data, False
-        data, self._held = self._held + data, b""
-        at = data.find(self._keys)
-        if at >= 0:
-            return data[:at], True
-        for size in range(min(len(self._keys) - 1, len(data)), 0, -1):
-            if data.endswith(self._keys[:size]):
-                self._held = data[-size:]
-                return data[:-size], False
-        return data, False
-
-
 class Attached:
     """Raises `container.not-running`, `container.foreground`. To be closed."""
 
     def __init__(self, seen: Seen, streams: _Streams, keys: bytes) -> None:
         self._seen = seen
         self._streams = streams
-        self._detacher = Detacher(keys)
+        self._detacher = terminal.Detacher(keys)
         self._is_terminal = seen.container.sandbox.tty
+        self._asks_to_end = False
+        self._timer: threading.Timer | None = None
         self._lock = threading.RLock()
         self._sock = connected(seen)
         self._input = -1
@@ -73,8 +55,13 @@ class Attached:
             self._sock.close()
             raise
 
-    def follow(self, *, takes_input: bool, passes_signals: bool) -> int | None:
-        """The command's exit status, or None after the keys that detach."""
+    def follow(self, *, takes_input: bool, passes_signals: bool, asks_to_end: bool = False) -> Exit | None:
+        """How the command ended, or None after the keys that detach.
+
+        With `asks_to_end` SIGTERM is passed on as the container's stop signal, and after one of the signals that end
+        commands everything is killed when its grace is over.
+        """
+        self._asks_to_end = asks_to_end
         is_raw = takes_input and self._is_terminal
         raw = terminal.raw(self._streams.stdin) if is_raw else contextlib.nullcontext()
         if self._is_terminal and self._input >= 0:
@@ -82,7 +69,7 @@ class Attached:
         with self._handling(passes_signals=passes_signals), raw:
             return self._until_end(self._streams.stdin if takes_input and self._input >= 0 else -1)
 
-    def _until_end(self, stdin: int) -> int | None:
+    def _until_end(self, stdin: int) -> Exit | None:
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         if stdin >= 0:
@@ -91,10 +78,12 @@ class Attached:
             ready = [fd for fd, _ in poll.poll()]
             if self._sock.fileno() in ready:
                 found = received(self._sock, self._seen)[0]["exit"]
-                return int(found["code"])
+                fault = wire.error_from(found["fault"]) if found["fault"] else None
+                return Exit(found["code"], found["signal"], found["oom"], fault)
             data = os.read(stdin, _CHUNK)
-            if not data:  # the command's input stays open, as docker leaves it
+            if not data:  # the command's input stays open, unless it is to end with this one, as docker does it
                 poll.unregister(stdin)
+                self._end_input()
                 continue
             passed, is_over = self._detacher.take(data)
             with contextlib.suppress(OSError):  # the command has closed its input, or is about to end
@@ -103,6 +92,22 @@ class Attached:
                     left = left[os.write(self._input, left) :]
             if is_over:
                 return None
+
+    def _end_input(self) -> None:
+        if self._seen.container.is_input_once and not self._is_terminal:
+            os.close(self._input)
+            self._input = -1
+            with self._lock, contextlib.suppress(OSError):
+                wire.send(self._sock, {"eof": True})
+
+    def _got(self, number: int) -> None:
+        container = self._seen.container
+        asks = self._asks_to_end and number == signal.SIGTERM
+        self._signal(container.stop_signal if asks else number)
+        if self._asks_to_end and number in _ENDING and self._timer is None:
+            self._timer = threading.Timer(container.grace_s, self._signal, (signal.SIGKILL,))
+            self._timer.daemon = True
+            self._timer.start()
 
     def _signal(self, number: int) -> None:
         with self._lock, contextlib.suppress(OSError):
@@ -114,7 +119,7 @@ class Attached:
         if threading.current_thread() is threading.main_thread():
             if passes_signals:
                 for number in _RELAYED:
-                    before[number] = signal.signal(number, lambda got, _frame: self._signal(got))
+                    before[number] = signal.signal(number, lambda got, _frame: self._got(got))
             if self._is_terminal and self._input >= 0:
                 before[signal.SIGWINCH] = signal.signal(
                     signal.SIGWINCH, lambda _got, _frame: terminal.copy_size(self._streams.stdout, self._input)
@@ -124,6 +129,8 @@ class Attached:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            if self._timer is not None:
+                self._timer.cancel()
 
     def __enter__(self) -> Self:
         return self

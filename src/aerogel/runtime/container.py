@@ -39,6 +39,7 @@ __all__ = [
     "Follower",
     "attend",
     "follow",
+    "follow_until",
     "parse_env",
     "parse_volume",
     "run",
@@ -205,10 +206,28 @@ class Followed(Protocol):
 
 def follow(process: Followed, stdio: tuple[int, int, int], *, stop: int, grace_s: float, is_interactive: bool) -> Exit:
     """Joins a command's terminal, if it has one, with the caller's; relays signals; waits for its end."""
+    with _joined(process, stdio, stop, grace_s, b"", is_interactive=is_interactive):
+        return process.wait()
+
+
+def follow_until(
+    process: Followed, stdio: tuple[int, int, int], keys: bytes, *, stop: int, grace_s: float, is_interactive: bool
+) -> Exit | None:
+    """`follow`, but keys typed at the terminal leave the command: then None."""
+    with _joined(process, stdio, stop, grace_s, keys, is_interactive=is_interactive) as is_left:
+        return None if is_left else process.wait()
+
+
+@contextlib.contextmanager
+def _joined(
+    process: Followed, stdio: tuple[int, int, int], stop: int, grace_s: float, keys: bytes, *, is_interactive: bool
+) -> Iterator[bool]:
+    """Gives whether the keys came, when the terminal is closed or at once without one."""
     stdin, stdout, _ = stdio
     if process.tty is None:
         with _relaying(process, stop, grace_s):
-            return process.wait()
+            yield False
+        return
     master = process.tty
 
     def resized() -> None:
@@ -216,8 +235,7 @@ def follow(process: Followed, stdio: tuple[int, int, int], *, stop: int, grace_s
 
     raw = terminal.raw(stdin) if is_interactive else contextlib.nullcontext()
     with _relaying(process, stop, grace_s, resized), raw:
-        terminal.join(stdin if is_interactive else None, stdout, master)
-        return process.wait()
+        yield terminal.join(stdin if is_interactive else None, stdout, master, keys)
 
 
 def parse_volume(text: str) -> Mount:

@@ -37,7 +37,10 @@ from aerogel.errors import AerogelError, nearest
 from aerogel.sandbox.cgroup import Resources
 from aerogel.sandbox.spec import Forward, Sandbox
 
-__all__ = ["Check", "CheckRun", "Container", "Containers", "Seen", "State", "VolumeUse", "alive"]
+__all__ = ["VOLUMES", "Check", "CheckRun", "Container", "Containers", "Seen", "State", "VolumeUse", "alive"]
+
+VOLUMES = "volumes-v1"
+"""The folder of volumes, beside that of containers (`runtime.volumes`)."""
 
 _FOLDER = "containers-v1"
 _KILLED = 137
@@ -122,6 +125,9 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     is_removed: bool = False
     """Whether nothing is left of it when it ends."""
     is_detached: bool = False
+    """Whether a process of its own holds it, in place of `aerogel run`."""
+    is_input_once: bool = False
+    """Whether its input ends with the input of the first one who is attached."""
     restart: str = "no"
     """`no`, `on-failure`, `always` or `unless-stopped`."""
     restarts: int = 0
@@ -254,9 +260,29 @@ class Containers:
                 state = msgspec.structs.replace(state, status="exited", code=_KILLED, finished=ended, error=why)
         is_old = state.status == "exited" or container.created < time.time() - _MAKING_S
         if container.is_removed and state.status != "running" and is_old and not _is_held(folder):
-            shutil.rmtree(folder, ignore_errors=True)  # what was killed could not remove itself
+            self._clear(folder, container)  # what was killed could not remove itself
             return None
         return Seen(folder, container, state)
+
+    def _clear(self, folder: str, container: Container) -> None:
+        """Removes what a killed one left. The volumes that were made for it go where leftovers of `store.scratch` are.
+
+        Files of mapped owners are in them, which the next run removes that has a helper.
+        """
+        data = os.path.dirname(self._root)
+        aside = f"{data}/scratch/s-{container.id[:12]}-{secrets.token_hex(6)}"
+        for use in container.volumes:
+            if use.is_own:
+                os.makedirs(aside, mode=0o700, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(f"{data}/{VOLUMES}/{use.name}", f"{aside}/{use.name}")
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def wait_removed(self, seen: Seen, timeout_s: float) -> None:
+        """Waits until who holds a container has removed it, or until the time is over."""
+        until = time.monotonic() + timeout_s
+        while os.path.isdir(seen.folder) and time.monotonic() < until:
+            time.sleep(0.01)
 
     def find(self, name: str) -> Seen:
         """By name, id or the beginning of an id. Raises `container.not-found`, `container.ambiguous`."""

@@ -36,13 +36,16 @@ __all__ = ["main", "pinned", "ready"]
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 60.0
 _GOOD_RUN_S = 10.0
 """After one as long as this the pauses between restarts begin again with the shortest; as docker does."""
+_EXPECTED_S = 30.0
+"""So long one who wants to be attached may take to come."""
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def main(data: str, folder: str, state_dir: str, ready: int) -> None:
+def main(data: str, folder: str, state_dir: str, waits: str, ready: int) -> None:
     """Holds the container of `folder` to its end; says on `ready` how starting it went, as an object in JSON.
 
     `data` is the store's folder, `state_dir` the helper's. `{"pid": n}` when its command runs, else an error of `wire`.
+    With `waits` the command starts when somebody is attached, who is told then how it went; `ready` says 0 before.
     """
     containers = Containers(data)
     answer = _Answer(ready)
@@ -58,6 +61,9 @@ def main(data: str, folder: str, state_dir: str, ready: int) -> None:
             log = Log(f"{folder}/log")
             stack.callback(log.close)
             server.audience = Audience()
+            if waits:
+                answer.works(0)
+                server.expect(_EXPECTED_S)
             _hold(seen, helper, server, log, answer)
             if seen.container.is_removed:
 
@@ -166,10 +172,13 @@ def _once(seen: Seen, helper: Helper, server: Server, log: Log, answer: _Answer,
         write = -1
         if seen.container.keeps_input and not sandbox.tty:
             stdin, write = os.pipe()
-            stack.callback(os.close, write)
         try:
             group = stack.enter_context(held(seen.container.resources))
             process = helper.run(sandbox, stdin=stdin, stdout=out_write, stderr=error_write, group=group)
+        except BaseException:
+            if write >= 0:
+                os.close(write)
+            raise
         finally:
             for fd in (out_write, error_write, *(() if stdin is None else (stdin,))):
                 os.close(fd)

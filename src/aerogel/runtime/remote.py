@@ -82,6 +82,11 @@ class Command:
         with self._lock, contextlib.suppress(OSError):
             wire.send(self._sock, {"signal": int(number)})
 
+    def leave(self) -> None:
+        """The command goes on when this is closed."""
+        with self._lock, contextlib.suppress(OSError):
+            wire.send(self._sock, {"detach": True})
+
     def kill(self) -> None:
         self.signal(9)
 

@@ -8,9 +8,10 @@ container's socket as messages of `sandbox.wire`, the word in `do` first:
 - `wait`: answered then as well, with `code`;
 - `exec` (sandbox, is_detached, work; standard streams, and a static busybox to show): answered with `started` and the
   terminal, then with `exit`; meanwhile more messages with `signal` may come. When the one who asked goes, the command is
-  killed, unless it is detached. `work` is a job in place of a command;
+  killed, unless it is detached, at first or by a message with `detach`. `work` is a job in place of a command;
 - `attach` (standard output and error): answered with `attached` and, if there is one, the command's input or terminal;
-  then with `exit` when the command has ended. Signals may come meanwhile;
+  then with `exit` when the command has ended, or with why it could not be started. Signals may come meanwhile, and `eof`
+  when there is no more input;
 - `pause`, `unpause`.
 """
 
@@ -75,6 +76,11 @@ class Server:
         self._input = -1
         self._waiting: set[threading.Event] = set()
         """Of those who are attached: set when this run of the command is over."""
+        self._begun = threading.Event()
+        """Set when the command has started, or will not."""
+        self._joined = threading.Event()
+        """Set when somebody is attached."""
+        self._fault: AerogelError | None = None
         self._freezer: Freezer | None = None
         self._pending = 0
         self._answered = threading.Condition()
@@ -87,6 +93,7 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self.ended.is_set():
+            self._fault = error if isinstance(error, AerogelError) else None
             self.gone("" if error is None else str(error))
         with self._answered:  # this process is about to end, and with it the threads that answer
             self._answered.wait_for(lambda: not self._pending, _ANSWER_S)
@@ -106,8 +113,18 @@ class Server:
             with contextlib.suppress(FileNotFoundError):
                 self._containers.save(self._folder, self._state)
 
+    def expect(self, timeout_s: float) -> None:
+        """Waits for one who is attached before the command starts. Raises `container.gone` when nobody comes."""
+        if not self._joined.wait(timeout_s):
+            raise AerogelError("the one who started the container is gone", code="container.gone")
+
+    def _end_input(self) -> None:
+        if self._input >= 0:
+            os.close(self._input)
+        self._input = -1
+
     def started(self, process: Process, *, again: bool = False, stdin: int = -1) -> None:
-        """The container's command runs; `stdin` is where its input is written, -1 without one."""
+        """The container's command runs; `stdin` is where its input is written, -1 without one: it is closed here."""
         with self._lock:
             self._process = process
             self._input = stdin
@@ -121,6 +138,7 @@ class Server:
         if self._container.check is not None:
             arguments = (self._container.check, process, self._rounds)
             threading.Thread(target=self._watch, args=arguments, name="health", daemon=True).start()
+        self._begun.set()
         if self.is_stopping:
             process.kill()
 
@@ -128,7 +146,8 @@ class Server:
         """The command has ended; `for_good` unless it will be started again."""
         with self._lock:
             self._process = None
-            self._input = -1
+            self._end_input()
+            self._fault = end.fault
             if self._timer is not None:
                 self._timer.cancel()
             error = end.fault.message if end.fault is not None else ""
@@ -144,6 +163,10 @@ class Server:
     def gone(self, error: str) -> None:
         """It could not be started at all."""
         self._save(status="exited", pid=0, finished=time.time(), code=self._state.code or 125, error=error)
+        with self._lock:
+            for over in self._waiting:
+                over.set()
+        self._begun.set()
         self.ended.set()
 
     def stop(self, number: int, grace_s: float) -> None:
@@ -226,36 +249,52 @@ class Server:
         """Shows the command's output to one more, until the command ends or the one goes."""
         over = threading.Event()
         with self._lock:
-            process = self._running()
+            if self._begun.is_set():
+                self._running()
             if self.audience is None:
                 raise AerogelError(
                     "the container writes to the terminal of its `aerogel run`",
                     code="container.foreground",
                     hints=["start it with `-d`, or `-dit`, to attach to it later"],
                 )
-            given = process.tty if process.tty is not None else self._input if self._input >= 0 else None
             listener = self.audience.join(fds[0], fds[1])
             self._waiting.add(over)
-            wire.send(sock, {"attached": True, "input": given is not None}, () if given is None else (given,))
+        self._joined.set()
+        self._begun.wait()
+        with self._lock:
+            process = self._process  # None when it is over already
+            given = self._input if process is None or process.tty is None else process.tty
+            wire.send(sock, {"attached": True, "input": given >= 0}, (given,) if given >= 0 else ())
         is_gone = False
 
         def relay() -> None:
             nonlocal is_gone
             with contextlib.suppress(OSError):
                 while (more := wire.receive(sock)) is not None:
-                    process.signal(more[0]["signal"])
+                    if "signal" in more[0] and process is not None:
+                        process.signal(more[0]["signal"])
+                    elif "eof" in more[0]:
+                        self._input_ended(process)
             is_gone = True
+            self._input_ended(process)
             over.set()
 
         threading.Thread(target=relay, name="attached signals", daemon=True).start()
         over.wait()
         with self._lock:
             self._waiting.discard(over)
-            state = self._state
+            state, fault = self._state, self._fault
         self.audience.leave(listener, 0.0 if is_gone else _DRAIN_S)
         if not is_gone:
             with contextlib.suppress(BrokenPipeError):
-                wire.send(sock, {"exit": {"code": state.code, "signal": 0, "oom": state.oom, "fault": None}})
+                told = None if fault is None else wire.error_to(fault)
+                wire.send(sock, {"exit": {"code": state.code, "signal": 0, "oom": state.oom, "fault": told}})
+
+    def _input_ended(self, process: Process | None) -> None:
+        """One who was attached has no more input."""
+        with self._lock:
+            if self._container.is_input_once and process is self._process:
+                self._end_input()
 
     def _exec(self, sock: Connection, message: dict[str, Any], fds: list[int]) -> None:
         sandbox = msgspec.convert(message["sandbox"], Sandbox)
@@ -283,10 +322,14 @@ class Server:
             wire.send(sock, {"started": other.pid}, given)
 
             def relay() -> None:
+                stays = bool(message["is_detached"])
                 with contextlib.suppress(OSError):
                     while (more := wire.receive(sock)) is not None:
-                        other.signal(more[0]["signal"])
-                if not message["is_detached"]:
+                        if "detach" in more[0]:
+                            stays = True
+                        else:
+                            other.signal(more[0]["signal"])
+                if not stays:
                     other.kill()
 
             threading.Thread(target=relay, name="exec signals", daemon=True).start()

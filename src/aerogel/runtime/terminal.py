@@ -12,9 +12,31 @@ import termios
 import tty
 from collections.abc import Iterator
 
-__all__ = ["copy_size", "join", "raw", "window_of"]
+__all__ = ["Detacher", "copy_size", "join", "raw", "window_of"]
 
 _CHUNK = 1 << 16
+
+
+class Detacher:
+    """Looks for the keys that detach in what is typed; what may be the beginning of them waits for what follows."""
+
+    def __init__(self, keys: bytes) -> None:
+        self._keys = keys
+        self._held = b""
+
+    def take(self, data: bytes) -> tuple[bytes, bool]:
+        """What is to be passed on, and whether the keys came; what is typed after them is dropped."""
+        if not self._keys:
+            return data, False
+        data, self._held = self._held + data, b""
+        at = data.find(self._keys)
+        if at >= 0:
+            return data[:at], True
+        for size in range(min(len(self._keys) - 1, len(data)), 0, -1):
+            if data.endswith(self._keys[:size]):
+                self._held = data[-size:]
+                return data[:-size], False
+        return data, False
 
 
 def window_of(fd: int) -> tuple[int, int]:
@@ -46,8 +68,9 @@ def raw(fd: int) -> Iterator[None]:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
-def join(stdin: int | None, stdout: int, master: int) -> None:
-    """Copies until the container has closed its side of the terminal."""
+def join(stdin: int | None, stdout: int, master: int, keys: bytes = b"") -> bool:
+    """Copies until the container has closed its side of the terminal, or until the keys came, which True tells."""
+    detacher = Detacher(keys)
     poll = select.poll()
     poll.register(master, select.POLLIN)
     if stdin is not None:
@@ -62,10 +85,13 @@ def join(stdin: int | None, stdout: int, master: int) -> None:
                 data = b""
             if fd == master:
                 if not data:
-                    return
+                    return False
                 _write(stdout, data)
             elif data:
-                _write(master, data)
+                passed, is_over = detacher.take(data)
+                _write(master, passed)
+                if is_over:
+                    return True
             else:
                 poll.unregister(fd)
 

@@ -28,11 +28,10 @@ from typing import NamedTuple
 import msgspec
 
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
-from aerogel.runtime.containers import Container, Seen
+from aerogel.runtime.containers import VOLUMES, Container, Seen
 
 __all__ = ["Volume", "Volumes", "check_volume_name", "users_of"]
 
-_FOLDER = "volumes-v1"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
@@ -77,7 +76,7 @@ class Volumes:
     """The folder of all volumes below a store's data folder. Raises `volume.*`."""
 
     def __init__(self, data: str | os.PathLike[str]) -> None:
-        self.root = os.path.join(os.fspath(data), _FOLDER)
+        self.root = os.path.join(os.fspath(data), VOLUMES)
 
     def data_of(self, name: str) -> str:
         """The directory that containers see."""
