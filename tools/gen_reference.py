@@ -129,7 +129,7 @@ def settings_page() -> str:
         )
         rows.append(f"| `{name}` | `{flag.env or 'AEROGEL_' + name.upper()}` | {values} | {flag.help} |")
     intro = (settings.__doc__ or "").split("\n\n", 1)[1].replace("::\n\n", ":\n\n```toml\n", 1)
-    intro = re.sub(r"(?m)^    ", "", intro).replace("\n\nSpecification", "\n```\n\nSpecification", 1)
+    intro = re.sub(r"(?m)^    ", "", intro).replace("\n\nA registry's", "\n```\n\nA registry's", 1)
     return f"# Settings\n\n{intro.strip()}\n\n" + "\n".join(rows) + "\n"
 
 

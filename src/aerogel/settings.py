@@ -42,6 +42,7 @@ __all__ = [
     "Progress",
     "RegistryEntry",
     "Settings",
+    "Signatures",
     "config_paths",
     "key_span",
     "load_settings",
@@ -62,6 +63,14 @@ class ConfigFile(Struct, frozen=True):
 
     source: Source
     table: dict[str, Any]
+
+
+class Signatures(NamedTuple):
+    """What `[signatures]` of one file says: prefix of names -> whole paths of public keys, or `none` or `reject`."""
+
+    is_users: bool
+    """The user's own file, not the one of a project, which may only ask for more."""
+    rules: dict[str, tuple[str, ...]]
 
 
 class RegistryEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,8 +131,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Reference -> reference, from `[aliases]`."""
     registries: dict[str, tuple[RegistryEntry, Path]] = {}
     """Registry -> what is said about it, and the file that says so."""
-    signatures: dict[str, tuple[str, ...]] = {}
-    """Prefix of names -> whole paths of public keys, or `none` or `reject`, from `[signatures]`."""
+    signatures: tuple[Signatures, ...] = ()
+    """From `[signatures]`, one for each file that has it; an image must be right for all of them."""
     files: tuple[ConfigFile, ...] = ()
     """The configuration files that were found, weakest first."""
     environment: Mapping[str, str] = {}
@@ -216,7 +225,8 @@ def load_settings(environ: Mapping[str, str] | None = None, directory: str | Non
     environment = dict(os.environ if environ is None else environ)
     here = Path(os.getcwd() if directory is None else directory)
     home = _home(environment)
-    files = _config_files(config_paths(environment, here))
+    users, _ = paths = config_paths(environment, here)
+    files = _config_files(paths)
     known = _given()
     kinds = {name: one.kind for name, one in known.items()}
     values: dict[str, Any] = {}
@@ -231,7 +241,8 @@ def load_settings(environ: Mapping[str, str] | None = None, directory: str | Non
                 path = here / file.source.name
                 values[key] = {**values.get(key, {}), **{name: (entry, path) for name, entry in entries.items()}}
             elif key == "signatures":
-                values[key] = {**values.get(key, {}), **_signatures(file, value)}
+                is_users = here / file.source.name == users
+                values[key] = (*values.get(key, ()), Signatures(is_users, _signatures(file, value)))
     for field, (kind, variable) in known.items():
         if text := environment.get(variable):
             values[field] = _from_variable(variable, text, kind)
@@ -346,10 +357,29 @@ def _signatures(file: ConfigFile, table: Any) -> dict[str, tuple[str, ...]]:
                 hints=["name the file of a public key, or write `none` or `reject`"],
                 exit_status=EXIT_USAGE,
             )
+        if not _is_scope(scope):
+            raise AerogelError(
+                f"`{scope}` in `[signatures]` is no registry and no name that begins with one",
+                code="settings.value",
+                span=key_span(file.source, scope),
+                hints=[
+                    "write `registry.example`, `registry.example/team`, `docker.io/library/alpine`, `*.example` or `*`"
+                ],
+                exit_status=EXIT_USAGE,
+            )
         found[scope.removesuffix("/")] = tuple(
             word if word in ("none", "reject") else str(folder / Path(word).expanduser()) for word in listed
         )
     return found
+
+
+def _is_scope(text: str) -> bool:
+    """Whether a rule of `[signatures]` can ever fit: one that cannot would let everything through."""
+    host, _, rest = text.partition("/")
+    if text == "*" or (host.startswith("*.") and not rest):
+        return "*" not in text[1:]
+    is_host = "." in host or ":" in host or host == "localhost"
+    return is_host and "*" not in text and "//" not in text and not any(one.isspace() for one in text)
 
 
 def key_span(source: Source, key: str) -> Span | None:

@@ -174,6 +174,41 @@ def test_policies_of_ours(aerogel: Aerogel, registry: Server, tmp_path: Path) ->
     assert "names no key" in aerogel("pull", good, check=False).stderr
 
 
+def test_no_spelling_and_no_project_goes_past_a_policy(aerogel: Aerogel, registry: Server, tmp_path: Path) -> None:
+    port = registry.host.rpartition(":")[2]
+    bad = f"localhost:{port}/team/app:1"
+    digest = pushed(Aerogel(tmp_path / "maker"), bad, tmp_path)
+    aerogel("key", "generate", "-o", f"{tmp_path}/team")
+    config, project = tmp_path / "config" / "aerogel", tmp_path / "project"
+    config.mkdir(parents=True)
+    project.mkdir()
+    (config / "aerogel.toml").write_text(f'[signatures]\n"localhost:{port}/team" = "{tmp_path}/team.pub"\n')
+    (project / "aerogel.toml").write_text(f'[signatures]\n"localhost:{port}/team/app" = "none"\n"*" = "none"\n')
+    here = {"cwd": project}
+    for spelt in (bad, bad.replace("localhost", "LOCALHOST")):
+        assert "has no signature by" in aerogel("pull", spelt, check=False, **here).stderr
+    # A digest that came from elsewhere is not what was asked for.
+    image = f"{bad.removesuffix(':1')}@{digest}"
+    aerogel("copy", f"docker://{bad.replace('localhost', '127.0.0.1')}", "elsewhere")
+    (project / "Dockerfile").write_text(f"FROM {image}\nLABEL x=y\n")
+    for words in (("build", "."), ("run", image, "true"), ("run", "--pull=never", image, "true")):
+        assert "has no signature by" in aerogel(*words, check=False, **here).stderr
+    aerogel("sign", "--key", f"{tmp_path}/team.key", bad)
+    aerogel("pull", "-q", image, **here)
+    assert aerogel("build", "-q", ".", **here).stdout
+    # A project may ask for more, and a key that is not there is no reason to take what was there before.
+    (project / "aerogel.toml").write_text(f'[signatures]\n"localhost:{port}" = "reject"\n')
+    assert "rejects it" in aerogel("pull", bad, check=False, **here).stderr
+    (project / "aerogel.toml").write_text(f'[signatures]\n"localhost:{port}" = "gone.pub"\n')
+    (project / "Dockerfile").write_text(f"FROM {bad}\nLABEL x=y\n")
+    aerogel("tag", "elsewhere", bad)
+    for words in (("pull", bad), ("build", "--pull", ".")):
+        done = aerogel(*words, check=False, **here)
+        assert done.returncode == 1
+        assert "the key that `[signatures]`" in done.stderr
+        assert "is not there" in done.stderr
+
+
 def test_policies_of_containers(aerogel: Aerogel, registry: Server, tmp_path: Path) -> None:
     good, bad = f"{registry.host}/pod/app:good", f"{registry.host}/pod/app:bad"
     for name in (good, bad):

@@ -84,3 +84,25 @@ def test_ci_and_docker_config(tmp_path):
     assert load_settings({"HOME": "/x", "CI": "true"}, str(tmp_path)).is_ci
     assert not load_settings({"HOME": "/x", "CI": "false"}, str(tmp_path)).is_ci
     assert load_settings({"HOME": "/x"}, str(tmp_path)).docker_config == Path("/x/.docker")
+
+
+def test_signatures(tmp_path):
+    own, project = tmp_path / "aerogel" / "aerogel.toml", tmp_path / "p" / "aerogel.toml"
+    for path in (own, project):
+        path.parent.mkdir()
+    environ = {"XDG_CONFIG_HOME": str(tmp_path)}
+    own.write_text('[signatures]\n"a.example/b/" = "k.pub"\n"*" = "none"\n')
+    project.write_text('[signatures]\n"a.example" = "reject"\n')
+    assert load_settings(environ, str(project.parent)).signatures == (
+        (True, {"a.example/b": (str(own.parent / "k.pub"),), "*": ("none",)}),
+        (False, {"a.example": ("reject",)}),
+    )
+    for scope in ("localhost", "h:5000/team", "a.example/team:1", "*.example", "docker.io/library/alpine"):
+        own.write_text(f'[signatures]\n"{scope}" = "reject"\n')
+        load_settings(environ, str(tmp_path))
+    # What can never fit would let everything through.
+    for scope in ("alpine", "team/app", "https://a.example", "a.example/*", "*.example/b", "a.example /b", ""):
+        own.write_text(f'[signatures]\n"{scope}" = "reject"\n')
+        with pytest.raises(AerogelError, match="is no registry and no name") as caught:
+            load_settings(environ, str(tmp_path))
+        assert caught.value.code == "settings.value"

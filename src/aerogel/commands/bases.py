@@ -191,6 +191,11 @@ class Bases:
     ) -> BaseImage | None:
         """An image of the local store, if it is for the platform."""
         store = self._world.store
+        if reference.digest is not None:
+            from aerogel.commands.policy import is_accepted
+
+            if not is_accepted(self._world, reference):
+                return None
         for path in store.images.paths(reference):
             self._world.witness.keep(path)
         wanted = Platform.parse(platform)

@@ -29,8 +29,9 @@ from aerogel.store.disk import write_whole
 from aerogel.store.images import describe
 from aerogel.store.layout import Root, write_docker_archive, write_oci_archive, write_oci_layout
 from aerogel.store.load import record_layers
+from aerogel.store.store import Store
 
-__all__ = ["Artifact", "Cargo", "collect", "deliver", "give", "plan"]
+__all__ = ["Artifact", "Cargo", "check_layers", "collect", "deliver", "give", "plan"]
 
 _MAX_ARTIFACTS = 1000
 _BUFFER = 1 << 18
@@ -182,6 +183,8 @@ def _to_store(cargo: Cargo, reference: Reference, world: World) -> int:
 def _to_file(cargo: Cargo, end: End, world: World) -> int:
     path = str(world.settings.directory / end.path)
     root = _root(cargo, end)
+    if end.kind == "docker-archive":
+        check_layers(cargo.descriptor, cargo.blobs, world.store)
     if end.kind == "oci":
         write_oci_layout(path, [root], cargo.blobs)
     elif end.kind == "oci-archive":
@@ -192,6 +195,15 @@ def _to_file(cargo: Cargo, end: End, world: World) -> int:
         write_whole(Path(path), lambda stream: write_docker_archive(stream.write, [bare], cargo.blobs))
     tops = [cargo.descriptor, *(each.descriptor for each in cargo.artifacts)] if end.kind != "docker-archive" else []
     return sum({part.digest: part.size for top in tops for part in walk(top, cargo.blobs)}.values())
+
+
+def check_layers(descriptor: Descriptor, blobs: Blobs, store: Store) -> None:
+    """Compares layers that lie in the store with what the config says, before programs get them that do not (podman reads
+    an archive as it comes). What comes from a registry directly is compared by nobody here. Raises `oci.diff-id`.
+    """
+    if blobs is store.blobs:
+        for image in images(descriptor, store.blobs):
+            record_layers(image, store)
 
 
 def give(descriptor: Descriptor, blobs: Blobs, names: Sequence[Reference], kind: str, world: World) -> int:
@@ -215,6 +227,7 @@ def give(descriptor: Descriptor, blobs: Blobs, names: Sequence[Reference], kind:
         write_docker_archive(put, [Root(descriptor, tuple(names))], blobs)
         sink(bytes(buffer))
 
+    check_layers(descriptor, blobs, world.store)
     environment = world.settings.environment
     if kind == "docker-daemon":
         Engine(environment).load(write)

@@ -7,7 +7,7 @@ is the local store.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from aerogel.commands.lookup import find_image
 from aerogel.commands.policy import enforce
@@ -30,8 +30,10 @@ __all__ = ["DAEMONS", "FILES", "End", "Origin", "open_origin", "parse_end"]
 
 FILES = ("docker-archive", "oci", "oci-archive")
 DAEMONS = ("containers-storage", "docker-daemon")
+_LONG = ("containers-storage", "docker-archive", "docker-daemon", "oci-archive")
+"""Words that nobody calls an image, with a letter wrong."""
 _KINDS = ("docker", "store", *FILES, *DAEMONS)
-_ABSENT = {"dir": "`oci:FOLDER` is a folder that other tools read too"}
+_ABSENT = {"dir": "`oci:FOLDER`, a folder that other tools read too"}
 _COMPANIONS = (".sig", ".att", ".sbom")
 """Ends of the tags under which cosign keeps signatures, attestations and SBOMs of a digest."""
 
@@ -69,6 +71,14 @@ def parse_end(text: str) -> End:
             hints=[f"use {_ABSENT[kind]}"],
         )
     if not sign or kind not in _KINDS:
+        almost = nearest(kind, _LONG) if sign else None
+        if almost is not None and "/" not in kind:
+            raise AerogelError(
+                f"`{text}` would be the image `{kind}` of the local store",
+                code="copy.bad-name",
+                exit_status=EXIT_USAGE,
+                hints=[f"did you mean `{almost}:{rest}`?", f"if not, write `store:{text}`"],
+            )
         guess = nearest(kind, _KINDS) if rest.startswith("/") or "/" in rest else None
         if rest.startswith("//"):
             raise AerogelError(
@@ -177,9 +187,18 @@ def open_origin(end: End, world: World, registries: Registries) -> Origin:
         labels = _labels(path.joinpath("index.json").read_bytes()) if path.joinpath("index.json").exists() else {}
     else:
         with disk_errors(str(path)), path.open("rb") as stream:
-            found = load_archive(stream, store)
+            found = _read_archive(end, stream, store)
         labels = {}
     return _FromStore(store, _chosen(end, found, labels).descriptor)
+
+
+def _read_archive(end: End, stream: BinaryIO, store: Store) -> list[Loaded]:
+    try:
+        return load_archive(stream, store)
+    except AerogelError as error:
+        if error.code == "archive.no-image":
+            error.message = error.message.replace("this is", f"`{end.path}` is", 1)
+        raise
 
 
 def _saved(end: End, world: World) -> Descriptor:

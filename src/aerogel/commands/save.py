@@ -87,4 +87,8 @@ def _write(form: str, stream: BinaryIO, roots: list[Root], world: World, platfor
     else:
         # Docker's archives have no room for what is told of an image.
         bare = [Root(root.descriptor, root.references) for root in roots]
+        from aerogel.commands.copying import check_layers
+
+        for root in bare:
+            check_layers(root.descriptor, world.store.blobs, world.store)
         write_docker_archive(stream.write, bare, world.store.blobs, platform=platform)

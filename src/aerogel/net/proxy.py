@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
-__all__ = ["proxy_for", "redact"]
+__all__ = ["is_loopback", "proxy_for", "redact"]
 
 _OPEN_PARAMETERS = frozenset({"scope", "service", "n", "last", "mount", "from", "digest", "artifactType", "ns"})
 
@@ -43,7 +43,7 @@ def proxy_for(url: str, proxies: Mapping[str, str]) -> str:
     parts = urlsplit(url)
     host = (parts.hostname or "").lower()
     proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
-    if not proxy or _is_loopback(host):
+    if not proxy or is_loopback(host):
         return ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     for exception in proxies.get("no", "").replace(",", " ").split():
@@ -75,5 +75,13 @@ def _in_block(block: str, host: str) -> bool:
         return False
 
 
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host.endswith(".localhost") or host == "::1" or host.startswith("127.")
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine's own; `127.example.org` is a name of another one."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -87,7 +87,8 @@ def payload_is_right(data: bytes, signature: str, digest: Digest, key: PublicKey
 
 def payload_name(data: bytes) -> str:
     """The name of the image that a payload was signed for."""
-    return str(json.loads(data)["critical"].get("identity", {}).get("docker-reference", ""))
+    identity = json.loads(data)["critical"].get("identity")
+    return str(identity.get("docker-reference", "")) if isinstance(identity, dict) else ""
 
 
 def _json(value: dict[str, Any]) -> bytes:

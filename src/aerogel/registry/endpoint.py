@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from aerogel.net.http import Http, HttpError, Response
 from aerogel.net.peer import NOBODY, Peer
+from aerogel.net.proxy import is_loopback
 from aerogel.registry.auth import Authority
 from aerogel.registry.credentials import Credential
 from aerogel.registry.fault import explain
@@ -187,5 +188,4 @@ def _origin(url: str) -> tuple[str, str, int]:
 
 
 def _is_loopback(registry: str) -> bool:
-    host = urlsplit(f"//{registry}").hostname or ""
-    return host == "localhost" or host.endswith(".localhost") or host == "::1" or host.startswith("127.")
+    return is_loopback(urlsplit(f"//{registry}").hostname or "")

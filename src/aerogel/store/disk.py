@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ABSENT = frozenset({errno.ENOENT, errno.EISDIR})
+"""Mostly of a file that the user named."""
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
@@ -87,7 +89,7 @@ def disk_error(path: str, error: OSError) -> AerogelError:
     return AerogelError(
         f"cannot use `{place}`: {reason}",
         code="store.io",
-        hints=["`AEROGEL_ROOT` puts the store elsewhere"],
+        hints=["check the path" if error.errno in _ABSENT else "`AEROGEL_ROOT` puts the store elsewhere"],
         exit_status=EXIT_HOST,
     )
 

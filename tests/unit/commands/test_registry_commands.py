@@ -165,6 +165,26 @@ def test_a_layer_that_is_not_its_diff_id_is_refused(shell: Shell, server: LoopRe
     dockerfile(shell, f"FROM {name}\nCOPY Dockerfile /\n")
     told = shell.fails("build", str(shell.folder / "context"))
     assert "a layer is not what its image says: expected diff id" in told
+    # Other programs do not get it either.
+    for words in (("save", "-o", "x.tar", name), ("copy", name, "docker-archive:x.tar")):
+        assert "is not what the config of its image says" in shell.fails(*words)
+    assert not (shell.folder / "x.tar").exists()
+
+
+def test_words_for_the_ends_of_a_copy(shell: Shell) -> None:
+    for text, hint in (
+        ("oci-archve:x.tar", "did you mean `oci-archive:x.tar`?"),
+        ("docker-demon:app:1", "did you mean `docker-daemon:app:1`?"),
+        ("dockr://a.example/x", "did you mean `docker://a.example/x`?"),
+        ("dir:x", "use `oci:FOLDER`, a folder"),
+    ):
+        for ends in ((text, "oci:x"), ("store:a", text)):
+            assert hint in shell.fails("copy", *ends, status=2)
+    told = shell.fails("copy", "docker-archive:gone.tar", "oci:x", status=3)
+    assert "gone.tar`: no such file or directory" in told
+    assert "AEROGEL_ROOT" not in told
+    (shell.folder / "words").write_text("no archive\n")
+    assert "`words` is no tar archive" in shell.fails("copy", "oci-archive:words", "oci:x")
 
 
 def dockerfile(shell: Shell, text: str) -> None:

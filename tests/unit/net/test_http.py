@@ -11,7 +11,7 @@ from fault_server import Fault, FaultServer
 
 from aerogel.errors import EXIT_NETWORK, EXIT_USAGE, AerogelError
 from aerogel.net.http import Http, HttpError
-from aerogel.net.proxy import proxy_for, redact
+from aerogel.net.proxy import is_loopback, proxy_for, redact
 
 DATA = bytes(range(256)) * 2000
 
@@ -231,6 +231,22 @@ def test_a_proxy_gets_the_whole_address_and_its_own_credentials(server: FaultSer
     server.files["http://mirror.example.org/a"] = b"via proxy"
     assert http.request("GET", "http://mirror.example.org/a").body == b"via proxy"
     assert server.seen[0].headers["proxy-authorization"] == "Basic " + base64.b64encode(b"me:pw").decode()
+
+
+@pytest.mark.parametrize(
+    ("host", "is_own"),
+    [
+        ("localhost", True),
+        ("app.localhost", True),
+        ("127.8.0.1", True),
+        ("::1", True),
+        ("127.example.org", False),
+        ("127.0.0.1.example.org", False),
+        ("10.0.0.1", False),
+    ],
+)
+def test_addresses_of_this_machine(host: str, is_own: bool) -> None:
+    assert is_loopback(host) is is_own
 
 
 def test_a_proxy_that_is_down() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from aerogel.oci.digest import Digest
 from aerogel.oci.keys import PublicKey
-from aerogel.oci.signature import bundle_is_right, payload_is_right, signature_tag
+from aerogel.oci.signature import bundle_is_right, payload_is_right, payload_name, signature_tag
 
 PUBLIC = b"""-----BEGIN PUBLIC KEY-----
 MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEtKDmwL/7h/7tuAlv+RARClYM+P4Q
@@ -102,3 +102,10 @@ def test_what_is_no_bundle(data: bytes):
 def test_another_key():
     assert not payload_is_right(PAYLOAD, SIGNATURE, SIGNED, key(OTHER))
     assert not bundle_is_right(bundle(), ATTESTED, key(OTHER))
+
+
+def test_names_in_payloads() -> None:
+    """A payload that is signed rightly may still say anything about the name."""
+    assert payload_name(b'{"critical": {"identity": {"docker-reference": "a.example/app"}}}') == "a.example/app"
+    for identity in (b"null", b'"text"', b"[]", b"{}"):
+        assert payload_name(b'{"critical": {"identity": %b}}' % identity) == ""
