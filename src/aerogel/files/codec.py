@@ -216,6 +216,7 @@ class _Slot:
     def __init__(self) -> None:
         self.key = b""
         """SHA-256 of the block, when it may be found again."""
+        # No anonymous map: `find` of Python before 3.11.5 reads the byte behind one (gh-105235) and crashes there.
         self.buffer = bytearray(BLOCK_SIZE)
         self.view = memoryview(self.buffer)
         self.length = 0
