@@ -6,7 +6,7 @@ from errno import EACCES, EFAULT, EINVAL, EIO, ENOENT, ENOSYS, ENOTDIR, ENOTTY, 
 
 from forged import ROOM, chain, compat, program
 
-__all__ = ["CALLS", "SCRIPTS"]
+__all__ = ["CALLS", "ON_PROOT", "SCRIPTS"]
 
 _NO = (EPERM, ENOSYS)
 _PIECE = (0x400000).to_bytes(8, "little") + (8).to_bytes(8, "little")
@@ -88,6 +88,15 @@ CALLS = {
 
 _PLAIN = ("chroot",)
 _ROOTED = ("root", "ident", "subid", "single")
+_OF_OTHERS = (*_ROOTED, "chroot")
+"""Not `proot`, where a step is the user that runs aerogel: it may end what is that user's."""
+
+ON_PROOT = {
+    "keyctl as a 32-bit program": (EINVAL,),  # proot takes its number for that of accept4, and finds no address
+    "takes all capabilities": (0,),  # told, as setuid is: there are none to give
+    "a program in memory that mounts": (ENOSYS,),
+}
+"""Further right answers there."""
 
 _DEVICES = """
 for d in null zero full random urandom tty; do
@@ -116,7 +125,7 @@ SCRIPTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "a link to the canary": ("ln -s / /tmp/r; try cat /tmp/r$CANARY/secret; try cat $CANARY/secret", ()),
     "dots": ("try cat ../../../../../../../..$CANARY/secret", ()),
     "kills process 1": ("kill -9 1; kill -TERM 1; sleep 0.1; echo held: process 1 lives", _ROOTED),
-    "kills a process of the host": ("try kill -9 $HOST", ()),
+    "kills a process of the host": ("try kill -9 $HOST", _OF_OTHERS),
     "kills all": ("trap '' TERM; kill -TERM -1 2>/dev/null; sleep 0.1; echo held: itself", _ROOTED),
     "core pattern": ("try sh -c 'echo \"|/x\" >/proc/sys/kernel/core_pattern'", ()),
     "path of modprobe": ("try sh -c 'echo /x >/proc/sys/kernel/modprobe'", ()),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,11 @@ from field import Field, field_of  # noqa: E402
 
 from aerogel.sandbox.launch import Helper  # noqa: E402
 
-RUNGS = ("root", "ident", "single", "chroot") if os.getuid() == 0 else ("auto",)
+RUNGS: tuple[str, ...] = ("root", "ident", "single", "chroot")
+if os.getuid() != 0:
+    with open("/etc/subuid") as ranges:
+        has_range = any(line.startswith(f"{getpass.getuser()}:") for line in ranges)
+    RUNGS = ("auto",) if has_range or not shutil.which("proot") else ("auto", "proot")
 
 
 @pytest.fixture(scope="session", params=RUNGS)

@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from attacks import CALLS, SCRIPTS
+from attacks import CALLS, ON_PROOT, SCRIPTS
 from boxes import gone, processes_with
 from forged import program
 
@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(os.uname().machine != "x86_64", reason="the forged programs are of x86_64"),
 ]
 APP = "1000:1001"
-RUNGS = ("root", "ident", "subid", "single", "chroot")
+RUNGS = ("root", "ident", "subid", "single", "chroot", "proot")
 
 
 def user_for(field, modes=()):
@@ -63,8 +63,9 @@ def answers(field):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_call(answers, name):
-    assert answers[name] in CALLS[name][1], os.strerror(answers[name])
+def test_call(field, answers, name):
+    right = CALLS[name][1] + (ON_PROOT.get(name, ()) if field.rung == "proot" else ())
+    assert answers[name] in right, os.strerror(answers[name])
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -72,8 +73,8 @@ def test_script(field, name):
     script, modes = SCRIPTS[name]
     rungs = [mode for mode in modes if mode in RUNGS]
     if rungs and field.rung not in rungs:
-        # without namespaces there is no such thing to attack; on `single` users are told, not made
-        assert field.rung == ("single" if "chroot" in rungs else "chroot")
+        # without namespaces there is no such thing to attack; on `single` users are told, not made; on `proot` both
+        assert field.rung in ("proot", "single" if "chroot" in rungs else "chroot")
         return
     fields = {"user": user_for(field, modes), "network": "none" if "netless" in modes else "host"}
     if "suid" in modes:
@@ -265,7 +266,7 @@ def test_beside_a_hostile_command(field):
         'echo up; while :; do for p in /proc/[0-9]*; do n=${p#/proc/}; [ $n -gt 2 ] && [ "$(readlink $p/exe)" ] || continue; '
         "grep -q -e helper.py -e aerogel-exec $p/cmdline 2>/dev/null && head -c 1 $p/environ && echo ESCAPED; done 2>/dev/null; done"
     )
-    if field.rung in ("chroot", "single"):
+    if field.rung in ("chroot", "single", "proot"):
         return  # there is no namespace to join; a recorded command is open, with no more rights than the first, till exec
     read, write = os.pipe()
     with field.helper.run(

@@ -5,7 +5,10 @@ On the other rungs the same programs do what they ask for. Debian packages: proo
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from forged import ROOM, compat, program
 from process import Aerogel
 
 pytestmark = [
-    pytest.mark.host,
+    pytest.mark.host("busybox", "proot", "setpriv"),
     pytest.mark.skipif(os.uname().machine != "x86_64", reason="the forged programs are of x86_64"),
     pytest.mark.skipif(os.getuid() != 0, reason="root has all of these rungs"),
 ]
@@ -31,8 +34,46 @@ PROGRAMS = {
 }
 
 
+_READ = bytes(24) + ROOM  # struct open_how
+UNTRANSLATED = {
+    "name_to_handle_at": (303, -100, b"/etc", ROOM, ROOM, 0),
+    "execveat": (322, -100, b"/bin/true", 0, 0, 0),
+    "statx": (332, -100, b"/etc", 0, 0xFFF, ROOM),
+    "open_tree": (428, -100, b"/etc", 0),
+    "openat2": (437, -100, b"/etc", _READ, 24),
+    "faccessat2": (439, -100, b"/etc", 0, 0),
+    "fchmodat2": (452, -100, b"/etc", 0o755, 0),
+    "getxattrat": (464, -100, b"/etc", 0, b"user.x", ROOM, 16),
+    "file_getattr": (468, -100, b"/etc", ROOM, 24, 0),
+}
+"""Calls whose paths proot would leave as they are: those of the host."""
+
+
+class Unable(Aerogel):
+    """As root of a container that has no capabilities."""
+
+    def argv(self, *words: str) -> list[str]:
+        return ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *super().argv(*words)]
+
+
+@pytest.mark.parametrize("security", ["sandbox", "insecure"])
+def test_no_path_goes_round_proot(tmp_path: Path, security: str) -> None:
+    (tmp_path / "calls").mkdir()
+    for name, call in UNTRANSLATED.items():
+        (tmp_path / "calls" / name).write_bytes(program(*call))
+        (tmp_path / "calls" / name).chmod(0o755)
+    shutil.copy(shutil.which("busybox") or "", tmp_path / "busybox")
+    run = f'RUN --security={security} ["/busybox", "sh", "-c", "cd /calls; for c in *; do ./$c; echo answer $c $?; done"]\n'
+    (tmp_path / "Dockerfile").write_text(f"FROM scratch\nCOPY busybox /\nCOPY calls /calls\n{run}")
+    words = ("build", "--progress=plain", "--allow=security.insecure", str(tmp_path))
+    done = Unable(tmp_path / "state")(*words, env={"AEROGEL_ISOLATION": "proot"})
+    answers = dict(re.findall(r"answer (\w+) (\d+)", done.stderr))
+    assert {name: int(answers[name]) for name in UNTRANSLATED} == dict.fromkeys(UNTRANSLATED, errno.ENOSYS)
+
+
+@pytest.mark.parametrize("rung", ["single", "proot"])
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_no_call_goes_round_the_record(tmp_path: Path, name: str) -> None:
+def test_no_call_goes_round_the_record(tmp_path: Path, name: str, rung: str) -> None:
     tool, said = PROGRAMS[name]
     (tmp_path / "tool").write_bytes(tool)
     (tmp_path / "tool").chmod(0o755)
@@ -40,8 +81,11 @@ def test_no_call_goes_round_the_record(tmp_path: Path, name: str) -> None:
     (tmp_path / "Dockerfile").write_text(f'FROM scratch\nCOPY tool /tool\n{run} ["/tool"]\n')
     aerogel = Aerogel(tmp_path / "state")
     words = ("build", "--progress=plain", "--allow=security.insecure", "--no-cache", str(tmp_path))
-    done = aerogel(*words, env={"AEROGEL_ISOLATION": "single"}, check=False)
+    recording = Unable(tmp_path / "state") if rung == "proot" else aerogel
+    done = recording(*words, env={"AEROGEL_ISOLATION": rung}, check=False)
     assert (done.returncode, said in done.stderr) == (1, True), done.stderr
+    if rung == "proot":
+        return
     done = aerogel(*words, env={"AEROGEL_ISOLATION": "root"}, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -20,7 +20,7 @@ import stat
 import struct
 
 from aerogel.sandbox import record, recorder, seccomp, syscalls
-from aerogel.sandbox.credentials import Credentials
+from aerogel.sandbox.credentials import KEEP, Credentials
 from aerogel.sandbox.idcalls import Errno, IdCalls
 from aerogel.sandbox.notify import Call, Rule
 from aerogel.sandbox.record import ROOT, Record
@@ -43,10 +43,12 @@ removexattr 197 14
 setxattr 188 5
 """
 _MISSING = {
-    "x86_64": (303, 322, 332, 437, 439, 452, 463, 464, 465, 466),
-    "aarch64": (264, 281, 291, 437, 439, 452, 463, 464, 465, 466),
+    "x86_64": (303, 322, 332, 428, 437, 439, 452, 463, 464, 465, 466, 467, 468, 469),
+    "aarch64": (264, 281, 291, 428, 437, 439, 452, 463, 464, 465, 466, 467, 468, 469),
 }
-"""Calls with paths that proot 5.1 does not know: name_to_handle_at, execveat, statx, openat2, faccessat2, fchmodat2, *xattrat."""
+"""Calls with paths that proot 5.1 does not know: name_to_handle_at, execveat, statx, open_tree, openat2, faccessat2,
+fchmodat2, *xattrat, open_tree_attr, file_getattr, file_setattr.
+"""
 _COLUMNS = {"x86_64": 1, "aarch64": 2}
 _CAPABILITY = b"security.capability"
 _AT_FDCWD = 0xFFFFFF9C
@@ -97,6 +99,16 @@ def save_owners(path: str, owners: Owners) -> None:
     """Writes the table."""
     with open(path, "wb") as file:
         marshal.dump([(inode, born, tuple(row)) for inode, (born, row) in owners.items()], file)
+
+
+def _is_of_host(path: bytes) -> bool:
+    """Whether a path, translated, is that of a device that proot shows."""
+    return os.path.dirname(os.path.normpath(path)) == b"/dev"
+
+
+def _is_device(mode: int) -> bool:
+    """Of the host: those that a step makes are files with a record."""
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 class BareRecorder(recorder.Recorder):
@@ -196,6 +208,8 @@ class BareRecorder(recorder.Recorder):
 
     def _chown(self, call: Call, who: Credentials, path: bytes, owner: tuple[int, int], *, follow: bool) -> None:
         status = os.stat(path, follow_symlinks=follow)
+        if _is_device(status.st_mode):
+            raise Errno(errno.EPERM)
         if stat.S_ISREG(status.st_mode):
             with contextlib.suppress(OSError):
                 os.removexattr(path, record.CAPABILITY, follow_symlinks=follow)
@@ -203,9 +217,14 @@ class BareRecorder(recorder.Recorder):
 
     def _path(self, call: Call, who: Credentials, dir_fd: int, address: int, flags: int = 0) -> bytes:
         path = super()._path(call, who, dir_fd, address, flags)
-        if path.startswith(b"/dev/") and call.number in self._changing:
-            raise Errno(errno.EBUSY)  # the host's, which whoever is root of a container could remove
+        if call.number in self._changing and _is_of_host(path):
+            raise Errno(errno.EBUSY)  # which whoever is root of a container could remove
         return path
+
+    def _may_change(self, call: Call, who: Credentials, *places: tuple[int, int]) -> None:
+        for dir_fd, address in places:
+            self._path(call, who, dir_fd & KEEP, address)
+        super()._may_change(call, who, *places)
 
     # what files look like
 
@@ -231,6 +250,8 @@ class BareRecorder(recorder.Recorder):
         status = os.stat(path)
         found = self._read(path, status.st_mode)
         if not who.effective and who.fsuid != found.uid:
+            raise Errno(errno.EPERM)
+        if _is_device(status.st_mode):
             raise Errno(errno.EPERM)
         if status.st_uid != self._own[0]:
             self._listener.go_on(call)
