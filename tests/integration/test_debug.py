@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import shutil
@@ -116,3 +117,19 @@ def test_programs_of_packages(tmp_path):
     assert done.returncode != 0
     assert "stracee" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.network
+def test_a_base_with_packages_is_an_image_everywhere(tmp_path):
+    """The name that FROM takes, where an image is run, looked into, fetched and described."""
+    aerogel = Aerogel(tmp_path / "state")
+    name = "aerogel/static+busybox-static"
+    assert aerogel("pull", "-q", name).stdout == f"{name}\n"
+    (found,) = json.loads(aerogel("inspect", name).stdout)
+    assert (found["RepoTags"], found["Os"], len(found["RootFS"]["Layers"])) == ([name], "linux", 1)
+    assert aerogel("run", "--entrypoint", "busybox", name, "echo", "here").stdout == "here\n"
+    assert aerogel("debug", name, "sh", "-c", "which busybox").stdout == "/usr/bin/busybox\n"
+    done = aerogel("run", "--pull=never", "aerogel/cc+strace", check=False)
+    assert done.stderr.startswith("error: there is no image `aerogel/cc+strace` in the local store\n")
+    done = aerogel("pull", "aerogel/none+tzdata", check=False)
+    assert done.stderr.startswith("error: `aerogel/none+tzdata` is not a built-in base image\n")

@@ -374,7 +374,7 @@ def _may_be_stage(span: Span) -> bool:
 
 
 def _missing(name: str, bases: str, stages: Sequence[str]) -> AerogelError:
-    from aerogel.distroless.catalogue import suggestion
+    from aerogel.distroless.catalogue import suggestion, there_is
 
     if name.lower() in stages:
         return AerogelError(
@@ -387,10 +387,7 @@ def _missing(name: str, bases: str, stages: Sequence[str]) -> AerogelError:
         near = f"./{name}"
     hints = [f"did you mean `{near}`?"] if near else []
     if near not in stages:
-        hints.append(
-            "built in are `debian` and `gcr.io/distroless/{static,base,cc,python3}`; "
-            "`aerogel images` lists the local ones"
-        )
+        hints.append(f"{there_is()}; `aerogel images` lists the local ones")
     if bases == "registry":
         hints = hints[:1] if near else ["`aerogel images` lists the local ones"]
     return AerogelError(f"base image `{name}` was not found", code="build.no-base", hints=hints)

@@ -11,7 +11,7 @@ from msgspec import Struct
 from aerogel.commands.detaching import containers_of
 from aerogel.commands.documents import container_document
 from aerogel.commands.format import expand_template
-from aerogel.commands.lookup import find_image
+from aerogel.commands.lookup import base_of, find_image, is_composed
 from aerogel.commands.result import Result
 from aerogel.commands.volume_inspect import described
 from aerogel.commands.volumes import volumes_of
@@ -19,6 +19,8 @@ from aerogel.commands.world import World
 from aerogel.errors import AerogelError
 from aerogel.flag import Flag
 from aerogel.oci.image import Image, images
+from aerogel.oci.types import to_dict
+from aerogel.solve.materials import Materials
 from aerogel.store.images import ImageRecord
 from aerogel.store.load import record_present
 from aerogel.store.store import Store
@@ -74,6 +76,8 @@ def _of_name(
                 raise
     if options.type == "volume" or (options.type == "" and world.store.images.find(name) is None and volumes.has(name)):
         return "volumes", [described(volumes.find(name), volumes)]
+    if world.store.images.find(name) is None and is_composed(name, world):
+        return "images", [_composed(name, world)]
     record = find_image(world.store, name)
     by_digest = {each.descriptor.digest: each for each in world.store.images.list()}
     named = by_digest.get(record.descriptor.digest, record)
@@ -123,6 +127,23 @@ def _described(image: Image, record: ImageRecord, store: Store) -> dict[str, Any
     if not parts["Variant"]:
         del parts["Variant"]
     return parts
+
+
+def _composed(name: str, world: World) -> dict[str, Any]:
+    """A base that is composed on demand: what is known of it before it is an image with a manifest."""
+    base, digest = base_of(name, world, Materials(world.store, world.helper))
+    config = to_dict(base.config)
+    return {
+        "Id": str(digest or base.diff_ids[-1]),
+        "RepoTags": [name],
+        "RepoDigests": [],
+        "Created": base.config.created,
+        "Config": config.get("config") or {},
+        "Architecture": base.config.architecture,
+        "Os": base.config.os,
+        "UncompressedSize": sum(_uncompressed(world.store, diff_id) for diff_id in base.diff_ids),
+        "RootFS": {"Type": "layers", "Layers": list(base.diff_ids)},
+    }
 
 
 def _uncompressed(store: Store, diff_id: Any) -> int:

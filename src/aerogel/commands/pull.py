@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Struct
 
 from aerogel.commands.endpoints import End, open_origin
+from aerogel.commands.lookup import base_of, is_composed
 from aerogel.commands.registries import Pulled, open_registries, pull_image, pull_referrers
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
@@ -73,7 +74,9 @@ class PullResult(Result, frozen=True, kw_only=True):
 
 
 def run(options: Pull, world: World) -> PullResult:
-    """Pulls and names the image. Raises `registry.*`, `net.*`, `oci.*`, `store.*`."""
+    """Pulls and names the image; one of aerogel's own names is composed. Raises `registry.*`, `net.*`, `oci.*`, `store.*`."""
+    if is_composed(options.name, world):
+        return _compose(options.name, world)
     try:
         reference = Reference.parse(options.name)
         platform = Platform.parse(world.settings.platform or str(Platform.host()))
@@ -96,6 +99,19 @@ def run(options: Pull, world: World) -> PullResult:
             Referrer(digest=one.digest, artifact_type=one.artifact_type, annotations=dict(one.annotations))
             for one in found
         ),
+    )
+
+
+def _compose(name: str, world: World) -> PullResult:
+    """Makes a base that no registry has, so that it is at hand."""
+    from aerogel.solve.materials import Materials
+
+    base, digest = base_of(name, world, Materials(world.store, world.helper))
+    layers = base.diff_ids
+    world.store.sync()
+    meant = str(digest or layers[-1])
+    return PullResult(
+        reference=name, digest=meant, image_id=meant, platform=str(base.config.platform.normal()), transferred=0
     )
 
 

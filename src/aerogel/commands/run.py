@@ -13,7 +13,7 @@ from aerogel.commands.attach import DETACH, parse_keys, start_attached
 from aerogel.commands.detaching import containers_of, remove, start, with_upper
 from aerogel.commands.health import parse_check, parse_restart
 from aerogel.commands.lending import parse_cpus, parse_hosts, parse_limits, parse_size
-from aerogel.commands.lookup import find_image, nearest_name
+from aerogel.commands.lookup import base_of, find_image
 from aerogel.commands.publishing import network_for, parse_expose, parse_ports
 from aerogel.commands.result import Result
 from aerogel.commands.run_flags import (
@@ -29,7 +29,7 @@ from aerogel.commands.run_flags import (
 )
 from aerogel.commands.volumes import from_others, lend, parse_wish, refuse_doubles, wishes_of_image
 from aerogel.commands.world import World
-from aerogel.errors import AerogelError, Diagnostic, Source, Span
+from aerogel.errors import AerogelError, Diagnostic
 from aerogel.events import Warned
 from aerogel.flag import Flag
 from aerogel.oci.digest import Digest
@@ -378,23 +378,7 @@ def found_image(
         for layer in image.layers():
             materials.adopt(layer.diff_id, layer.descriptor)
         return image.config.rootfs.diff_ids, image.config.config, str(image.config.platform.normal())
-    from aerogel.commands.bases import Bases
-    from aerogel.graph.stages import ImageRef
-
-    typed = Source("command line", name.encode("utf-8", "surrogateescape"))
-    span = Span(typed, 0, len(typed.data))
-    try:
-        bases = Bases(world, materials, {}, pull=pull == "always")
-        bases.is_quiet = True
-        bases.will_run = True
-        found = bases.resolve(ImageRef(name), str(platform), span)
-    except AerogelError as error:
-        if error.message.startswith("base image "):
-            error.message = error.message.removeprefix("base ")
-            guess = nearest_name(world.store, name)
-            others = [hint for hint in error.hints if not (guess and hint.startswith("did you mean"))]
-            error.hints = (f"did you mean `{guess}`?", *others) if guess else error.hints
-        raise
+    found, _ = base_of(name, world, materials, pull=pull == "always", will_run=True)
     return tuple(Digest(one) for one in found.diff_ids), found.config.config, str(found.config.platform.normal())
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "names",
     "suggestion",
     "tags",
+    "there_is",
     "unknown",
     "upstream",
 ]
@@ -212,7 +213,7 @@ def unknown(reference: str) -> AerogelError:
     near = suggestion(reference)
     hints = [f"did you mean `{near}`?"] if near else []
     if not near:
-        hints.append(f"built in are `debian` and `{OWN}NAME` with NAME one of {', '.join(_without('debian'))}")
+        hints.append(there_is())
         hints.append(f"tags are {', '.join(VARIANTS)} and {PARITY}; releases are `-debian13` and `-debian12`")
     return AerogelError(
         f"`{reference}` is not a built-in base image",
@@ -220,6 +221,11 @@ def unknown(reference: str) -> AerogelError:
         hints=hints,
         exit_status=EXIT_USAGE,
     )
+
+
+def there_is() -> str:
+    """The names of all bases, as a hint."""
+    return f"built in are `debian` and `{OWN}NAME` with NAME one of {', '.join(_without('debian'))}"
 
 
 def _without(name: str) -> Iterable[str]:

@@ -25,7 +25,7 @@ from aerogel.errors import AerogelError
 from aerogel.oci.digest import Digest, is_digest
 from aerogel.oci.image import images, walk
 from aerogel.oci.platform import Platform
-from aerogel.oci.reference import Reference
+from aerogel.oci.reference import Reference, is_own_name
 from aerogel.oci.types import Descriptor, from_dict, to_dict
 from aerogel.store.blobs import Blobs
 from aerogel.store.disk import disk_errors, read_file, unlink
@@ -153,6 +153,8 @@ class Images:
             return self._by_reference(name, platform)
         if is_digest(name):
             return self._by_id(name)
+        if is_own_name(name):  # composed on demand, never tagged
+            return None
         bare = name.removeprefix("sha256:")
         looks_like_id = len(bare) >= 3 and _HEX.issuperset(bare)
         if bare == name and not (looks_like_id and len(bare) == 64):
