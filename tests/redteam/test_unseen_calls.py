@@ -19,7 +19,7 @@ from process import Aerogel
 pytestmark = [
     pytest.mark.host("busybox", "proot", "setpriv"),
     pytest.mark.skipif(os.uname().machine != "x86_64", reason="the forged programs are of x86_64"),
-    pytest.mark.skipif(os.getuid() != 0, reason="root has all of these rungs"),
+    pytest.mark.skipif(os.getuid() != 0, reason="root has all of these rungs, ordinary accounts have not"),
 ]
 
 NARROW = (

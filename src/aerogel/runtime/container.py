@@ -181,11 +181,13 @@ def attend(
         sandbox = msgspec.structs.replace(sandbox, window=terminal.window_of(stdout))
     with (
         held(resources) as group,
+        _kept() as early,
         helper.run(sandbox, stdin=stdin if interactive else None, stdout=stdout, stderr=stderr, group=group) as process,
     ):
         if follower is not None:
             follower.started(process)
-        end = follow(process, stdio, stop=stop, grace_s=grace_s, is_interactive=interactive)
+        with _joined(process, stdio, stop, grace_s, b"", is_interactive=interactive, early=early):
+            end = process.wait()
         if follower is not None:
             follower.finished(end)
         return end
@@ -220,12 +222,19 @@ def follow_until(
 
 @contextlib.contextmanager
 def _joined(
-    process: Followed, stdio: tuple[int, int, int], stop: int, grace_s: float, keys: bytes, *, is_interactive: bool
+    process: Followed,
+    stdio: tuple[int, int, int],
+    stop: int,
+    grace_s: float,
+    keys: bytes,
+    *,
+    is_interactive: bool,
+    early: list[int] | None = None,
 ) -> Iterator[bool]:
-    """Gives whether the keys came, when the terminal is closed or at once without one."""
+    """Gives whether the keys came, when the terminal is closed or at once without one. `early` signals are passed on."""
     stdin, stdout, _ = stdio
     if process.tty is None:
-        with _relaying(process, stop, grace_s):
+        with _relaying(process, stop, grace_s, early=early):
             yield False
         return
     master = process.tty
@@ -234,7 +243,7 @@ def _joined(
         terminal.copy_size(stdout, master)
 
     raw = terminal.raw(stdin) if is_interactive else contextlib.nullcontext()
-    with _relaying(process, stop, grace_s, resized), raw:
+    with _relaying(process, stop, grace_s, resized, early), raw:
         yield terminal.join(stdin if is_interactive else None, stdout, master, keys)
 
 
@@ -317,10 +326,47 @@ def _capabilities(add: Sequence[str], drop: Sequence[str]) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
+def _kept() -> Iterator[list[int]]:
+    """Keeps this process's signals while a command is started: it may run before anybody here knows it.
+
+    Who takes a signal from the list passes it on; what is left at the end is as if it came then. A second one that
+    asks to end is not kept, so that a start that hangs can be given up.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def keep(number: int, frame: object) -> None:
+        del frame
+        if number in _ENDING and number in came:
+            restore()
+            signal.raise_signal(number)
+        else:
+            came.append(number)
+
+    before = {number: signal.signal(number, keep) for number in _RELAYED}
+    try:
+        yield came
+    finally:
+        restore()
+        for number in came:
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
 def _relaying(
-    process: Followed, stop: int, grace_s: float, resized: Callable[[], None] | None = None
+    process: Followed,
+    stop: int,
+    grace_s: float,
+    resized: Callable[[], None] | None = None,
+    early: list[int] | None = None,
 ) -> Iterator[None]:
-    """Passes this process's signals on, SIGTERM as `stop`.
+    """Passes this process's signals on, SIGTERM as `stop`, and those that came early.
 
     After one that asks to end, everything is killed when the grace is over.
     """
@@ -342,6 +388,8 @@ def _relaying(
     if resized is not None:
         before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, lambda _number, _frame: resized())
     try:
+        while early:
+            relay(early.pop(0), None)
         yield
     finally:
         for number, handler in before.items():

@@ -143,6 +143,29 @@ def test_a_terminal(box):
     os.close(slave)
 
 
+class Early:
+    """A helper whose callers get a signal when the command runs, before they know it."""
+
+    def __init__(self, helper, number):
+        self.helper, self.number = helper, number
+        self.rung = helper.rung
+
+    def run(self, *words, **options):
+        process = self.helper.run(*words, **options)
+        signal.raise_signal(self.number)
+        return process
+
+
+@pytest.mark.parametrize(
+    ("script", "number", "code"), [("sleep 60", signal.SIGINT, 130), ("sleep 60", signal.SIGTERM, 143)]
+)
+def test_a_signal_while_the_command_is_started_is_relayed(box, script, number, code):
+    before = signal.getsignal(number)
+    options = ContainerOptions(arguments=("sh", "-c", script), grace_s=20)
+    assert run(Early(box.helper, number), [box.layer], ContainerConfig(), options).code == code
+    assert signal.getsignal(number) == before
+
+
 MAIN = """
 import sys
 from aerogel.oci.types import ContainerConfig
