@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,13 @@ def store(folder, rung):
     build_small_image(aerogel, folder / "image", "small", MORE)
     build_small_image(aerogel, folder / "declares", "declares", MORE + "VOLUME /data /other\n")
     return aerogel
+
+
+def until(holds, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +84,25 @@ def test_volumes_of_an_image(small):
     assert small("logs", "box").stdout == "1\n2\n"
     small("rm", "-v", "box")
     assert small("volume", "ls", "-q").stdout == "named\n"
+
+
+def test_nothing_is_left_of_a_container_that_came_to_nothing(small):
+    small("run", "-d", "--name", "box", "small", "sleep", "1000")
+    done = small("run", "--name", "box", "declares", "true", check=False)
+    assert "there is a container `box` already" in done.stderr
+    done = small("run", "-d", "--cidfile", "/", "declares", "true", check=False)
+    assert "--cidfile" in done.stderr
+    assert small("volume", "ls", "-q").stdout == ""
+
+
+def test_what_a_killed_one_left_goes_with_the_next(small):
+    with subprocess.Popen(small.argv("run", "declares", "sleep", "1000"), env=small.env) as process:
+        until(lambda: len(small("ps", "-q").stdout.split()) == 1)
+        assert len(small("volume", "ls", "-q").stdout.split()) == 2
+        process.kill()
+    until(lambda: small("ps", "-aq").stdout == "")
+    small("run", "declares", "true")
+    assert small("volume", "ls", "-q").stdout == ""
 
 
 def test_volumes_of_another_container(small, tmp_path):

@@ -92,7 +92,7 @@ def remove(seen: Seen, world: World, *, volumes: bool = False) -> None:
 
     containers.remove(seen, discard)
     if volumes:
-        Volumes(world.settings.data).remove_own(seen.container, containers.list(), discard)
+        Volumes(world.settings.data).remove_own(seen.container, containers.list, discard)
 
 
 def each(names: Sequence[str], act: Callable[[str], object]) -> tuple[str, ...]:

@@ -45,12 +45,12 @@ def run(options: VolumePrune, world: World) -> VolumePruneResult:
     if any(key == "all" and value.lower() not in ("true", "1", "false", "0") for key, value in filters):
         raise fault("filter `all` is `true` or `false`", "prune.filter", "write `--all`")
     wants_all = options.all or any(key == "all" and value.lower() in ("true", "1") for key, value in filters)
-    volumes, containers = volumes_of(world), containers_of(world).list()
+    volumes, containers = volumes_of(world), containers_of(world).list
     names: list[str] = []
     freed = 0
     for volume in volumes.list():
         if (volume.is_anonymous or wants_all) and fits_labels(volume.labels, filters):
-            if users_of(volume.name, containers):
+            if users_of(volume.name, containers()):
                 continue
             taken = measured(volumes.data_of(volume.name), world)
             volumes.remove(volume.name, containers, lambda path: world.helper().call("remove", {"path": path}))

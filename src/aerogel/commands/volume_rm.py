@@ -34,7 +34,7 @@ class VolumeRmResult(Result, frozen=True, kw_only=True):
 
 def run(options: VolumeRm, world: World) -> VolumeRmResult:
     """Raises `volume.not-found` (not with `--force`), `volume.in-use`."""
-    volumes, containers = volumes_of(world), containers_of(world).list()
+    volumes, containers = volumes_of(world), containers_of(world).list
 
     def act(name: str) -> None:
         try:

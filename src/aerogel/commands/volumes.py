@@ -6,7 +6,8 @@ Spec: `docker run` reference; a volume that is empty gets what the image has at 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from aerogel.runtime.copying import piped, run_work
 from aerogel.runtime.volumes import Volumes, check_volume_name
 from aerogel.sandbox.spec import Mount, Rootfs, Sandbox
 
-__all__ = ["from_others", "lend", "parse_wish", "refuse_doubles", "volumes_of", "wishes_of_image"]
+__all__ = ["from_others", "lend", "lending", "parse_wish", "refuse_doubles", "volumes_of", "wishes_of_image"]
 
 _WORDS = ("ro", "rw", "z", "Z", "nocopy")
 
@@ -96,12 +97,32 @@ def refuse_doubles(targets: Sequence[str]) -> None:
         seen.add(target)
 
 
+@contextmanager
+def lending(world: World) -> Iterator[None]:
+    """The block in which volumes are found or made, and the container is noted that has them.
+
+    When it fails nothing is left of the volumes that were made for that container; what killed processes left goes too.
+    """
+    volumes, containers = volumes_of(world), containers_of(world).list
+
+    def discard(path: str) -> None:
+        world.helper().call("remove", {"path": path})
+
+    volumes.sweep(containers, discard)
+    try:
+        with volumes.lending():
+            yield
+    except BaseException:
+        volumes.sweep(containers, discard)
+        raise
+
+
 def lend(
     wishes: Sequence[Wish], layers: Sequence[str], world: World
 ) -> tuple[tuple[VolumeUse, ...], tuple[Mount, ...]]:
     """Finds or makes the volumes, fills those that are empty; what the container has, and its mounts.
 
-    `layers` are the image's directories. Raises `volume.*`, and what filling raises.
+    For a block of `lending`. `layers` are the image's directories. Raises `volume.*`, and what filling raises.
     """
     volumes = volumes_of(world)
     uses: list[VolumeUse] = []
@@ -115,11 +136,13 @@ def lend(
             if not any(os.path.lexists(f"{layer}{_clean(wish.target)}") for layer in layers):
                 mounts.append(Mount(kind="tmpfs", target=wish.target, mode=0o755))
             continue
-        volume = volumes.create(wish.name, world.clock())
-        volumes.claim(volume, world.helper().rung.map_id)
+        volume = volumes.create(wish.name, world.clock(), is_passing=not wish.name)
+        volumes.claim(volume.name, world.helper().rung.map_id)
         data = volumes.data_of(volume.name)
-        if wish.is_filled and volumes.is_empty(volume.name) and _may_have(layers, wish.target):
-            _fill(data, wish.target, layers, world)
+        if wish.is_filled and _may_have(layers, wish.target):
+            with volumes.filling(volume.name) as is_empty:
+                if is_empty:
+                    _fill(data, wish.target, layers, world)
         uses.append(
             VolumeUse(
                 name=volume.name,

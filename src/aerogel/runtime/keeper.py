@@ -71,7 +71,7 @@ def main(data: str, folder: str, state_dir: str, waits: str, ready: int) -> None
                     helper.call("remove", {"path": path})
 
                 containers.remove(seen, discard)
-                Volumes(data).remove_own(seen.container, containers.list(), discard)
+                Volumes(data).remove_own(seen.container, containers.list, discard)
     except AerogelError as error:
         answer.fails(error)
     finally:

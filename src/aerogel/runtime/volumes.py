@@ -3,9 +3,13 @@
 ::
 
     <data>/volumes-v1/
-        lock             held while a volume is made or removed
+        lock             held while a volume is made, or what it is changes
+        lending          shared by those who look for volumes and are about to note a container that has them;
+                         who removes volumes has it alone
+        .new-* .gone-*   what is being made or removed
         <name>/          mode 0700
             volume.json  what it is; replaced whole
+            filling      locked by who fills the volume for the first time
             data/        what containers see; owners as the rung of the containers maps them
 
 A volume without a name of the user's has 64 hexadecimal digits; it is made for one container and goes with it when that
@@ -23,7 +27,6 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import msgspec
 
@@ -44,14 +47,11 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     mapping: str = ""
     is_anonymous: bool = False
+    is_passing: bool = False
+    """Whether it goes with its container in any case, as when the process that was to remove both was killed.
 
-
-class _Place(NamedTuple):
-    folder: str
-
-    @property
-    def data(self) -> str:
-        return f"{self.folder}/data"
+    Only of one without a name of the user's.
+    """
 
 
 def check_volume_name(name: str) -> None:
@@ -80,32 +80,64 @@ class Volumes:
 
     def data_of(self, name: str) -> str:
         """The directory that containers see."""
-        return _Place(f"{self.root}/{name}").data
+        return f"{self.root}/{name}/data"
 
-    def create(self, name: str, now: float, labels: dict[str, str] | None = None) -> Volume:
+    def create(
+        self, name: str, now: float, labels: dict[str, str] | None = None, *, is_passing: bool = False
+    ) -> Volume:
         """A volume, new unless there is one of this name; without a name one is made up. Raises `volume.name`."""
         if name:
             check_volume_name(name)
         os.makedirs(self.root, mode=0o700, exist_ok=True)
-        with self._locked():
+        with self._locked("lock"):
             found = self.read(name) if name else None
             if found is not None:
                 return found
-            made = Volume(name=name or secrets.token_hex(32), created=now, labels=labels or {}, is_anonymous=not name)
-            place = _Place(f"{self.root}/{made.name}")
-            os.makedirs(place.data, 0o755)
-            os.chmod(place.folder, 0o700)
-            os.chmod(place.data, 0o755)  # noqa: S103 - what docker gives it; nobody else gets past its folder
-            self._write(made)
+            made = Volume(
+                name=name or secrets.token_hex(32),
+                created=now,
+                labels=labels or {},
+                is_anonymous=not name,
+                is_passing=is_passing and not name,
+            )
+            folder = f"{self.root}/.new-{secrets.token_hex(8)}"
+            os.makedirs(f"{folder}/data")
+            os.chmod(folder, 0o700)
+            os.chmod(f"{folder}/data", 0o755)  # noqa: S103 - what docker gives it; nobody else gets past its folder
+            _write(folder, made)
+            os.rename(folder, f"{self.root}/{made.name}")
         return made
 
-    def claim(self, volume: Volume, mapping: str) -> None:
+    @contextmanager
+    def lending(self) -> Iterator[None]:
+        """Nobody removes a volume within the block: for who finds volumes and then notes the container that has them."""
+        os.makedirs(self.root, mode=0o700, exist_ok=True)
+        with self._locked("lending", fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def filling(self, name: str) -> Iterator[bool]:
+        """Whether the volume is empty, and so to be filled within the block; two never fill one at once."""
+        with self._locked(f"{name}/filling"):
+            yield self.is_empty(name)
+
+    def keep(self, names: Iterable[str]) -> None:
+        """These volumes stay until somebody removes them."""
+        with self._locked("lock"):
+            for name in names:
+                found = self.read(name)
+                if found is not None and found.is_passing:
+                    _write(f"{self.root}/{name}", msgspec.structs.replace(found, is_passing=False))
+
+    def claim(self, name: str, mapping: str) -> None:
         """Notes whose owners its files have. Raises `volume.other-mapping` when they are others'."""
         mapping = mapping.removesuffix(".copied")
-        if not volume.mapping:
-            with self._locked():
-                self._write(msgspec.structs.replace(volume, mapping=mapping))
-        elif volume.mapping != mapping:
+        with self._locked("lock"):
+            volume = self.find(name)
+            if not volume.mapping:
+                _write(f"{self.root}/{name}", msgspec.structs.replace(volume, mapping=mapping))
+                return
+        if volume.mapping != mapping:
             raise AerogelError(
                 f"the files of volume `{volume.name}` have other owners (`{volume.mapping}`) than this container would see (`{mapping}`)",
                 code="volume.other-mapping",
@@ -142,10 +174,13 @@ class Volumes:
             )
         return found
 
-    def remove(self, name: str, containers: Iterable[Seen], discard: Callable[[str], object]) -> None:
-        """Removes one that no container has; `discard(path)` removes a tree of mapped owners. Raises `volume.in-use`."""
-        with self._locked():
-            users = users_of(name, containers)
+    def remove(self, name: str, containers: Callable[[], Iterable[Seen]], discard: Callable[[str], object]) -> None:
+        """Removes one that no container has; `discard(path)` removes a tree of mapped owners. Raises `volume.in-use`.
+
+        `containers` is asked when no container can get the volume any more.
+        """
+        with self._locked("lending"):
+            users = users_of(name, containers())
             if users:
                 shown = ", ".join(f"`{each[:12]}`" for each in users)
                 raise AerogelError(
@@ -153,16 +188,47 @@ class Volumes:
                     code="volume.in-use",
                     hints=["`aerogel rm` removes containers, those that have ended too: `aerogel ps -a`"],
                 )
-            discard(self.data_of(name))
-            shutil.rmtree(f"{self.root}/{name}", ignore_errors=True)
+            self._discard(name, discard)
 
-    def remove_own(self, container: Container, containers: Iterable[Seen], discard: Callable[[str], object]) -> None:
+    def remove_own(
+        self, container: Container, containers: Callable[[], Iterable[Seen]], discard: Callable[[str], object]
+    ) -> None:
         """Removes the volumes that were made for a container, which is gone, unless another one has them now."""
-        own = [use.name for use in container.volumes if use.is_own]
-        others = [seen for seen in containers if seen.container.id != container.id] if own else []
-        for name in own:
-            with contextlib.suppress(AerogelError):
-                self.remove(name, others, discard)
+        for use in container.volumes:
+            if use.is_own:
+                with contextlib.suppress(AerogelError):
+                    self.remove(use.name, containers, discard)
+
+    def sweep(self, containers: Callable[[], Iterable[Seen]], discard: Callable[[str], object]) -> None:
+        """Removes what killed processes left: volumes that pass with a container that is gone, and halves of volumes.
+
+        Does nothing while a container is about to start.
+        """
+        if not os.path.isdir(self.root):
+            return
+        with contextlib.suppress(BlockingIOError), self._locked("lending", fcntl.LOCK_EX | fcntl.LOCK_NB):
+            with self._locked("lock"):
+                halves = [name for name in os.listdir(self.root) if name.startswith((".new-", ".gone-"))]
+                for name in halves:
+                    with contextlib.suppress(AerogelError):  # its files may have owners that this rung has not
+                        self._empty(name, discard)
+            passing = [volume.name for volume in self.list() if volume.is_passing]
+            used = {use.name for seen in containers() for use in seen.container.volumes} if passing else set()
+            for name in passing:
+                if name not in used:
+                    with contextlib.suppress(AerogelError):
+                        self._discard(name, discard)
+
+    def _discard(self, name: str, discard: Callable[[str], object]) -> None:
+        gone = f".gone-{secrets.token_hex(8)}"
+        with contextlib.suppress(FileNotFoundError):  # somebody else was quicker
+            os.rename(f"{self.root}/{name}", f"{self.root}/{gone}")
+            self._empty(gone, discard)
+
+    def _empty(self, name: str, discard: Callable[[str], object]) -> None:
+        if os.path.isdir(f"{self.root}/{name}/data"):
+            discard(f"{self.root}/{name}/data")
+        shutil.rmtree(f"{self.root}/{name}", ignore_errors=True)
 
     def is_empty(self, name: str) -> bool:
         try:
@@ -170,17 +236,18 @@ class Volumes:
         except PermissionError:  # its owner is a mapped one, so a container was there
             return False
 
-    def _write(self, volume: Volume) -> None:
-        path = f"{self.root}/{volume.name}/volume.json"
-        with open(f"{path}.new", "wb") as file:
-            file.write(json.dumps(msgspec.to_builtins(volume)).encode("ascii"))
-        os.rename(f"{path}.new", path)
-
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        fd = os.open(f"{self.root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _locked(self, name: str, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+        fd = os.open(f"{self.root}/{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            fcntl.flock(fd, how)
             yield
         finally:
             os.close(fd)
+
+
+def _write(folder: str, volume: Volume) -> None:
+    path = f"{folder}/volume.json"
+    with open(f"{path}.new", "wb") as file:
+        file.write(json.dumps(msgspec.to_builtins(volume)).encode("ascii"))
+    os.rename(f"{path}.new", path)
