@@ -113,7 +113,8 @@ def _line(seen: Seen, before: _Sample, now: _Sample) -> StatsLine:
     earlier = {(one.pid, one.start_s): one.cpu_s for one in before.processes}
     used = sum(one.cpu_s - earlier.get((one.pid, one.start_s), 0.0) for one in now.processes)
     memory = sum(one.own_bytes for one in now.processes)
-    limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = min(seen.container.resources.memory_bytes or machine, machine)
     has_network = seen.container.sandbox.network != "host" and bool(now.processes)
     received, sent = _network(now.processes[0].pid) if has_network else (0, 0)
     disk = [_disk(one.pid) for one in now.processes]

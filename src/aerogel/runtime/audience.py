@@ -17,10 +17,10 @@ _MOST_BYTES = 16 << 20
 
 
 class Listener:
-    """One who is attached: the descriptors for standard output and standard error stay the caller's."""
+    """One who is attached. It writes to descriptors of its own: the caller may close those it gave at any time."""
 
     def __init__(self, stdout: int, stderr: int) -> None:
-        self._fds = {"stdout": stdout, "stderr": stderr}
+        self._fds = {"stdout": os.dup(stdout), "stderr": os.dup(stderr)}
         self._pieces: deque[tuple[str, bytes]] = deque()
         self._waiting = 0
         self._is_over = False
@@ -39,13 +39,25 @@ class Listener:
             self._change.notify()
 
     def close(self, wait_s: float) -> None:
-        """No more comes; what came before is written within the time."""
+        """No more comes; what came before is written within the time, and dropped after it."""
+        if wait_s:
+            with self._change:
+                self._is_over = True
+                self._change.notify()
+            self._thread.join(wait_s)
         with self._change:
             self._is_over = True
+            self._pieces.clear()
             self._change.notify()
-        self._thread.join(wait_s)
 
     def _run(self) -> None:
+        try:
+            self._write_all()
+        finally:
+            for fd in self._fds.values():
+                os.close(fd)
+
+    def _write_all(self) -> None:
         while True:
             with self._change:
                 while not self._pieces and not self._is_over:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 
@@ -18,7 +19,8 @@ from aerogel.sandbox.cgroup import hierarchies
 
 __all__ = ["Freezer"]
 
-_OWN = "aerogel-"
+_OWN = re.compile(r"aerogel-\d+-\d+")
+"""What `cgroup` calls the group of one command. `aerogel-main` is none: who asks for the pause is in it, too."""
 _TIMEOUT_S = 10.0
 
 
@@ -62,7 +64,7 @@ class Freezer:
         own = hierarchies(f"/proc/{pids[0]}").get("", "") if pids else ""
         if "freezer" in here:
             self._path, self._is_first_version = f"{here['freezer']}/{name}", True
-        elif os.path.basename(own).startswith(_OWN):
+        elif _OWN.fullmatch(os.path.basename(own)):
             self._path, self._is_shared = own, True
             return
         elif "" in here:
