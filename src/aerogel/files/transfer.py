@@ -1,7 +1,7 @@
 """A file or a directory as a stream, from one root file system to another: what `aerogel cp` sends.
 
 The stream is a head (four bytes of length, then JSON: `name`, `kind` as a tar's type flag, `mode`, `uid`, `gid`,
-`mtime`) and a tar: of what is in a directory, by names relative to it, or of the one file, called `top`. Both sides work
+`mtime`) and a tar: of what is in a directory, by names relative to it, or of the one file. Both sides work
 below the root of their process, which in a sandbox is that of the container, so no link leads out of it. Standard
 library only: part of the helper's file jobs. Spec: `docker cp` reference.
 """
@@ -28,8 +28,8 @@ from aerogel.sandbox.accounts import find_account
 
 __all__ = ["Head", "pack", "read_head", "unpack"]
 
-_TOP = b"top"
 _LENGTH = struct.Struct(">I")
+_LONGEST_HEAD = 1 << 16
 _KINDS = {
     stat.S_IFREG: REG,
     stat.S_IFDIR: DIR,
@@ -66,10 +66,31 @@ def _clean(path: str) -> str:
 
 
 def read_head(fd: int) -> Head | None:
-    """The head of a stream; None when it ends before, because of a fault at the other side."""
+    """The head of a stream; None when it ends before, because of a fault at the other side. Raises `cp.stream`.
+
+    Nothing of it is believed: the other side may be a container's.
+    """
     size = _exactly(fd, _LENGTH.size)
-    data = _exactly(fd, _LENGTH.unpack(size)[0]) if size else b""
-    return Head(**json.loads(data)) if data else None
+    if not size:
+        return None
+    length = _LENGTH.unpack(size)[0]
+    data = _exactly(fd, length) if length <= _LONGEST_HEAD else b"-"
+    if not data:
+        return None
+    try:
+        head = Head(**json.loads(data))
+    except (ValueError, TypeError):
+        head = None
+    if head is None or not _is_sound(head):
+        raise AerogelError("what the other side sends cannot be copied: its head is not one", code="cp.stream")
+    return head
+
+
+def _is_sound(head: Head) -> bool:
+    name, *numbers = head
+    if not isinstance(name, str) or not all(isinstance(each, int) for each in numbers):
+        return False
+    return not (set(name) & {"/", "\0"} or name in (".", "..") or head.kind not in _KINDS.values())
 
 
 def _exactly(fd: int, size: int) -> bytes:
@@ -133,7 +154,7 @@ def _write(fd: int, path: str, head: Head, status: os.stat_result, *, recorded: 
 
 def _write_one(write: Callable[[bytes | memoryview], object], path: str, head: Head, status: os.stat_result) -> None:
     writer = TarWriter(write)
-    entry = Entry(_TOP, head.kind, head.mode, head.uid, head.gid, mtime=head.mtime)
+    entry = Entry(os.fsencode(head.name), head.kind, head.mode, head.uid, head.gid, mtime=head.mtime)
     if head.kind == REG:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -154,7 +175,8 @@ def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
 
     `contents` copies what is in a directory, not itself. `owner` is [uid, gid] of everything, or `user` (Docker's form)
     names them; without, they are what the stream says; `dress` gives a directory that is there the attributes of the
-    one that is copied; `plain` leaves devices and attributes out, for this host. `raw` says that the stream has no head and is a tar
+    one that is copied; `plain`, for this host, refuses devices and leaves
+    attributes and set-id bits out. `raw` says that the stream has no head and is a tar
     to be unpacked in the directory `path`. Raises AerogelError `cp.*`, `extract.*`, `tar.*`.
     """
     wanted, recorded = args["path"], bool(args.get("recorded"))
@@ -212,8 +234,10 @@ def _changer(args: dict[str, Any]) -> Callable[[Entry], Entry | None]:
             )
         if is_plain:
             if entry.kind in (CHR, BLK):
-                raise AerogelError(f"`{shown(entry.path)}` is a device, which is not made on this host", code="cp.kind")
-            entry = entry._replace(xattrs=())
+                raise AerogelError(f"`{shown(entry.path)}` is a device, which is not made", code="cp.kind")
+            # a file of the image's must not get the rights of who copies it
+            mode = entry.mode & ~(stat.S_ISUID | stat.S_ISGID) if entry.kind == REG else entry.mode
+            entry = entry._replace(xattrs=(), mode=mode)
         return entry if owner is None else entry._replace(uid=owner[0], gid=owner[1])
 
     return change
