@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
+import struct
 import subprocess
 
 import pytest
@@ -133,3 +135,77 @@ def test_a_base_with_packages_is_an_image_everywhere(tmp_path):
     assert done.stderr.startswith("error: there is no image `aerogel/cc+strace` in the local store\n")
     done = aerogel("pull", "aerogel/none+tzdata", check=False)
     assert done.stderr.startswith("error: `aerogel/none+tzdata` is not a built-in base image\n")
+
+
+WHY = {
+    "well": ('COPY busybox /app/busybox\nCMD ["/app/busybox", "true"]', []),
+    "missing": ('COPY busybox /app/busybox\nCMD ["/app/busybx"]', ["fault: `/app/busybx` is not in the image"]),
+    "script": (
+        'COPY --chmod=755 script /app/script\nENTRYPOINT ["/app/script"]',
+        ["fault: `/app/script` is a script for `/bin/bash`, which is not in the image"],
+    ),
+    "loader": (
+        'COPY --chmod=755 python /app/python\nCMD ["/app/python"]',
+        ["is linked dynamically and its loader `/lib", "is not in the image", "hint: link it statically"],
+    ),
+    "machine": (
+        'COPY --chmod=755 foreign /app/foreign\nCMD ["/app/foreign"]',
+        ["fault: `/app/foreign` is built for s390x and the image for "],
+    ),
+    "rights": (
+        'COPY --chmod=700 busybox /app/busybox\nUSER 1000\nCMD ["/app/busybox"]',
+        ["fault: user `1000` may not enter `/app`, which is drwx------ and belongs to 0:0"],
+    ),
+    "file": (
+        'COPY script /app/\nCOPY --chmod=740 busybox /app/busybox\nUSER 1000:7\nCMD ["/app/busybox"]',
+        ["fault: user `1000:7` may not execute `/app/busybox`, which is -rwxr----- and belongs to 0:0"],
+    ),
+    "library": (
+        'COPY --chmod=755 python /app/python\nCOPY loader LOADER\nCMD ["/app/python"]',
+        ["fault: `/app/python` needs the librar", "`libc.so.6`, which "],
+    ),
+    "user": (
+        'COPY busybox /app/busybox\nUSER web\nCMD ["/app/busybox"]',
+        ["fault: the image has no user `web`"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """A store with images that do not start."""
+    folder = tmp_path_factory.mktemp("why")
+    aerogel = Aerogel(folder / "state")
+    shutil.copy(shutil.which("busybox") or "", folder / "busybox")
+    shutil.copy("/usr/bin/env", folder / "python")
+    loader = re.search(rb"/lib[\w/-]*/ld-[\w.-]+", (folder / "python").read_bytes())[0].decode()
+    shutil.copy(loader, folder / "loader")
+    (folder / "script").write_text("#!/bin/bash\necho here\n")
+    header = (
+        b"\x7fELF\x02\x02\x01" + bytes(9) + struct.pack(">HHIQQQIHHHHHH", 2, 22, 1, 0, 64, 0, 0, 64, 56, 0, 0, 0, 0)
+    )
+    (folder / "foreign").write_bytes(header + bytes(64))
+    yield aerogel, folder, loader
+    aerogel("rm", "-f", "job", check=False)
+
+
+@pytest.mark.parametrize("name", WHY)
+def test_why_it_does_not_start(broken, name):
+    aerogel, folder, loader = broken
+    text, said = WHY[name]
+    text = text.replace("LOADER", loader)
+    (folder / "Dockerfile").write_text(f"FROM scratch\n{text}\n")
+    aerogel("build", "-q", "-t", name, str(folder))
+    done = aerogel("debug", "--why", name, check=False)
+    assert done.returncode == (1 if said else 0), done.stderr
+    assert done.stdout.startswith('command: ["/app/')
+    for words in said or ["nothing is known that keeps it from starting"]:
+        assert words in done.stdout
+    if name == "missing":
+        assert aerogel("run", "-d", "--name", "job", name, check=False).returncode == 127
+        done = aerogel("debug", "--why", "job", check=False)
+        assert done.returncode == 1
+        assert "fault: `/app/busybx` is not in the image\nhint: did you mean `/app/busybox`?" in done.stdout
+        assert "container `job` ended with 127" in done.stderr
+        assert 'its command is ["/app/busybx"]' in aerogel("debug", "job", "true").stderr
+        assert aerogel("debug", "--why", "job", "/app/busybox").stdout.startswith('command: ["/app/busybox"]\n')

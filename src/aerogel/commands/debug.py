@@ -5,6 +5,7 @@ The tools are a static busybox of this host or of Debian. They are seen in one f
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Annotated, ClassVar
 
@@ -15,11 +16,14 @@ from aerogel.commands.detaching import containers_of
 from aerogel.commands.exec import execute
 from aerogel.commands.result import Result
 from aerogel.commands.run import found_image
+from aerogel.commands.startable import report, why_not, with_command
 from aerogel.commands.tools import TOOLS, installed, packages_folder, packages_mount, tools_program
 from aerogel.commands.world import World
 from aerogel.errors import AerogelError
 from aerogel.events import Message
 from aerogel.flag import Flag
+from aerogel.oci.digest import Digest
+from aerogel.oci.types import ContainerConfig
 from aerogel.runtime.container import ContainerOptions, attend, parse_env, sandbox_for
 from aerogel.runtime.containers import Seen
 from aerogel.runtime.remote import Command
@@ -33,6 +37,7 @@ __all__ = ["EXAMPLES", "Debug", "DebugResult", "run"]
 
 EXAMPLES = (
     ("look around in an image without a shell", "aerogel debug gcr.io/distroless/static"),
+    ("why it does not start", "aerogel debug --why app"),
     ("what its processes do", "aerogel debug --tools strace web strace -f -p 2"),
     ("what a running container listens on", "aerogel debug web netstat -ltn"),
 )
@@ -46,7 +51,7 @@ class Debug(Struct, frozen=True, kw_only=True):
     """Open a shell in an image, or beside the command of a container, with tools from outside.
 
     Nothing of it is left in the image or the container. The exit status is the shell's. `aerogel debug last` is for
-    the step of a build that failed last.
+    the step of a build that failed last. With `--why` nothing is run: the exit status is 1 when a fault is found.
     """
 
     target: Annotated[
@@ -62,12 +67,21 @@ class Debug(Struct, frozen=True, kw_only=True):
     env: Annotated[
         tuple[str, ...], Flag("`NAME=value`, or `NAME` with this environment's value", short="e", metavar="NAME")
     ] = ()
+    why: Annotated[
+        bool,
+        Flag("Tell what keeps the command from starting: program, machine, loader, libraries, interpreter, rights"),
+    ] = False
 
 
 class DebugResult(Result, frozen=True, kw_only=True):
     is_data: ClassVar[bool] = False
 
     code: int
+    report: str = ""
+    """Of `--why`."""
+
+    def text(self) -> str:
+        return self.report
 
     def exit_status(self) -> int:
         return self.code
@@ -85,16 +99,55 @@ def run(options: Debug, world: World) -> DebugResult:
         if error.code != "container.not-found":
             raise
         layers, config, platform = found_image(options.target, world, materials, "missing")
+        if options.why:
+            words = options.arguments or (*config.entrypoint, *config.cmd)
+            changed = with_command(config, options.arguments) if options.arguments else config
+            return _why(options.target, layers, changed, platform, words, materials)
+        _tell_command((*config.entrypoint, *config.cmd), world)
         given = ContainerOptions(entrypoint="", arguments=("sh",))
         emulated = Emulator().prepare(world.helper, platform)
         sandbox = msgspec.structs.replace(sandbox_for(materials.directories(layers), config, given), emulated=emulated)
         return DebugResult(code=_in_new_root(sandbox, options, world, materials))
+    if options.why:
+        return _why_container(seen, options, world, materials)
     if seen.is_running:
         return DebugResult(code=_beside(seen, options, world, materials))
     own = seen.container.sandbox
     sandbox = msgspec.structs.replace(own, root=Rootfs(lowers=(*own.root.lowers, *seen.written())))
     world.sink.emit(Message(f"container `{options.target}` does not run: this is a copy of its files"))
+    _tell_command(own.argv, world)
     return DebugResult(code=_in_new_root(sandbox, options, world, materials))
+
+
+def _tell_command(words: tuple[str, ...], world: World) -> None:
+    """What is not started, for those who want to try it in the shell."""
+    if words:
+        world.sink.emit(Message(f"its command is {json.dumps(words)}"))
+
+
+def _why(
+    name: str,
+    layers: tuple[Digest, ...],
+    config: ContainerConfig,
+    platform: str,
+    words: tuple[str, ...],
+    materials: Materials,
+) -> DebugResult:
+    found = why_not(layers, config, platform, name, materials)
+    return DebugResult(code=1 if found else 0, report=report(words, config, found))
+
+
+def _why_container(seen: Seen, options: Debug, world: World, materials: Materials) -> DebugResult:
+    """Of a container: its own command, variables, folder and user, and the files of its image."""
+    own, state = seen.container.sandbox, seen.state
+    layers, config, platform = found_image(seen.container.image, world, materials, "never")
+    words = options.arguments or own.argv
+    env = tuple(f"{key}={value}" for key, value in own.env)
+    changed = msgspec.structs.replace(with_command(config, words), env=env, user=own.user, working_dir=own.cwd)
+    if state.status == "exited":
+        said = f"container `{seen.container.name}` ended with {state.code}"
+        world.sink.emit(Message(f"{said}: {state.error}" if state.error else said))
+    return _why(seen.container.image, layers, changed, platform, words, materials)
 
 
 def _names(options: Debug) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from aerogel.solve.materials import Materials
 from aerogel.solve.peek import has_indexes, peek
 from aerogel.solve.solver import Outcome
 
-__all__ = ["check_finished"]
+__all__ = ["Reading", "check_finished"]
 
 _PIECE = 1 << 20
 _KEPT_PIECES = 4
@@ -125,7 +125,7 @@ def _kept(finished: Finished, materials: Materials, base_name: str) -> list[Foun
     known = actions.get(key)
     if known is not None:
         return [Found(rule, text, _raw(path), tuple(hints)) for rule, text, path, hints in known["found"]]
-    reading = _Reading(finished, materials)
+    reading = Reading(finished, materials)
     found = check_image(reading.subject(base_name))
     reading.keep()
     saved = [[each.rule, each.message, _text(each.path), list(each.hints)] for each in found]
@@ -152,7 +152,7 @@ def _release(finished: Finished) -> str:
     return "12" if "debian12" in history or "bookworm" in history else "13"
 
 
-class _Reading:
+class Reading:
     """The ELF files of one image."""
 
     def __init__(self, finished: Finished, materials: Materials) -> None:

@@ -25,7 +25,7 @@ from aerogel.sandbox.spec import DEFAULT_PATH
 from aerogel.solve.materials import Materials
 from aerogel.solve.peek import has_indexes, peek
 
-__all__ = ["instructions_of", "missing_programs", "started_paths"]
+__all__ = ["instructions_of", "missing_programs", "start_fault", "started_paths"]
 
 _PLAIN = re.compile(r"[\w@%+=:,./ -]+")
 """A shell command line that is nothing but words."""
@@ -75,6 +75,17 @@ def missing_programs(plan: Plan, finished: Finished, materials: Materials) -> li
     image = _Image(config, finished.config.architecture, materials.tree(layers), materials, layers)
     found = (_judged(each, image) for each in judged if each is not None)
     return [remark for remark in found if remark is not None]
+
+
+def start_fault(
+    config: ContainerConfig, architecture: str, layers: Sequence[Digest], materials: Materials
+) -> tuple[str, ...] | None:
+    """Why the program that a container of this config starts will not, and hints; None when nothing is known."""
+    words = config.entrypoint or config.cmd
+    if not words:
+        return "the image names no command", "put one after the image's name, or give the image a CMD"
+    image = _Image(config, architecture, materials.tree(layers), materials, layers)
+    return _fault("ENTRYPOINT" if config.entrypoint else "CMD", words[0], image)
 
 
 def instructions_of(plan: Plan) -> tuple[ast.Instruction, ...]:
