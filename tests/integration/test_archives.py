@@ -295,5 +295,7 @@ def test_copy_and_build_speak_to_podman(tmp_path: Path, podman_env: dict[str, st
     other("copy", "here:1", "containers-storage:localhost/e4/copied:2")
     ids = run("podman", "images", "--no-trunc", "-q", "localhost/e4/copied:2", env=podman_env)
     assert ids.strip() == built["image_id"]
+    for name in ("--help", f"--output={tmp_path}/taken"):  # names are no options of podman
+        assert "`podman save` fails" in other("copy", f"containers-storage:{name}", "here:2", check=False).stderr
     absent = other("copy", "containers-storage:localhost/e4/absent:2", "here:2", check=False)
     assert "`podman save` fails" in absent.stderr

@@ -99,9 +99,15 @@ def test_bundles_with_certificates(registry: Server, tmp_path: Path) -> None:
         assert (done.returncode, "2 of others or of other images" in done.stderr) == (1, True), done.stderr
     changed = bundles[0].replace(b'"sig": "ME', b'"sig": "MF')
     other = ours.bundle(statement("sha256:" + "0" * 64), who, issuer)
-    put(registry.host, "team/free", digest, size, [changed, other, b"{}"])
+    late = json.loads(bundles[0])
+    late["verificationMaterial"]["tlogEntries"][0]["integratedTime"] = 10**30
+    wrong = [changed, other, b"{}", json.dumps(late).encode()]
+    put(registry.host, "team/free", digest, size, wrong)
     done = aerogel("verify", *WHO, *trust, name, check=False)
-    assert (done.returncode, "3 of others or of other images" in done.stderr) == (1, True), done.stderr
+    assert (done.returncode, "4 of others or of other images" in done.stderr) == (1, True), done.stderr
+    # They do not keep anybody from finding the right one.
+    put(registry.host, "team/free", digest, size, [*wrong, bundles[0]])
+    aerogel("verify", *WHO, *trust, name)
 
 
 def test_what_cannot_be_asked(tmp_path: Path) -> None:

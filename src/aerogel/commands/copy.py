@@ -10,7 +10,7 @@ from msgspec import Struct
 from aerogel.commands.copying import collect, deliver, plan
 from aerogel.commands.endpoints import DAEMONS, open_origin, parse_end
 from aerogel.commands.format import size
-from aerogel.commands.registries import open_registries
+from aerogel.commands.registries import check_platform, open_registries
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError
@@ -90,7 +90,9 @@ def run(options: Copy, world: World) -> CopyResult:
         origin = open_origin(source, world, registries)
         descriptor = origin.descriptor
         if platform is not None:
-            descriptor = load(descriptor, origin.blobs, platform).descriptor
+            image = load(descriptor, origin.blobs, platform)
+            check_platform(image, str(source), platform)
+            descriptor = image.descriptor
         cargo = collect(origin, descriptor, with_referrers=options.referrers)
         if options.dry_run:
             moved = sum(part.size for part, is_there in plan(cargo, target.reference(), registries) if not is_there)

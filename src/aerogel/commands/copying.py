@@ -209,7 +209,7 @@ def check_layers(descriptor: Descriptor, blobs: Blobs, store: Store) -> None:
 def give(descriptor: Descriptor, blobs: Blobs, names: Sequence[Reference], kind: str, world: World) -> int:
     """Puts an image where docker or podman keep theirs (`docker-daemon`, `containers-storage`); bytes that went over.
 
-    Of an index they get the image of this machine's platform. Raises `daemon.*`, `podman.*`, `oci.platform-missing`.
+    Of an index they get the image of this machine's platform. Raises `daemon.*`, `podman.*`, `oci.diff-id`, `oci.platform-missing`.
     """
     total = 0
 

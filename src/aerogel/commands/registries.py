@@ -37,6 +37,7 @@ __all__ = [
     "PARALLEL",
     "Meter",
     "Pulled",
+    "check_platform",
     "credentials",
     "in_parallel",
     "index_images",
@@ -169,7 +170,7 @@ def pull_image(
         source = repository.blobs()
         served = source.resolve(reference)
         remote = load(served, source, platform)
-        _check_platform(remote, reference, platform)
+        check_platform(remote, reference.familiar(), platform)
         enforce(world, repository, reference, served.digest, remote.digest)
         layers = {layer.descriptor.digest: layer.descriptor for layer in remote.layers()}
         wanted = [layer for layer in layers.values() if _is_wanted(layer, store)]
@@ -286,11 +287,12 @@ def _fetch(blob: Descriptor, repository: Repository, store: Store, meter: Meter)
         store.blobs.sync([blob.digest])  # the medium takes it while others still come
 
 
-def _check_platform(image: Image, reference: Reference, platform: Platform) -> None:
+def check_platform(image: Image, name: str, platform: Platform) -> None:
+    """Raises `oci.platform-missing` for an image of one platform, which another one was asked of."""
     found = image.config.platform
     if found.architecture and not platform.matches(found):
         raise AerogelError(
-            f"image `{reference.familiar()}` is for `{found.normal()}`, not for `{platform}`",
+            f"image `{name}` is for `{found.normal()}`, not for `{platform}`",
             code="oci.platform-missing",
             hints=[f"take it as it is with `--platform {found.normal()}`"],
         )

@@ -38,7 +38,7 @@ from aerogel.oci.signature import (
     signature_tag,
 )
 from aerogel.oci.types import OCI_CONFIG, OCI_MANIFEST, Descriptor, ImageConfig, Manifest, RootFS, decode, encode
-from aerogel.registry.client import Registries, Repository
+from aerogel.registry.client import MAX_DOCUMENT, Registries, Repository
 from aerogel.registry.push import Uploads
 from aerogel.registry.referrers import list_referrers
 from aerogel.store.disk import disk_errors
@@ -59,7 +59,7 @@ __all__ = [
 
 _MOST = 1 << 20
 """Bytes of a signature."""
-_MOST_STATEMENT = 64 << 20
+_MOST_STATEMENT = MAX_DOCUMENT
 """Bytes of an attestation: SBOMs are long."""
 _CONTENT = "dev.sigstore.bundle.content"
 _PREDICATE = "dev.sigstore.bundle.predicateType"
@@ -111,15 +111,14 @@ def _read(text: str, world: World) -> bytes:
 def find_signatures(repository: Repository, digest: Digest, key: PublicKey) -> list[Found]:
     """All signatures of a manifest in both forms, whoever made them. Raises `registry.*`, `net.*`, `oci.malformed`."""
     found = []
-    for holder, predicate, data in bundles_of(repository, digest):
+    for holder, predicate, data in bundles_of(repository, digest, _MOST):
         is_right = bundle_is_right(data, digest, key)
         if is_right or predicate in ("", SIGNED):
             found.append(Found(holder, "bundle", is_right))
-    blobs = repository.blobs()
     tagged = _tagged(repository, signature_tag(digest))
     for part in tagged.layers if tagged is not None else ():
         if part.media_type == SIMPLE and part.size <= _MOST:
-            data = blobs.read(part.digest, part.size)
+            data = repository.blobs().read(part.digest, part.size)
             is_right = payload_is_right(data, part.annotations.get(SIGNATURE, ""), digest, key)
             found.append(Found(part.digest, "tag", is_right, payload_name(data) if is_right else ""))
     return found
@@ -141,25 +140,30 @@ def find_attestations(repository: Repository, digest: Digest, kind: str, key: Pu
 
     for holder, predicate, data in bundles_of(repository, digest):
         judge(holder, "bundle", data, predicate)
-    blobs = repository.blobs()
     tagged = _tagged(repository, attestation_tag(digest))
     for part in tagged.layers if tagged is not None else ():
         if part.media_type == ENVELOPE and part.size <= _MOST_STATEMENT:
-            judge(part.digest, "tag", blobs.read(part.digest, part.size), part.annotations.get(PREDICATE_NOTE, ""))
+            data = repository.blobs().read(part.digest, part.size)
+            judge(part.digest, "tag", data, part.annotations.get(PREDICATE_NOTE, ""))
     return found
 
 
-def bundles_of(repository: Repository, digest: Digest) -> Iterator[tuple[Digest, str, bytes]]:
-    """Bundles that refer to a manifest: who holds it, what it is said to be about, its bytes."""
-    blobs = repository.blobs()
+def bundles_of(
+    repository: Repository, digest: Digest, most: int = _MOST_STATEMENT
+) -> Iterator[tuple[Digest, str, bytes]]:
+    """Bundles that refer to a manifest: who holds it, what it is said to be about, its bytes, which are `most`.
+
+    None is kept when the next one is read.
+    """
     for listed in list_referrers(repository, digest):
         # What the list says of the kind is not always so (sigstore/cosign#4641).
         manifest = decode(_document(repository, listed.digest), Manifest)
         if manifest.subject is None or manifest.subject.digest != digest:
             continue
         for part in manifest.layers:
-            if part.media_type == BUNDLE and part.size <= _MOST_STATEMENT:
-                yield listed.digest, manifest.annotations.get(_PREDICATE, ""), blobs.read(part.digest, part.size)
+            if part.media_type == BUNDLE and part.size <= most:
+                data = repository.blobs().read(part.digest, part.size)
+                yield listed.digest, manifest.annotations.get(_PREDICATE, ""), data
 
 
 def find_statement(repository: Repository, digest: Digest, kind: str) -> dict[str, Any] | None:
@@ -182,9 +186,19 @@ def find_statement(repository: Repository, digest: Digest, kind: str) -> dict[st
 def put_attestation(
     repository: Repository, image: Descriptor, kind: str, statement: bytes, key: SigningKey
 ) -> list[Digest]:
-    """Signs a statement and puts it beside the image in both forms; returns what was put. Raises `registry.*`, `net.*`."""
+    """Signs a statement and puts it beside the image in both forms; returns what was put.
+
+    Raises `attest.too-large`, `registry.*`, `net.*`.
+    """
     uploads = Uploads(repository)
-    bundled = _put_bundle(uploads, image, bundle_of(statement, key), kind)
+    signed = bundle_of(statement, key)
+    if len(signed) > _MOST_STATEMENT:
+        raise AerogelError(
+            f"the signed statement has {len(signed)} bytes, and {_MOST_STATEMENT} are read at most",
+            code="attest.too-large",
+            hints=["attest something shorter: an SBOM without its files, say"],
+        )
+    bundled = _put_bundle(uploads, image, signed, kind)
     made = MemoryBlobs()
     plain = made.put(json.dumps(envelope(statement, key), separators=(",", ":")).encode(), ENVELOPE)
     notes = {SIGNATURE: "", PREDICATE_NOTE: kind}

@@ -18,7 +18,7 @@ __all__ = ["load_into_podman", "save_from_podman"]
 @contextmanager
 def save_from_podman(name: str, environment: Mapping[str, str]) -> Iterator[BinaryIO]:
     """An image as `podman save` writes it. Raises `podman.missing`, `podman.failed`."""
-    with _started(["save", "--quiet", "--format", "docker-archive", name], environment) as process:
+    with _started(["save", "--quiet", "--format", "docker-archive", "--", name], environment) as process:
         stream = process.stdout
         assert stream is not None
         fault: AerogelError | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urljoin, urlsplit
 
-from aerogel.errors import AerogelError
+from aerogel.errors import EXIT_NETWORK, AerogelError
 from aerogel.oci.artifact import fallback_tag
 from aerogel.oci.digest import Digest
 from aerogel.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index, decode
@@ -19,6 +19,8 @@ from aerogel.registry.client import ACCEPT, Repository
 __all__ = ["list_referrers"]
 
 _MAX_PAGES = 64
+_MAX_LISTED = 4096
+"""Each one is looked at: a list without end would keep its reader busy without end."""
 _NEXT = re.compile(r'<([^>]+)>\s*;[^,]*\brel="?next"?')
 
 
@@ -30,7 +32,14 @@ def list_referrers(repository: Repository, subject: Digest) -> tuple[Descriptor,
     listed = _of_api(repository, subject)
     if listed is None:
         listed = _of_tag(repository, subject)
-    return tuple({each.digest: each for each in listed if each.media_type in MANIFEST_TYPES}.values())
+    found = {each.digest: each for each in listed if each.media_type in MANIFEST_TYPES}
+    if len(found) > _MAX_LISTED:
+        raise AerogelError(
+            f"the registry lists {len(found)} artifacts for `{subject}`, at most {_MAX_LISTED} are looked at",
+            code="registry.too-large",
+            exit_status=EXIT_NETWORK,
+        )
+    return tuple(found.values())
 
 
 def _of_api(repository: Repository, subject: Digest) -> list[Descriptor] | None:

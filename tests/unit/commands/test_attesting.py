@@ -221,7 +221,7 @@ def test_they_are_pulled_unless_nobody_wants_them(
         assert json.loads(run("pull", "--referrers", "--json", plain))["referrers"] == []
 
 
-def test_a_registry_that_lists_what_does_not_refer(run: Run, store: Store) -> None:
+def test_a_registry_that_lists_what_does_not_refer(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve_registry() as server:
         server.referrers = True
         name, other = f"{server.host}/app:1", f"{server.host}/app:2"
@@ -238,6 +238,9 @@ def test_a_registry_that_lists_what_does_not_refer(run: Run, store: Store) -> No
         )
         assert expected in error
         assert store.referrers.of(subjects[0].digest) == ()
+        monkeypatch.setattr("aerogel.registry.referrers._MAX_LISTED", 0)
+        error = run("pull", "--referrers", name, status=4)
+        assert f"the registry lists 1 artifacts for `{subjects[0].digest}`, at most 0 are looked at" in error
         run("pull", name)  # not asked for: a warning, and the image is there
         assert store.referrers.of(subjects[0].digest) == ()
 

@@ -171,6 +171,13 @@ def test_a_layer_that_is_not_its_diff_id_is_refused(shell: Shell, server: LoopRe
     assert not (shell.folder / "x.tar").exists()
 
 
+def test_copy_of_a_platform_that_is_not_there(shell: Shell, server: LoopRegistry) -> None:
+    serve_image(server, "app", "one", platform="linux/s390x")
+    name = f"docker://{server.host}/app:one"
+    assert f"image `{name}` is for `linux/s390x`" in shell.fails("copy", "--platform=linux/arm64", name, "oci:x")
+    shell("copy", "--platform=linux/s390x", name, "oci:x")
+
+
 def test_words_for_the_ends_of_a_copy(shell: Shell) -> None:
     for text, hint in (
         ("oci-archve:x.tar", "did you mean `oci-archive:x.tar`?"),
