@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from builders import ROOT, Buildkit, buildkit
 
+from aerogel.sandbox import capabilities
+
 pytestmark = pytest.mark.host("busybox")
 
 HEAD = """FROM scratch
@@ -81,7 +83,10 @@ EXPLAINED = (
         "mount: / ",
         "an overlay of ours lets no device of an image be opened, and syncs nothing: a layer is made at once",
     ),
-    ("mount: /dev tmpfs ", "the devices are the host's nodes, bound one by one, which works for ordinary users too"),
+    (
+        "mount: /dev tmpfs ",
+        "nodes made later give nothing: those that work are mounts of their own, for ordinary users too",
+    ),
     ("mount: /dev/(full|null|random|tty|urandom|zero) ", "the same"),
     (
         "mount: /etc/(hosts|hostname|resolv.conf) ",
@@ -99,6 +104,24 @@ EXPLAINED = (
     ("net: ", "standard input is empty in both: /dev/null here, a closed pipe there"),
 )
 """Differences in a line (of ours or theirs) that begins so, and why."""
+
+
+OF_THE_HOST = ("the clock", "an interface", "a sysctl", "a module", '"swap"', "/sys/fs/cgroup/x")
+"""Lines of the script that would do so to the host in an insecure step."""
+INSECURE = (
+    *EXPLAINED,
+    (
+        "id: |status: (Groups|SigIgn)|env: HOSTNAME|hosts: ",
+        "of a container that is run, not of a step: those are compared above",
+    ),
+    ("status: Cap(Prm|Eff|Bnd)", "all that this host has; docker.io knows none of the newest three"),
+    ("mount: /sys sysfs ", "writable, as `--privileged` makes it; the switches that are taken here do not"),
+)
+"""The same, for a step of `--security=insecure`."""
+
+
+_NEWER_CAPABILITIES = 38
+"""PERFMON and those after it."""
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +143,65 @@ def test_surroundings(docker: Buildkit, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "aerogel", "build", "--ca=none", "-o", str(tmp_path / "ours"), str(context)]
     subprocess.run(words, env=env, check=True, capture_output=True, timeout=300)
     for number in ("0", "1000"):
-        file = f"tmp/seen-{number}"
-        seen = {name: (tmp_path / name / file).read_text().splitlines() for name in ("theirs", "ours")}
-        different = [f"docker   {line}" for line in seen["theirs"] if line not in seen["ours"]]
-        different += [f"aerogel  {line}" for line in seen["ours"] if line not in seen["theirs"]]
-        left = [line for line in different if not any(re.match(pattern, line[9:]) for pattern, _ in EXPLAINED)]
-        assert left == [], "\n".join(left)
-        assert len(seen["ours"]) > 100
+        compare(*((tmp_path / name / f"tmp/seen-{number}").read_text() for name in ("theirs", "ours")), EXPLAINED)
+
+
+def compare(theirs: str, ours: str, explained: tuple[tuple[str, str], ...]) -> None:
+    """Every difference has a reason."""
+    docker, aerogel = theirs.splitlines(), ours.splitlines()
+    different = [f"docker   {line}" for line in docker if line not in aerogel]
+    different += [f"aerogel  {line}" for line in aerogel if line not in docker]
+    left = [line for line in different if not any(re.match(pattern, line[9:]) for pattern, _ in explained)]
+    assert left == [], "\n".join(left)
+    assert len(aerogel) > 90
+
+
+def own_capabilities() -> list[str]:
+    """All that this process could give, by name, of those that docker.io knows."""
+    (mask,) = re.findall(r"CapBnd:\s*(\w+)", Path("/proc/self/status").read_text())
+    return [
+        name
+        for number, name in enumerate(capabilities.NAMES)
+        if number < _NEWER_CAPABILITIES and int(mask, 16) >> number & 1
+    ]
+
+
+def test_insecure_steps(docker: Buildkit, tmp_path: Path) -> None:
+    """Against a container with docker's three switches: the builder of docker.io has no `RUN --security=insecure`."""
+    context = tmp_path / "context"
+    context.mkdir()
+    shutil.copy(shutil.which("busybox") or "", context / "busybox")
+    harmless = [line for line in SCRIPT.splitlines() if not any(word in line for word in OF_THE_HOST)]
+    assert len(harmless) == len(SCRIPT.splitlines()) - len(OF_THE_HOST)
+    (context / "script").write_text("\n".join(harmless))
+    text = f"{HEAD}RUN chmod 1777 /tmp\nCOPY script /script\n"
+    (context / "Dockerfile").write_text(text)
+    built = docker.client("build", "--network=host", "-t", "insecure", str(context))
+    assert built.returncode == 0, built.stderr
+    switches = [word for name in own_capabilities() for word in ("--cap-add", name)]
+    switches += [
+        "--security-opt",
+        "seccomp=unconfined",
+        "--security-opt",
+        "systempaths=unconfined",
+        "--network=host",
+        "--hostname=buildkitsandbox",
+    ]
+    theirs = docker.client(
+        "run", "--rm", *switches, "insecure", "sh", "-c", "sh /script </dev/null; umount /tmp; cat /tmp/seen-0"
+    )
+    assert theirs.returncode == 0, theirs.stderr
+    (context / "Dockerfile").write_text(f"{text}RUN --security=insecure sh /script\n")
+    env = {**os.environ, "AEROGEL_ROOT": str(tmp_path / "store"), "PYTHONPATH": str(ROOT / "src")}
+    words = [sys.executable, "-m", "aerogel", "build", "--ca=none", "--allow=security.insecure"]
+    subprocess.run(
+        [*words, "-o", str(tmp_path / "ours"), str(context)], env=env, check=True, capture_output=True, timeout=300
+    )
+    ours = (tmp_path / "ours/tmp/seen-0").read_text()
+    compare(theirs.stdout.decode(), ours, INSECURE)
+    (all_of_them,) = re.findall(r"CapBnd:\s*(\w+)", Path("/proc/self/status").read_text())
+    assert f"status: CapEff: {all_of_them}\n" in ours
+    assert "status: Seccomp: 0\n" in ours
 
 
 @pytest.mark.network

@@ -102,6 +102,30 @@ def test_a_corrected_instruction_goes_on_too(project: Project) -> None:
     assert "`--retry` changed nothing" in said
 
 
+def test_a_retry_finds_what_a_cache_holds(project: Project) -> None:
+    """The cache has what the failed step wrote to it and what the shell did; the images get nothing of it."""
+    cache = "--mount=type=cache,target=/cache"
+    failing = HEAD + f"RUN {cache} ls /cache; echo first >>/cache/log; cat /cache/by-hand\n"
+    assert "RUN failed: exit status 1" in project.build(failing, status=1)
+    out, _ = project.debug("--", "sh", "-c", "cat /cache/log; echo done by hand >/cache/by-hand")
+    assert out == "first\n"
+    said = project.build(failing, "--retry")
+    assert "#3 by-hand\n#3 log\n#3 done by hand\n" in said, said
+    said = project.build(HEAD + f"RUN ls -A /cache || ls -A /\nRUN {cache} cat /cache/log\n")
+    assert "#4 first\n#4 first\n" in said, said
+    assert "#3 ls: /cache: No such file or directory\n" in said, said
+
+
+def test_a_retry_with_times_as_they_are(project: Project) -> None:
+    cache = "--mount=type=cache,target=/cache"
+    failing = HEAD + f"RUN {cache} touch -d @1000000000 /cache/old /made; test -f /cache/mended\n"
+    project.build(failing, "--timestamps=keep", status=1)
+    project.debug("--", "sh", "-c", "touch /cache/mended")
+    project.build(failing, "--timestamps=keep", "--retry")
+    said = project.build(HEAD + f"RUN {cache} stat -c '%Y' /cache/old\n", "--timestamps=keep")
+    assert "#3 1000000000\n" in said, said
+
+
 def test_a_state_outlives_a_retry_that_cannot_begin(project: Project) -> None:
     (project.folder / "s").write_text(SECRET)
     text = HEAD + "RUN --mount=type=secret,id=s,required test -f by-hand\n"

@@ -438,7 +438,9 @@ def test_the_whole_log_is_kept(project: Project) -> None:
     assert "  line 450\n" not in done.stderr
 
 
-def test_a_step_that_takes_too_long(project: Project) -> None:
+@pytest.mark.parametrize("rung", ["root", "ident", "single", "chroot"] if os.getuid() == 0 else ["auto"])
+def test_a_step_that_takes_too_long(project: Project, rung: str) -> None:
+    project.aerogel.env["AEROGEL_ISOLATION"] = rung
     began = time.monotonic()
     done = project.build(
         f"{TOOLS}RUN trap 'echo asked' TERM; sleep 100 & wait; sleep 100\n", "--timeout", "1s", check=False
