@@ -268,7 +268,8 @@ def parse_scalar(text: str, wanted: Any) -> Any:
     members = [one for one in getattr(wanted, "__args__", ()) if one is not type(None)]
     if getattr(wanted, "__origin__", None) is Literal:
         if text not in wanted.__args__:
-            raise ValueError(f"must be one of {', '.join(f'`{one}`' for one in wanted.__args__)}, not `{text}`")
+            choices = ", ".join(f"`{one}`" for one in wanted.__args__ if one)
+            raise ValueError(f"must be one of {choices}, not `{text}`")
         return text
     if members:
         return parse_scalar(text, members[0])

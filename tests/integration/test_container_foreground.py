@@ -189,8 +189,9 @@ def test_a_foreground_that_is_killed_leaves_no_volumes(small):
         assert len(list(volumes.glob("?" * 64))) == 2
         process.kill()
     until(lambda: small("ps", "-aq").stdout == "")
-    assert list(volumes.glob("?" * 64)) == []
     assert small("run", "small", "echo", "next").stdout == "next\n"
+    assert list(volumes.glob("?" * 64)) == []
+    assert list(volumes.glob(".*")) == []
     left = [path for path in (small.state / "data/scratch").glob("*/*") if path.name != "lock"]
     assert left == []
     assert small("volume", "ls", "-q").stdout == "named\n"

@@ -131,7 +131,7 @@ class Bases:
         except AerogelError as error:
             if error.code.startswith(("policy.", "sign.")):
                 raise
-            found = self._stored(reference, name, platform, any_platform=True)
+            found = self._stored(reference, name, platform) if self._pull else None
             if found is None:
                 raise _not_pulled(error, name, bases, self._stages) from error
             self._world.sink.emit(
@@ -186,9 +186,7 @@ class Bases:
             exit_status=EXIT_USAGE,
         )
 
-    def _stored(
-        self, reference: Reference, name: str, platform: str, *, any_platform: bool = False
-    ) -> BaseImage | None:
+    def _stored(self, reference: Reference, name: str, platform: str) -> BaseImage | None:
         """An image of the local store, if it is for the platform."""
         store = self._world.store
         if reference.digest is not None:
@@ -209,7 +207,7 @@ class Bases:
         if descriptor is None:
             return None
         found = self._loaded(descriptor, name, platform)
-        if not any_platform and not wanted.matches(found.config.platform):
+        if not wanted.matches(found.config.platform):
             self._tell(name, f"local store has it for {found.config.platform}, not for {wanted}")
             return None
         return found

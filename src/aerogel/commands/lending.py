@@ -27,12 +27,15 @@ __all__ = [
     "parse_cpus",
     "parse_hosts",
     "parse_limits",
+    "parse_memory",
     "parse_network",
     "parse_secrets",
     "parse_size",
     "parse_timeout",
 ]
 
+_LEAST_MEMORY = 6 << 20
+"""As docker's."""
 _LONGEST_SECRET = 500 << 10
 """As BuildKit's."""
 _SHORTEST_LINE = 8
@@ -57,7 +60,7 @@ def lent_of(options: Build, world: World) -> Lent:
         agents=parse_agents(options.ssh, settings.directory, settings.environment),
         limits=parse_limits(options.ulimit),
         shm_size_bytes=parse_size(options.shm_size, "--shm-size"),
-        resources=Resources(parse_size(options.memory or "0", "--memory"), parse_cpus(options.cpus)),
+        resources=Resources(parse_memory(options.memory), parse_cpus(options.cpus)),
         timeout_s=parse_timeout(options.timeout),
         logs=Logs(str(settings.cache), world.redactor.text, world.clock),
         redactor=world.redactor,
@@ -238,6 +241,17 @@ def parse_size(given: str, flag: str) -> int:
             f"`{flag} {given}` is not a size", "build.size", "write a number and `k`, `m` or `g`, such as `64m`"
         )
     return int(digits) * _UNITS[text[len(digits) :]]
+
+
+def parse_memory(given: str) -> int:
+    """Bytes of `--memory`, 0 without it: at least what docker asks for, since less does not start a program.
+
+    Raises `build.size`.
+    """
+    size = parse_size(given or "0", "--memory")
+    if 0 < size < _LEAST_MEMORY:
+        raise _fault(f"`--memory {given}` is too little for any command", "build.size", "write `6m` or more")
+    return size
 
 
 def parse_cpus(given: str) -> float:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from aerogel.commands.attach import DETACH, parse_keys, start_attached
 from aerogel.commands.detaching import containers_of, remove, start, with_upper
 from aerogel.commands.health import parse_check, parse_restart
-from aerogel.commands.lending import parse_cpus, parse_hosts, parse_limits, parse_size
+from aerogel.commands.lending import parse_cpus, parse_hosts, parse_limits, parse_memory, parse_size
 from aerogel.commands.lookup import base_of, find_image
 from aerogel.commands.publishing import network_for, parse_expose, parse_ports
 from aerogel.commands.result import Result
@@ -27,7 +27,15 @@ from aerogel.commands.run_flags import (
     read_env_files,
     resolver_mount,
 )
-from aerogel.commands.volumes import from_others, lend, parse_wish, refuse_doubles, wishes_of_image
+from aerogel.commands.volumes import (
+    from_others,
+    lend,
+    lending,
+    parse_wish,
+    refuse_doubles,
+    volumes_of,
+    wishes_of_image,
+)
 from aerogel.commands.world import World
 from aerogel.errors import AerogelError, Diagnostic
 from aerogel.events import Warned
@@ -207,15 +215,10 @@ def run(options: Run, world: World) -> RunResult:
     ports = _ports(options, wanted, exposed, world)
     check = parse_check(options, config)
     labels = {**config.labels, **parse_labels(options.label, options.label_file, world.settings.directory)}
-    wishes, more = _volumes(options, wanted, config, world)
     directories = materials.directories(layers)
     sandbox = sandbox_for(directories, config, wanted)
-    uses, lent = lend(wishes, directories, world)
-    mounts = (*sandbox.mounts, *more, *lent)
     window = window_of(world.streams.stdout) if options.tty and not options.detach else sandbox.window
-    sandbox = msgspec.structs.replace(
-        sandbox, joinable=True, ports=ports, mounts=mounts, more_groups=options.group_add, window=window
-    )
+    sandbox = msgspec.structs.replace(sandbox, joinable=True, ports=ports, more_groups=options.group_add, window=window)
 
     def make(container_id: str, name: str, folder: str) -> Container:
         made = Container(
@@ -223,7 +226,7 @@ def run(options: Run, world: World) -> RunResult:
             name=name,
             image=options.image,
             created=world.clock(),
-            sandbox=sandbox,
+            sandbox=msgspec.structs.replace(sandbox, mounts=(*sandbox.mounts, *more, *lent)),
             rung=world.helper().rung.name,
             stop_signal=stop_signal(config, wanted),
             grace_s=wanted.grace_s,
@@ -243,7 +246,13 @@ def run(options: Run, world: World) -> RunResult:
         )
         return with_upper(made, folder)
 
-    return _begin(containers_of(world).create(make, options.name), options, keys, world)
+    with lending(world):
+        wishes, more = _volumes(options, wanted, config, world)
+        uses, lent = lend(wishes, directories, world)
+        seen = containers_of(world).create(make, options.name)
+    if not seen.container.is_removed:
+        volumes_of(world).keep(use.name for use in uses if use.is_own)
+    return _begin(seen, options, keys, world)
 
 
 def _begin(seen: Seen, options: Run, keys: bytes, world: World) -> RunResult:
@@ -292,9 +301,7 @@ def _in_foreground(seen: Seen, world: World) -> int:
 
 def _resources(options: Run, world: World) -> Resources:
     """What the command may use at most; a warning, and no limits, where no control group can be made."""
-    asked = Resources(
-        parse_size(options.memory or "0", "--memory"), parse_cpus(options.cpus), max(0, options.pids_limit)
-    )
+    asked = Resources(parse_memory(options.memory), parse_cpus(options.cpus), max(0, options.pids_limit))
     if asked.controllers:
         try:
             make_group(asked).close()

@@ -226,7 +226,9 @@ def resolve(mount: RunMount, expand: Callable[[Word], str]) -> Mount:
         key = _ALIASES.get(option.key, option.key)
         if option.value is None:
             if key not in _FLAG_KEYS:
-                raise _error(f"`{option.key}` of a mount needs a value", option.span, _value_hints(option.key))
+                near = nearest(option.key, _FLAG_KEYS) if option.key not in _KEYS else None
+                hints = [f"did you mean `{near}`?"] if near else _value_hints(option.key)
+                raise _error(f"`{option.key}` of a mount needs a value", option.span, hints)
             value = "true"
         else:
             value = expand(option.value) if key != "from" else option.value.text

@@ -254,7 +254,8 @@ def parse_volume(text: str) -> Mount:
         raise _volume_error(text, "it is not `/host/path:/path/in/the/image`, with `:ro` after it if wanted")
     source, target, *flags = parts
     if not source.startswith("/"):
-        raise _volume_error(text, f"`{source}` is not an absolute path; volumes with names are not supported")
+        hint = "write `/folder:/path` or `./folder:/path`; the name of a volume has no `/`"
+        raise _volume_error(text, f"`{source}` is not an absolute path and no name of a volume", hint)
     if not target.startswith("/"):
         raise _volume_error(text, f"`{target}` is not an absolute path")
     words = flags[0].split(",") if flags else []
@@ -303,8 +304,8 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _volume_error(text: str, why: str) -> AerogelError:
-    return AerogelError(f"volume `{text}`: {why}", code="run.volume", exit_status=EXIT_USAGE)
+def _volume_error(text: str, why: str, *hints: str) -> AerogelError:
+    return AerogelError(f"volume `{text}`: {why}", code="run.volume", hints=hints, exit_status=EXIT_USAGE)
 
 
 def _make_source(mount: Mount) -> Mount:

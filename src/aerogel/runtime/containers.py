@@ -260,23 +260,10 @@ class Containers:
                 state = msgspec.structs.replace(state, status="exited", code=_KILLED, finished=ended, error=why)
         is_old = state.status == "exited" or container.created < time.time() - _MAKING_S
         if container.is_removed and state.status != "running" and is_old and not _is_held(folder):
-            self._clear(folder, container)  # what was killed could not remove itself
+            # what was killed could not remove itself; `Volumes.sweep` finds the volumes that it alone had
+            shutil.rmtree(folder, ignore_errors=True)
             return None
         return Seen(folder, container, state)
-
-    def _clear(self, folder: str, container: Container) -> None:
-        """Removes what a killed one left. The volumes that were made for it go where leftovers of `store.scratch` are.
-
-        Files of mapped owners are in them, which the next run removes that has a helper.
-        """
-        data = os.path.dirname(self._root)
-        aside = f"{data}/scratch/s-{container.id[:12]}-{secrets.token_hex(6)}"
-        for use in container.volumes:
-            if use.is_own:
-                os.makedirs(aside, mode=0o700, exist_ok=True)
-                with contextlib.suppress(FileNotFoundError):
-                    os.rename(f"{data}/{VOLUMES}/{use.name}", f"{aside}/{use.name}")
-        shutil.rmtree(folder, ignore_errors=True)
 
     def wait_removed(self, seen: Seen, timeout_s: float) -> None:
         """Waits until who holds a container has removed it, or until the time is over."""

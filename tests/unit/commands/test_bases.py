@@ -222,3 +222,13 @@ def test_standard_output_is_no_file_for_digests(build: Build, flag: str) -> None
 def test_a_path_to_a_declaration_without_its_dot(build: Build) -> None:
     build.image("base.yaml:nonroot", status=4)
     assert "did you mean `./base.yaml:nonroot`?" in build.said
+
+
+def test_a_stored_image_of_another_platform_is_not_taken(build: Build) -> None:
+    build.local("mine")
+    (build.folder / "Dockerfile").write_text("FROM --platform=linux/s390x mine\nCOPY Dockerfile /\n")
+    build("build", "--platform", "linux/s390x", ".", status=4)
+    assert "FROM mine -> local store has it for linux/" in build.said
+    assert "was not brought up to date" not in build.said
+    build("run", "--platform", "linux/s390x", "mine", "x", status=4)
+    assert "error: image `mine` " in build.said
