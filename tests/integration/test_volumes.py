@@ -95,14 +95,15 @@ def test_nothing_is_left_of_a_container_that_came_to_nothing(small):
     assert small("volume", "ls", "-q").stdout == ""
 
 
-def test_what_a_killed_one_left_goes_with_the_next(small):
-    with subprocess.Popen(small.argv("run", "declares", "sleep", "1000"), env=small.env) as process:
-        until(lambda: len(small("ps", "-q").stdout.split()) == 1)
-        assert len(small("volume", "ls", "-q").stdout.split()) == 2
+def test_one_that_another_container_has_outlives_a_killed_one(small):
+    words = small.argv("run", "--name", "first", "declares", "sh", "-c", "echo x >/other/mark; echo up; sleep 1000")
+    with subprocess.Popen(words, env=small.env, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"up\n"
+        small("run", "-d", "--name", "second", "--volumes-from", "first", "small", "sleep", "1000")
         process.kill()
-    until(lambda: small("ps", "-aq").stdout == "")
-    small("run", "declares", "true")
-    assert small("volume", "ls", "-q").stdout == ""
+    until(lambda: small("ps", "-a", "--format", "{{.Names}}").stdout == "second\n")
+    small("run", "small", "true")
+    assert small("exec", "second", "cat", "/other/mark").stdout == "x\n"
 
 
 def test_volumes_of_another_container(small, tmp_path):
