@@ -87,6 +87,7 @@ RUN (sleep 100 >/dev/null 2>&1 &) ; (setsid nohup sleep 100 >/dev/null 2>&1 &); 
 """,
     "hosts": """
 RUN cat /etc/hosts /etc/resolv.conf /etc/hostname >/dev/null; ls /etc >/etc-names; ls / >/names; ls /dev/null /proc/version /sys -d >/kernel
+RUN x=$(find / -xdev \\( -path /proc -o -path /sys -o -path /dev \\) -prune -o -exec stat -c '%n %F %a %u:%g' {} +); echo "$x" | sort >/all
 RUN chmod 755 /etc; touch /etc/new; mkdir -p /run/x; echo r >/run/x/r; mkdir /proc2; rm -f /etc/none
 RUN true
 """,
