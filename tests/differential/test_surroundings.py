@@ -236,3 +236,28 @@ def test_a_build_inside_a_default_container(docker: Buildkit, tmp_path: Path) ->
     inside = docker.client("run", *words, "build", "--ca=none", "--progress=plain", str(context))
     assert inside.returncode == 0, inside.stderr.decode()
     assert inside.stdout.decode().strip() == outside
+
+
+def test_the_red_team_inside_a_default_container(docker: Buildkit, tmp_path: Path) -> None:
+    """As its root, on the rung that is left there; the host lends its libraries, its interpreter and the tests."""
+    shutil.copy(shutil.which("busybox") or "", tmp_path / "busybox")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY busybox /bin/busybox\nCOPY busybox /bin/sleep\n")
+    built = docker.client("build", "--network=host", "-t", "team", str(tmp_path))
+    assert built.returncode == 0, built.stderr
+    lent = {"/usr", "/lib", "/lib64", "/etc/passwd", os.path.realpath(sys.base_prefix), sys.prefix}
+    lent |= {str(ROOT / "src"), str(ROOT / "tests")}
+    words = [word for path in sorted(lent) for word in ("-v", f"{path}:{path}:ro")]
+    words += [
+        "-e",
+        f"PYTHONPATH={ROOT / 'src'}:{ROOT / 'tests/support'}",
+        "-e",
+        "TMPDIR=/state",
+        "-e",
+        "PATH=/bin:/usr/bin",
+    ]
+    words += ["-v", f"{tmp_path}/state:/state", "--network=none", "--rm", "team", sys.executable, "-B", "-m", "pytest"]
+    words += ["-q", "-p", "no:cacheprovider", "-c", "/dev/null", "-k", "chroot"]
+    team = docker.client("run", *words, f"{ROOT}/tests/redteam/test_redteam.py")
+    said = team.stdout.decode()
+    assert team.returncode == 0, said[-4000:] + team.stderr.decode()
+    assert re.search(r"\b1[0-9][0-9] passed", said), said
