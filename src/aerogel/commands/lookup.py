@@ -70,6 +70,10 @@ def base_of(
         if error.message.startswith("base image "):
             error.message = error.message.removeprefix("base ")
             guess = nearest_name(world.store, name)
+            if guess is not None and guess.removesuffix(":latest") == name.removesuffix(":latest"):
+                hint = f"the local store has `{guess}` for another platform than {platform}"
+                error.hints = (hint, *(each for each in error.hints if "is not in the local store" not in each))
+                raise
             others = [hint for hint in error.hints if not (guess and hint.startswith("did you mean"))]
             error.hints = (f"did you mean `{guess}`?", *others) if guess else error.hints
         raise

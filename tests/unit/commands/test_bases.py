@@ -232,3 +232,5 @@ def test_a_stored_image_of_another_platform_is_not_taken(build: Build) -> None:
     assert "was not brought up to date" not in build.said
     build("run", "--platform", "linux/s390x", "mine", "x", status=4)
     assert "error: image `mine` " in build.said
+    assert "hint: the local store has `mine` for another platform than linux/s390x\n" in build.said
+    assert "did you mean" not in build.said
