@@ -31,15 +31,15 @@ _MODULE = "aerogel.files.transfer"
 def piped(write: Callable[[int], object]) -> Iterator[int]:
     """A descriptor to read what `write(fd)` writes in a thread meanwhile; its error is raised at the end."""
     read_fd, write_fd = os.pipe()
-    faults: list[AerogelError] = []
+    faults: list[BaseException] = []
 
     def pump() -> None:
         try:
             write(write_fd)
-        except AerogelError as error:
-            faults.append(error)
         except BrokenPipeError:
             pass  # who reads has said why
+        except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
+            faults.append(error)
         finally:
             os.close(write_fd)
 
