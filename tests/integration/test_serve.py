@@ -11,8 +11,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -410,3 +412,22 @@ def test_options_that_cannot_be(tmp_path: Path, words: tuple[str, ...], told: st
     assert told in done.stderr
     assert done.returncode in (2, 3)
     assert "Traceback" not in done.stderr
+
+
+def test_the_address_as_json(tmp_path: Path) -> None:
+    aerogel = Aerogel(tmp_path)
+    heeded = ("env", "--default-signal=INT")  # what a shell starts in the background ignores it
+    words = (*heeded, *aerogel.argv("registry", "serve", "--listen=127.0.0.1:0", "--json", "--progress=quiet"))
+    with subprocess.Popen(words, env=aerogel.env, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        with urllib.request.urlopen(f"{told['url']}/v2/") as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGINT)
+        assert json.loads(process.stdout.read()) == {"requests": 1}
+    assert told == {
+        "url": f"http://127.0.0.1:{told['port']}",
+        "host": "127.0.0.1",
+        "port": told["port"],
+        "writable": False,
+    }

@@ -10,13 +10,12 @@ from msgspec import Struct
 from aerogel.commands.copying import collect, deliver, plan
 from aerogel.commands.endpoints import DAEMONS, open_origin, parse_end
 from aerogel.commands.format import size
-from aerogel.commands.registries import check_platform, open_registries
+from aerogel.commands.platforms import check_room, one_platform, parse_choice
+from aerogel.commands.registries import open_registries
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.flag import Flag
-from aerogel.oci.image import load
-from aerogel.oci.platform import Platform
 
 __all__ = ["EXAMPLES", "Copy", "CopyResult", "run"]
 
@@ -41,7 +40,12 @@ class Copy(Struct, frozen=True, kw_only=True):
     ]
     target: Annotated[str, Flag("The same for where it goes", positional=True, metavar="TARGET")]
     platform: Annotated[str, Flag("Only the image of one platform", metavar="OS/ARCH")] = ""
-    referrers: Annotated[bool, Flag("With signatures, SBOMs and provenance")] = True
+    all_platforms: Annotated[
+        bool, Flag("The whole index: the default, but for docker's archives, docker and podman, which take one image")
+    ] = False
+    referrers: Annotated[
+        bool | None, Flag("With signatures, SBOMs and provenance: the default where there is room for them")
+    ] = None
     dry_run: Annotated[bool, Flag("Tell what would be sent to a registry, and send nothing")] = False
     quiet: Annotated[bool, Flag("Show no progress", short="q")] = False
     insecure_registry: Annotated[
@@ -69,7 +73,15 @@ class CopyResult(Result, frozen=True, kw_only=True):
 def run(options: Copy, world: World) -> CopyResult:
     """Copies. Raises `copy.*`, `image.not-found`, `registry.*`, `net.*`, `archive.*`, `store.*`."""
     source, target = parse_end(options.source), parse_end(options.target)
-    platform = Platform.parse(options.platform) if options.platform else None
+    platform = parse_choice(options.platform, is_all=options.all_platforms)
+    is_bare = target.kind in ("docker-archive", *DAEMONS)
+    if is_bare and options.referrers:
+        raise AerogelError(
+            f"`{target.kind}:` has no room for what refers to an image",
+            code="copy.referrers",
+            exit_status=EXIT_USAGE,
+            hints=["leave `--referrers` out, or write `oci-archive:FILE`"],
+        )
     if target.kind in ("docker", "store", *DAEMONS):
         reference = target.reference()
         if reference.digest is not None:
@@ -90,10 +102,10 @@ def run(options: Copy, world: World) -> CopyResult:
         origin = open_origin(source, world, registries)
         descriptor = origin.descriptor
         if platform is not None:
-            image = load(descriptor, origin.blobs, platform)
-            check_platform(image, str(source), platform)
-            descriptor = image.descriptor
-        cargo = collect(origin, descriptor, with_referrers=options.referrers)
+            descriptor = one_platform(descriptor, origin.blobs, platform, str(source))
+        if is_bare and options.all_platforms:
+            check_room(descriptor, f"`{target.kind}:`")
+        cargo = collect(origin, descriptor, with_referrers=options.referrers is not False and not is_bare)
         if options.dry_run:
             moved = sum(part.size for part, is_there in plan(cargo, target.reference(), registries) if not is_there)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from msgspec import Struct
 
@@ -40,9 +40,9 @@ class Login(Struct, frozen=True, kw_only=True):
 
 
 class LoginResult(Result, frozen=True, kw_only=True):
-    is_data: ClassVar[bool] = False
-
+    registry: str
     where: str
+    """The file or credential program that keeps them."""
 
     def text(self) -> str:
         return f"Login Succeeded, kept in {self.where}"
@@ -58,7 +58,7 @@ def run(options: Login, world: World) -> LoginResult:
     credential = Credential(options.username, password)
     with closing(open_registries(world)) as registries:
         registries.endpoint(registry, credential=credential).sign_in()
-    return LoginResult(where=credentials(world).save(registry, credential))
+    return LoginResult(registry=registry, where=credentials(world).save(registry, credential))
 
 
 def registry_of(text: str) -> str:

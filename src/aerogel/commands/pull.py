@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from aerogel.commands.endpoints import End, open_origin
 from aerogel.commands.lookup import base_of, is_composed
+from aerogel.commands.platforms import parse_choice
 from aerogel.commands.registries import Pulled, open_registries, pull_image, pull_referrers
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
@@ -39,7 +40,9 @@ class Pull(Struct, frozen=True, kw_only=True):
         str | None, Flag("Platform to take from a multi-platform image", metavar="OS/ARCH", setting="platform")
     ] = None
     quiet: Annotated[bool, Flag("Show no progress", short="q")] = False
-    all_platforms: Annotated[bool, Flag("The whole index with the images of all its platforms")] = False
+    all_platforms: Annotated[
+        bool, Flag("The whole index with the images of all its platforms; without it, the image of one")
+    ] = False
     referrers: Annotated[
         bool | None,
         Flag("Bring what refers to the image: SBOM, provenance, signatures; said aloud, a fault there is an error"),
@@ -75,6 +78,7 @@ class PullResult(Result, frozen=True, kw_only=True):
 
 def run(options: Pull, world: World) -> PullResult:
     """Pulls and names the image; one of aerogel's own names is composed. Raises `registry.*`, `net.*`, `oci.*`, `store.*`."""
+    parse_choice(options.platform, is_all=options.all_platforms)
     if is_composed(options.name, world):
         return _compose(options.name, world)
     try:

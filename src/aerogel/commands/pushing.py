@@ -27,7 +27,13 @@ __all__ = ["push_image"]
 
 
 def push_image(
-    world: World, registries: Registries, descriptor: Descriptor, reference: Reference, *, number: int = 1
+    world: World,
+    registries: Registries,
+    descriptor: Descriptor,
+    reference: Reference,
+    *,
+    number: int = 1,
+    with_referrers: bool = True,
 ) -> int:
     """Gives the registry an image under a tag; returns how many bytes of blobs had to be sent.
 
@@ -40,7 +46,7 @@ def push_image(
     with step(world.sink, number, f"push {reference.familiar()}") as running:
         if uploads.is_there(tag, descriptor.digest):
             running.note = "it is there"
-            return _push_referrers(descriptor, store, uploads)
+            return _push_referrers(descriptor, store, uploads) if with_referrers else 0
         parts = walk(descriptor, store.blobs)
         documents = [part for part in parts if _is_document(part)]
         blobs = [
@@ -66,7 +72,8 @@ def push_image(
             uploads.manifest(data, document, tag if is_root else document.digest)
         running.note = ", ".join(f"{len(sizes)} {outcome}" for outcome, sizes in outcomes.items() if sizes)
         world.sink.emit(Progress(number, repository.name, meter.done, meter.done))
-        return sum(outcomes[UPLOADED]) + _push_referrers(descriptor, store, uploads)
+        told = _push_referrers(descriptor, store, uploads) if with_referrers else 0
+        return sum(outcomes[UPLOADED]) + told
 
 
 def _push_referrers(descriptor: Descriptor, store: Store, uploads: Uploads) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+import msgspec
 from msgspec import Struct
 
 from aerogel.commands.result import Result
@@ -17,7 +20,7 @@ from aerogel.flag import Flag
 from aerogel.net.server import Server
 from aerogel.store.disk import disk_errors
 
-__all__ = ["EXAMPLES", "RegistryServe", "RegistryServeResult", "run"]
+__all__ = ["EXAMPLES", "RegistryServe", "RegistryServeResult", "Serving", "run", "text"]
 
 EXAMPLES = (
     ("the images of the store, for this machine to read", "aerogel registry serve"),
@@ -38,6 +41,9 @@ class RegistryServe(Struct, frozen=True, kw_only=True):
     tls_cert: Annotated[str, Flag("Certificate, PEM", metavar="FILE", complete="file")] = ""
     tls_key: Annotated[str, Flag("Key of the certificate, PEM", metavar="FILE", complete="file")] = ""
     public: Annotated[bool, Flag("Listen to other hosts without users")] = False
+    json: Annotated[
+        bool, Flag("Print the address as a line of JSON when it serves, and the number of requests at the end")
+    ] = False
 
 
 class RegistryServeResult(Result, frozen=True, kw_only=True):
@@ -45,8 +51,21 @@ class RegistryServeResult(Result, frozen=True, kw_only=True):
 
     requests: int
 
-    def text(self) -> str:
-        return f"{self.requests} requests were answered"
+
+class Serving(Struct, frozen=True, kw_only=True):
+    """The line of `--json` that says where it serves. `port` is the one that was taken, `url` without a path."""
+
+    url: str
+    host: str
+    port: int
+    writable: bool
+
+
+def text(options: RegistryServe, result: RegistryServeResult) -> str:
+    """What is printed at the end."""
+    if options.json:
+        return json.dumps({"requests": result.requests})
+    return f"{result.requests} requests were answered"
 
 
 def run(options: RegistryServe, world: World) -> RegistryServeResult:
@@ -73,9 +92,11 @@ def run(options: RegistryServe, world: World) -> RegistryServeResult:
     certificate = (str(place / options.tls_cert), str(place / options.tls_key)) if options.tls_cert else None
     server = Server(host, port, service.handle, certificate=certificate)
     scheme = "https" if certificate else "http"
-    world.sink.emit(
-        Message(f"serving {'and taking ' if options.writable else ''}images on {scheme}://{host}:{server.port}")
-    )
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{server.port}"
+    if options.json:
+        line = msgspec.json.encode(Serving(url=url, host=host, port=server.port, writable=options.writable))
+        os.write(world.streams.stdout, line + b"\n")
+    world.sink.emit(Message(f"serving {'and taking ' if options.writable else ''}images on {url}"))
     try:
         server.serve()
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from typing import Annotated, BinaryIO, Literal
 
 from msgspec import Struct
 
-from aerogel.commands.lookup import find_image
+from aerogel.commands.platforms import check_room, find_chosen, parse_choice
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError
@@ -24,6 +24,7 @@ __all__ = ["EXAMPLES", "Save", "SaveResult", "run"]
 
 EXAMPLES = (
     ("for docker load", "aerogel save app | docker load"),
+    ("one platform of an index", "aerogel save --platform linux/arm64 --format oci-archive -o app.tar app"),
     ("an OCI archive", "aerogel save --format oci-archive -o app.tar app"),
 )
 
@@ -39,6 +40,12 @@ class Save(Struct, frozen=True, kw_only=True):
         Literal["docker-archive", "oci-archive"], Flag("Kind of archive; docker's is an OCI archive as well")
     ] = "docker-archive"
     platform: Annotated[str | None, Flag("Platform to take from a multi-platform image", metavar="OS/ARCH")] = None
+    all_platforms: Annotated[
+        bool, Flag("The whole index: the default of `oci-archive`; `docker-archive` has room for one image")
+    ] = False
+    referrers: Annotated[
+        bool | None, Flag("With signatures, SBOMs and provenance: the default of `oci-archive`, the other has no room")
+    ] = None
 
 
 class SaveResult(Result, frozen=True, kw_only=True):
@@ -48,10 +55,20 @@ class SaveResult(Result, frozen=True, kw_only=True):
 def run(options: Save, world: World) -> SaveResult:
     """Writes the archive; a file is there whole or not at all.
 
-    Raises `image.not-found`, `save.terminal`, `store.*`.
+    Raises `image.*`, `cli.platforms`, `copy.referrers`, `copy.one-platform`, `oci.*`, `save.terminal`, `store.*`.
     """
-    roots = [_root(world, name) for name in options.names]
-    platform = Platform.parse(options.platform) if options.platform else None
+    platform = parse_choice(options.platform, is_all=options.all_platforms)
+    is_bare = options.format == "docker-archive"
+    if is_bare and options.referrers:
+        raise AerogelError(
+            "docker's archives have no room for what refers to an image",
+            code="copy.referrers",
+            exit_status=EXIT_USAGE,
+            hints=["save it with `--format oci-archive`"],
+        )
+    roots = [_root(world, name, options, platform) for name in options.names]
+    for root in roots if is_bare and options.all_platforms else ():
+        check_room(root.descriptor, "a `docker-archive`")
     if options.output == "-":
         if os.isatty(world.streams.stdout):
             raise AerogelError(
@@ -69,10 +86,10 @@ def run(options: Save, world: World) -> SaveResult:
     return SaveResult()
 
 
-def _root(world: World, name: str) -> Root:
-    record = find_image(world.store, name)
+def _root(world: World, name: str, options: Save, platform: Platform | None) -> Root:
+    record = find_chosen(world.store, name, platform, is_all=options.all_platforms)
     is_name = any(one.tag is not None for one in record.references) and not is_digest(name)
-    parts = walk(record.descriptor, world.store.blobs)
+    parts = () if options.referrers is False else walk(record.descriptor, world.store.blobs)
     referrers = tuple(each for part in parts for each in world.store.referrers.of(part.digest))
     return Root(record.descriptor, tuple(_tagged(record.references)) if is_name else (), referrers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,6 +140,70 @@ def test_push_of_a_name_with_several_platforms(shell: Shell, server: LoopRegistr
     shell("pull", name)
     [pushed] = json.loads(shell("push", "--all-tags", "--json", f"{server.host}/app"))["images"]
     assert pushed["digest"] == digests[here], "the one that was pulled last"
+
+
+def manifests_of(folder: Path, archive: str) -> list[str]:
+    """The digests that an archive's index lists, their names aside."""
+    with tarfile.open(folder / archive) as tar:
+        member = tar.extractfile("index.json")
+        assert member is not None
+        return [each["digest"] for each in json.load(member)["manifests"]]
+
+
+def test_one_platform_or_all_of_an_index(shell: Shell, server: LoopRegistry) -> None:
+    here, other = str(Platform.host()), "linux/s390x"
+    digests = {here: serve_image(server, "app"), other: serve_image(server, "app", platform=other)}
+    index = serve_index(server, "app", "many", digests)
+    name = f"{server.host}/app:many"
+    shell("pull", "--all-platforms", name)
+
+    def pushed(*words: str) -> str:
+        [found] = json.loads(shell("push", "--json", *words, name))["images"]
+        return str(found["digest"])
+
+    assert pushed("--platform", other) == digests[other]
+    assert pushed() == pushed("--all-platforms") == index, "all, when nothing is said"
+    for words, held in (((), index), (("--all-platforms",), index), (("--platform", other), digests[other])):
+        shell("save", "--format=oci-archive", "-o", "x.tar", *words, name)
+        assert manifests_of(shell.folder, "x.tar") == [held]
+        shell("copy", *words, name, "oci-archive:y.tar:1")
+        assert manifests_of(shell.folder, "y.tar") == [held]
+    shell("save", "-o", "x.tar", name)
+    assert manifests_of(shell.folder, "x.tar") == [digests[here]], "docker's archives have room for one"
+    for command in (("save", "-o", "z.tar", name), ("copy", name, "docker-archive:z.tar")):
+        assert "room for one platform" in shell.fails(*command, "--all-platforms", status=2)
+        assert "no room for what refers" in shell.fails(*command, "--referrers", status=2)
+    for command in (("pull", name), ("push", name), ("save", "-o", "z.tar", name), ("copy", name, "oci:z")):
+        told = shell.fails(*command, "--all-platforms", "--platform", other, status=2)
+        assert "`--platform` and `--all-platforms` cannot both be" in told
+        assert "has no image for `linux/riscv64`" in shell.fails(*command, "--platform=linux/riscv64")
+    assert not list(shell.folder.glob("z*"))
+
+
+def test_all_platforms_of_images_that_no_index_joins(shell: Shell, server: LoopRegistry) -> None:
+    here, other = str(Platform.host()), "linux/s390x"
+    digests = {here: serve_image(server, "app"), other: serve_image(server, "app", platform=other)}
+    serve_index(server, "app", "many", digests)
+    name = f"{server.host}/app:many"
+    shell("pull", name)
+    shell("pull", "--platform", other, name)
+    assert "means 2 images of one platform each here" in shell.fails("push", "--all-platforms", name, status=2)
+    [found] = json.loads(shell("push", "--json", "--platform", here, name))["images"]
+    assert found["digest"] == digests[here], "though the other one came last"
+
+
+def test_what_refers_to_an_image_may_stay_behind(shell: Shell, server: LoopRegistry) -> None:
+    dockerfile(shell, "FROM scratch\nLABEL a=b\n")
+    name = f"{server.host}/app:1"
+    shell("build", "--provenance", "-t", name, "context")
+    shell("push", "--no-referrers", name)
+    shell("save", "--format=oci-archive", "--no-referrers", "-o", "bare.tar", name)
+    shell("save", "--format=oci-archive", "-o", "full.tar", name)
+    assert len(manifests_of(shell.folder, "bare.tar")) == 1
+    [_, told] = manifests_of(shell.folder, "full.tar")
+    assert told not in server.manifests["app"]
+    shell("push", name)
+    assert told in server.manifests["app"]
 
 
 def test_a_failed_pull_leaves_no_image(shell: Shell, server: LoopRegistry) -> None:
@@ -341,6 +406,8 @@ def test_login_push_logout(shell: Shell, server: LoopRegistry, auth: str) -> Non
     assert "wrong-word" not in error
     assert not (shell.folder / "docker/config.json").exists()
     assert "Login Succeeded" in shell("login", "-u", "amy", "-p", "open-sesame", server.host)
+    told = json.loads(shell("login", "--json", "-u", "amy", "-p", "open-sesame", server.host))
+    assert told == {"registry": server.host, "where": str(shell.folder / "docker/config.json")}
     shell("push", name)
     assert "open-sesame" not in shell.err
     assert shell("logout", server.host).startswith(f"Removed the credentials of {server.host}")
