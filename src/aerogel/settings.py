@@ -13,10 +13,21 @@ is asked, `[signatures]` who must have signed what comes from it, and a table na
     [registries."mirror.example:5000"]
     ca = "mirror-ca.pem"
     [build]
-    progress = "plain"
+    target = "app"
 
 A registry's table may have `mirrors`, `blocked`, `insecure`, `ca`, `client_cert`, `client_key` and `headers`; files are
 relative to the configuration file. Its name may be a part of a registry (`docker.io/library`) for `mirrors` and `blocked`.
+
+A project's `./aerogel.toml` comes with somebody's repository, so it has no say in whom is trusted and what of the host is
+reached. It may not set `root`, `ca`, `isolation` and `insecure_registry`; of `[registries."HOST"]` it may set `blocked = true`
+only, which nothing takes back; its `[signatures]` are asked beside the user's. It may have tables for `bake`, `base build`,
+`base lock`, `base update`, `build`, `debug`, `format`, `graph`, `k8s`, `lint`, `run` and `test`, without the options that name
+images or registries, reach files and variables of the host, or give rights: `allow`, `arguments`, `build-context`, `ca`,
+`cache-from`, `cache-to`, `cap-add`, `cidfile`, `context`, `env`, `env-file`, `iidfile`, `insecure-registry`, `isolation`,
+`junit`, `label-file`, `metadata-file`, `mount`, `network`, `output`, `privileged`, `publish`, `publish-all`, `push`, `secret`,
+`security-opt`, `ssh`, `tag`, `volume`, `volumes-from`. Anything else is an error (`settings.project`) that tells where it goes:
+the user's file, a variable or a flag. (What a Dockerfile, a bake file or `aerogel.toml` makes of `mirror` and `[aliases]`
+is in the project's hands: Debian's packages are signed, and FROM may name anything that `[signatures]` lets through.)
 
 Specification of the places: XDG Base Directory 0.8 (a relative path in a variable is ignored).
 """
@@ -47,10 +58,36 @@ __all__ = [
     "key_span",
     "load_settings",
     "parse_scalar",
+    "refuse_in_project",
     "setting_type",
 ]
 
 CONFIG_NAME = "aerogel.toml"
+_USERS_SETTINGS = frozenset({"root", "ca", "isolation", "insecure_registry"})
+_PROJECTS_COMMANDS = frozenset(
+    [
+        "bake",
+        "base build",
+        "base lock",
+        "base update",
+        "build",
+        "debug",
+        "format",
+        "graph",
+        "k8s",
+        "lint",
+        "run",
+        "test",
+    ]
+)
+_USERS_OPTIONS = frozenset(
+    {
+        *("allow", "arguments", "build_context", "ca", "cache_from", "cache_to", "cap_add", "cidfile", "context"),
+        *("env", "env_file", "iidfile", "insecure_registry", "isolation", "junit", "label_file"),
+        *("metadata_file", "mount", "network", "output", "privileged", "publish", "publish_all", "push", "secret"),
+        *("security_opt", "ssh", "tag", "volume", "volumes_from"),
+    }
+)
 
 Progress = Literal["auto", "tty", "plain", "json", "quiet"]
 Color = Literal["auto", "always", "never"]
@@ -63,6 +100,8 @@ class ConfigFile(Struct, frozen=True):
 
     source: Source
     table: dict[str, Any]
+    is_users: bool
+    """The user's own, not that of a project, which comes with somebody's repository."""
 
 
 class Signatures(NamedTuple):
@@ -225,8 +264,7 @@ def load_settings(environ: Mapping[str, str] | None = None, directory: str | Non
     environment = dict(os.environ if environ is None else environ)
     here = Path(os.getcwd() if directory is None else directory)
     home = _home(environment)
-    users, _ = paths = config_paths(environment, here)
-    files = _config_files(paths)
+    files = _config_files(config_paths(environment, here))
     known = _given()
     kinds = {name: one.kind for name, one in known.items()}
     values: dict[str, Any] = {}
@@ -234,15 +272,14 @@ def load_settings(environ: Mapping[str, str] | None = None, directory: str | Non
         for key, value in file.table.items():
             if not isinstance(value, dict):
                 values[key.replace("-", "_")] = _checked(file, key, value, kinds)
+                if not file.is_users and key.replace("-", "_") in _USERS_SETTINGS:
+                    raise _not_projects(file, key, f"`{key}`")
             elif key == "aliases":
                 values[key] = {**values.get(key, {}), **_checked(file, key, value, {key: dict[str, str]})}
             elif key == "registries":
-                entries = _checked(file, key, value, {key: dict[str, RegistryEntry]})
-                path = here / file.source.name
-                values[key] = {**values.get(key, {}), **{name: (entry, path) for name, entry in entries.items()}}
+                values[key] = _registries(file, value, here / file.source.name, values.get(key, {}))
             elif key == "signatures":
-                is_users = here / file.source.name == users
-                values[key] = (*values.get(key, ()), Signatures(is_users, _signatures(file, value)))
+                values[key] = (*values.get(key, ()), Signatures(file.is_users, _signatures(file, value)))
     for field, (kind, variable) in known.items():
         if text := environment.get(variable):
             values[field] = _from_variable(variable, text, kind)
@@ -343,6 +380,44 @@ def _checked(file: ConfigFile, key: str, value: Any, kinds: dict[str, Any]) -> A
         ) from None
 
 
+def _registries(
+    file: ConfigFile, table: Any, path: Path, known: dict[str, tuple[RegistryEntry, Path]]
+) -> dict[str, tuple[RegistryEntry, Path]]:
+    """What is known with what this file adds; a project's may only block."""
+    entries = _checked(file, "registries", table, {"registries": dict[str, RegistryEntry]})
+    if file.is_users:
+        return {**known, **{name: (entry, path) for name, entry in entries.items()}}
+    found = dict(known)
+    for name, entry in entries.items():
+        if weaker := sorted(set(table[name]) - {"blocked"}):
+            raise _not_projects(file, weaker[0], f'`{weaker[0]}` of `[registries."{name}"]`')
+        if entry.blocked:
+            old, where = known.get(name, (entry, path))
+            found[name] = (msgspec.structs.replace(old, blocked=True), where)
+    return found
+
+
+def refuse_in_project(file: ConfigFile, command: str, key: str) -> None:
+    """Raises `settings.project` when a project's file gives an option of a command that only users may give."""
+    if file.is_users:
+        return
+    if command not in _PROJECTS_COMMANDS or key.replace("-", "_") in _USERS_OPTIONS:
+        raise _not_projects(file, key, f"`{key}` of `[{command}]`")
+
+
+def _not_projects(file: ConfigFile, key: str, what: str) -> AerogelError:
+    return AerogelError(
+        f"a project's `{CONFIG_NAME}` may not set {what}",
+        code="settings.project",
+        span=key_span(file.source, key),
+        hints=[
+            "it comes with the project, and would decide over your host and your registries",
+            "write it into your own file (`~/.config/aerogel/aerogel.toml`), or give it as a variable or flag",
+        ],
+        exit_status=EXIT_USAGE,
+    )
+
+
 def _signatures(file: ConfigFile, table: Any) -> dict[str, tuple[str, ...]]:
     """Paths of keys count from the folder of the file."""
     told = _checked(file, "signatures", table, {"signatures": dict[str, str | list[str]]})
@@ -391,14 +466,15 @@ def key_span(source: Source, key: str) -> Span | None:
     return Span(source, found.start(1), found.end(1)) if found else None
 
 
-def config_paths(environment: Mapping[str, str], directory: Path) -> tuple[Path, ...]:
-    """Where configuration files are looked for, the weakest first."""
+def config_paths(environment: Mapping[str, str], directory: Path) -> tuple[Path, Path]:
+    """Where configuration files are looked for, the weakest first: the user's, and the project's."""
     home = _xdg(environment, "XDG_CONFIG_HOME", _home(environment) / ".config")
     return (home / "aerogel" / CONFIG_NAME, directory / CONFIG_NAME)
 
 
-def _config_files(paths: tuple[Path, ...]) -> tuple[ConfigFile, ...]:
+def _config_files(paths: tuple[Path, Path]) -> tuple[ConfigFile, ...]:
     found: list[ConfigFile] = []
+    users, _ = paths
     for path in paths:
         try:
             data = path.read_bytes()
@@ -410,16 +486,16 @@ def _config_files(paths: tuple[Path, ...]) -> tuple[ConfigFile, ...]:
                 code="settings.unreadable",
                 exit_status=EXIT_USAGE,
             ) from None
-        found.append(_config_file(str(path), data))
+        found.append(_config_file(str(path), data, is_users=path == users))
     return tuple(found)
 
 
-def _config_file(name: str, data: bytes) -> ConfigFile:
+def _config_file(name: str, data: bytes, *, is_users: bool) -> ConfigFile:
     import tomllib
 
     source = Source(name, data)
     try:
-        return ConfigFile(source, tomllib.loads(data.decode("utf-8")))
+        return ConfigFile(source, tomllib.loads(data.decode("utf-8")), is_users)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AerogelError(
             f"`{name}` is not TOML: {_lower(str(error))}", code="settings.syntax", exit_status=EXIT_USAGE

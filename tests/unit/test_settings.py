@@ -39,9 +39,8 @@ def test_files_then_environment(tmp_path):
 def test_registries(tmp_path):
     (tmp_path / "config/aerogel").mkdir(parents=True)
     (tmp_path / "config/aerogel/aerogel.toml").write_text(
-        '[registries."a.example"]\nca = "ca.pem"\n[registries."b.example"]\n'
+        '[registries."a.example"]\nca = "ca.pem"\n[registries."b.example"]\nmirrors = ["m"]\nheaders = {A = "b"}\n'
     )
-    (tmp_path / "aerogel.toml").write_text('[registries."b.example"]\nmirrors = ["m"]\nheaders = {A = "b"}\n')
     environ = {"HOME": "/x", "XDG_CONFIG_HOME": str(tmp_path / "config")}
     found = load_settings(environ, str(tmp_path)).registries
     assert (found["a.example"][0].ca, found["a.example"][1]) == ("ca.pem", tmp_path / "config/aerogel/aerogel.toml")
@@ -106,3 +105,63 @@ def test_signatures(tmp_path):
         with pytest.raises(AerogelError, match="is no registry and no name") as caught:
             load_settings(environ, str(tmp_path))
         assert caught.value.code == "settings.value"
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Settings of a user's file and a project's."""
+    own = tmp_path / "aerogel" / "aerogel.toml"
+    own.parent.mkdir()
+    (tmp_path / "project").mkdir()
+
+    def read(users: str, projects: str):
+        own.write_text(users)
+        (tmp_path / "project" / "aerogel.toml").write_text(projects)
+        return load_settings({"XDG_CONFIG_HOME": str(tmp_path)}, str(tmp_path / "project"))
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("toml", "what"),
+    [
+        *((f"{key} = 'x'", f"`{key}`") for key in ("root", "ca", "insecure_registry", "insecure-registry")),
+        ("isolation = 'chroot'", "`isolation`"),
+        *(
+            (f'[registries."a.example"]\nblocked = true\n{key} = {value}', f'`{key}` of `[registries."a.example"]`')
+            for key, value in (
+                ("insecure", "true"),
+                ("insecure", "false"),
+                ("mirrors", '["b.example"]'),
+                ("ca", '"ca.pem"'),
+                ("client_cert", '"me.pem"'),
+                ("client_key", '"me.key"'),
+                ("headers", '{A = "b"}'),
+            )
+        ),
+    ],
+)
+def test_what_a_project_may_not_set(toml, what, project):
+    """A clone of somebody's repository does not decide whom its user trusts; the user's own file does."""
+    project(toml, "")
+    with pytest.raises(AerogelError) as caught:
+        project("", toml)
+    error = caught.value
+    assert (error.code, error.exit_status) == ("settings.project", 2)
+    assert error.message == f"a project's `aerogel.toml` may not set {what}"
+    assert error.span.text == what.split("`")[1]
+    assert "write it into your own file" in error.hints[1]
+
+
+def test_a_project_may_block_and_takes_nothing_back(project):
+    users = '[registries."a.example"]\nca = "ca.pem"\nmirrors = ["m"]\n[registries."b.example"]\nblocked = true\n'
+    before = project(users, "").registries
+    assert project(users, '[registries."a.example"]\n[registries."b.example"]\nblocked = false\n').registries == before
+    found = project(users, '[registries."a.example"]\nblocked = true\n[registries."c.example"]\nblocked = true\n')
+    assert [name for name, (entry, _) in found.registries.items() if entry.blocked] == [
+        "a.example",
+        "b.example",
+        "c.example",
+    ]
+    entry, path = found.registries["a.example"]
+    assert (entry.ca, entry.mirrors, path) == ("ca.pem", ["m"], before["a.example"][1])

@@ -22,7 +22,7 @@ from aerogel.commands.result import Result
 from aerogel.commands.table import Command
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 from aerogel.flag import Flag
-from aerogel.settings import Color, Progress, Settings, key_span, parse_scalar, setting_type
+from aerogel.settings import Color, Progress, Settings, key_span, parse_scalar, refuse_in_project, setting_type
 
 __all__ = [
     "Common",
@@ -416,6 +416,7 @@ def _from_files(spec: Specification, settings: Settings) -> dict[str, Any]:
                     hints=[f"did you mean `{guess}`?"] if guess else [],
                     exit_status=EXIT_USAGE,
                 )
+            refuse_in_project(file, spec.command.name, key)
             values[field] = value
     return values
 

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 import pytest
 from msgspec import Struct
 
+from aerogel import settings as settings_module
 from aerogel.cli import parse as parsing
 from aerogel.commands.result import Result
-from aerogel.commands.table import Command
+from aerogel.commands.table import COMMANDS, Command
 from aerogel.commands.world import World
 from aerogel.errors import AerogelError
 from aerogel.flag import Flag
@@ -78,8 +79,10 @@ START = spec_of("start", run_start)
 
 
 def settings(tmp_path, toml="", **environ):
-    (tmp_path / "aerogel.toml").write_text(toml)
-    return load_settings({"HOME": "/nowhere", **environ}, str(tmp_path))
+    own = tmp_path / ".config" / "aerogel" / "aerogel.toml"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text(toml)
+    return load_settings({"HOME": str(tmp_path), **environ}, str(tmp_path))
 
 
 def demo(words, tmp_path, toml="", **environ):
@@ -242,3 +245,37 @@ def run_loose(options: Loose, world: World) -> Nothing:
 def test_a_flag_for_a_setting_is_checked_by_the_setting(tmp_path):
     error = fault("--bases nowhere", tmp_path, spec_of("loose", run_loose))
     assert error.message == "flag `--bases` must be one of `auto`, `builtin`, `registry`, not `nowhere`"
+
+
+@pytest.mark.parametrize(
+    ("command", "key", "value"),
+    [
+        *(("build", key, "true") for key in ("push", "output", "secret", "ssh", "allow", "network", "tag", "cache-to")),
+        *(("build", key, "true") for key in ("insecure-registry", "isolation", "build-context", "context")),
+        *(("run", key, "true") for key in ("volume", "mount", "env", "env_file", "cap-add", "security-opt", "publish")),
+        *(("pull", "quiet", "true"), ("login", "password", "'x'"), ("verify", "key", "'theirs.pub'")),
+        ("registry serve", "public", "true"),
+    ],
+)
+def test_options_that_a_project_may_not_give(command, key, value, tmp_path):
+    spec = parsing.specification(next(each for each in COMMANDS if each.name == command))
+    (tmp_path / "aerogel.toml").write_text(f'["{command}"]\n{key} = {value}\n')
+    with pytest.raises(AerogelError) as caught:
+        parsing.parse(spec, [], load_settings({"HOME": "/nowhere"}, str(tmp_path)))
+    assert caught.value.code == "settings.project"
+    assert caught.value.message == f"a project's `aerogel.toml` may not set `{key}` of `[{command}]`"
+    assert caught.value.span.text == key
+
+
+def test_options_that_a_project_may_give(tmp_path):
+    spec = parsing.specification(next(each for each in COMMANDS if each.name == "build"))
+    (tmp_path / "aerogel.toml").write_text('[build]\ntarget = "all"\nlabel = {a = "b"}\n')
+    parsed = parsing.parse(spec, ["."], load_settings({"HOME": "/nowhere"}, str(tmp_path)))
+    assert (parsed.options.target, parsed.options.label) == ("all", {"a": "b"})
+
+
+def test_every_refused_option_is_one_of_some_command():
+    """A name that changes must not go past the list."""
+    known = {option.field for each in COMMANDS for option in parsing.specification(each).options}
+    assert set(settings_module._USERS_OPTIONS) - known == set()
+    assert set(settings_module._PROJECTS_COMMANDS) <= {each.name for each in COMMANDS}
