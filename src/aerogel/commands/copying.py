@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
 from aerogel.commands.endpoints import DAEMONS, End, Origin
-from aerogel.commands.registries import Meter, in_parallel
+from aerogel.commands.registries import Meter, bring_blobs, in_parallel
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_NETWORK, AerogelError
 from aerogel.events import step
 from aerogel.net.engine import Engine
 from aerogel.net.podman import load_into_podman
 from aerogel.oci.digest import Digest
-from aerogel.oci.image import Blobs, images, walk
+from aerogel.oci.image import Blobs, images, load, walk
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import INDEX_TYPES, MANIFEST_TYPES, REF_NAME, Descriptor, Manifest, decode
 from aerogel.registry.client import Registries, RepositoryBlobs
@@ -184,26 +185,57 @@ def _to_file(cargo: Cargo, end: End, world: World) -> int:
     path = str(world.settings.directory / end.path)
     root = _root(cargo, end)
     if end.kind == "docker-archive":
-        check_layers(cargo.descriptor, cargo.blobs, world.store)
+        return _to_docker_archive(cargo, Path(path), root.references, world)
     if end.kind == "oci":
         write_oci_layout(path, [root], cargo.blobs)
-    elif end.kind == "oci-archive":
-        write_whole(Path(path), lambda stream: write_oci_archive(stream.write, [root], cargo.blobs))
     else:
-        # Docker's archives have no room for what refers to an image.
-        bare = Root(root.descriptor, root.references)
-        write_whole(Path(path), lambda stream: write_docker_archive(stream.write, [bare], cargo.blobs))
-    tops = [cargo.descriptor, *(each.descriptor for each in cargo.artifacts)] if end.kind != "docker-archive" else []
+        write_whole(Path(path), lambda stream: write_oci_archive(stream.write, [root], cargo.blobs))
+    tops = [cargo.descriptor, *(each.descriptor for each in cargo.artifacts)]
     return sum({part.digest: part.size for top in tops for part in walk(top, cargo.blobs)}.values())
+
+
+def _to_docker_archive(cargo: Cargo, path: Path, references: tuple[Reference, ...], world: World) -> int:
+    """Docker's archives have no room for what refers to an image."""
+    descriptor, blobs = _proven(cargo.descriptor, cargo.blobs, world)
+    total = 0
+
+    def write(stream: BinaryIO) -> None:
+        def put(data: bytes | memoryview) -> None:
+            nonlocal total
+            total += len(data)
+            stream.write(data)
+
+        write_docker_archive(put, [Root(descriptor, references)], blobs)
+
+    write_whole(path, write)
+    return total
 
 
 def check_layers(descriptor: Descriptor, blobs: Blobs, store: Store) -> None:
     """Compares layers that lie in the store with what the config says, before programs get them that do not (podman reads
-    an archive as it comes). What comes from a registry directly is compared by nobody here. Raises `oci.diff-id`.
+    an archive as it comes). Raises `oci.diff-id`.
     """
     if blobs is store.blobs:
         for image in images(descriptor, store.blobs):
             record_layers(image, store)
+
+
+def _proven(descriptor: Descriptor, blobs: Blobs, world: World) -> tuple[Descriptor, Blobs]:
+    """An image whose layers are compared as `check_layers` does, and where it lies.
+
+    What comes from a registry goes through the store, without a name there: its layers have to be read before the
+    first of them goes anywhere. Of an index it is the image of this machine's platform.
+    """
+    store = world.store
+    if isinstance(blobs, RepositoryBlobs):
+        image = load(descriptor, blobs)
+        layers = [layer.descriptor for layer in image.layers()]
+        bring_blobs(world, blobs.repository, layers, world.take_numbers())
+        store.blobs.put(image.config_bytes)
+        store.blobs.put(image.manifest_bytes)
+        descriptor, blobs = image.descriptor, store.blobs
+    check_layers(descriptor, blobs, store)
+    return descriptor, blobs
 
 
 def give(descriptor: Descriptor, blobs: Blobs, names: Sequence[Reference], kind: str, world: World) -> int:
@@ -211,6 +243,7 @@ def give(descriptor: Descriptor, blobs: Blobs, names: Sequence[Reference], kind:
 
     Of an index they get the image of this machine's platform. Raises `daemon.*`, `podman.*`, `oci.diff-id`, `oci.platform-missing`.
     """
+    descriptor, blobs = _proven(descriptor, blobs, world)
     total = 0
 
     def write(sink: Callable[[bytes | memoryview], object]) -> None:
@@ -227,7 +260,6 @@ def give(descriptor: Descriptor, blobs: Blobs, names: Sequence[Reference], kind:
         write_docker_archive(put, [Root(descriptor, tuple(names))], blobs)
         sink(bytes(buffer))
 
-    check_layers(descriptor, blobs, world.store)
     environment = world.settings.environment
     if kind == "docker-daemon":
         Engine(environment).load(write)

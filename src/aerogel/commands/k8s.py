@@ -25,7 +25,7 @@ from aerogel.oci.image import Image, load
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import Healthcheck
-from aerogel.store.load import record_layers
+from aerogel.store.load import record_layers, record_present
 
 __all__ = ["EXAMPLES", "K8s", "K8sResult", "run"]
 
@@ -67,7 +67,7 @@ class K8sResult(Result, frozen=True, kw_only=True):
 
 
 def run(options: K8s, world: World) -> K8sResult:
-    """Raises `image.not-found`, `k8s.quantity`, `k8s.replicas`, `oci.*`."""
+    """Raises `image.not-found`, `k8s.quantity`, `k8s.replicas`, `oci.*` (`oci.diff-id`)."""
     for flag, text in (("--memory", options.memory), ("--cpu", options.cpu)):
         if not _QUANTITY.fullmatch(text):
             raise AerogelError(
@@ -86,6 +86,8 @@ def run(options: K8s, world: World) -> K8sResult:
     record = find_image(world.store, options.name)
     platform = Platform.parse(world.settings.platform or str(Platform.host()))
     image = load(record.descriptor, world.store.blobs, platform)
+    # What is printed comes from the config: it has to be that of these layers.
+    record_present(image, world.store)
     name = Reference.parse(options.name) if not is_digest(options.name) else None
     named = next((each for each in record.references if name is None or each.name == name.name), None)
     told = f"{named.familiar()}@{record.descriptor.digest}" if named is not None else options.name

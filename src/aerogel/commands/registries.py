@@ -37,6 +37,7 @@ __all__ = [
     "PARALLEL",
     "Meter",
     "Pulled",
+    "bring_blobs",
     "check_platform",
     "credentials",
     "in_parallel",
@@ -172,15 +173,23 @@ def pull_image(
         remote = load(served, source, platform)
         check_platform(remote, reference.familiar(), platform)
         enforce(world, repository, reference, served.digest, remote.digest)
-        layers = {layer.descriptor.digest: layer.descriptor for layer in remote.layers()}
-        wanted = [layer for layer in layers.values() if _is_wanted(layer, store)]
-        size = sum(layer.size for layer in wanted)
-        meter = Meter(world.sink, number, repository.name, size)
-        in_parallel((partial(_fetch, layer, repository, store, meter) for layer in wanted), meter)
+        size = bring_blobs(world, repository, (layer.descriptor for layer in remote.layers()), number)
         image = keep_image(store, reference, remote, served, source)
-        if not wanted:
+        if not size:
             running.note = "all layers are here"
     return Pulled(reference=reference, image=image, served=served, size=size)
+
+
+def bring_blobs(world: World, repository: Repository, blobs: Iterable[Descriptor], number: int) -> int:
+    """Brings what the store lacks of the blobs, each checked by its digest; the bytes that had to come.
+
+    They have no name there. `number` is the step's. Raises `registry.*`, `net.*`, `store.*`.
+    """
+    wanted = [blob for blob in {blob.digest: blob for blob in blobs}.values() if _is_wanted(blob, world.store)]
+    size = sum(blob.size for blob in wanted)
+    meter = Meter(world.sink, number, repository.name, size)
+    in_parallel((partial(_fetch, blob, repository, world.store, meter) for blob in wanted), meter)
+    return size
 
 
 def keep_image(store: Store, reference: Reference, remote: Image, served: Descriptor, source: RepositoryBlobs) -> Image:
@@ -234,9 +243,7 @@ def _take_referrer(world: World, repository: Repository, subject: Digest, artifa
             hints=["pull the image without `--referrers`, and tell who runs the registry"],
         )
     parts = walk(artifact, source)
-    blobs = [part for part in parts if not _is_document(part) and _is_wanted(part, store)]
-    meter = Meter(world.sink, number, repository.name, sum(part.size for part in blobs))
-    in_parallel((partial(_fetch, part, repository, store, meter) for part in blobs), meter)
+    bring_blobs(world, repository, (part for part in parts if not _is_document(part)), number)
     for part in parts:
         if _is_document(part):
             store.blobs.put(source.read(part.digest, part.size))

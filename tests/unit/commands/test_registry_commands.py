@@ -224,6 +224,9 @@ def test_a_layer_that_is_not_its_diff_id_is_refused(shell: Shell, server: LoopRe
     manifest["layers"].reverse()
     server.add_manifest("app", json.dumps(manifest).encode(), kind, "mixed")
     name = f"{server.host}/app:mixed"
+    # Straight from the registry to other programs, which are not asked before the layers are right.
+    for end in ("docker-archive:x.tar", "containers-storage:app:1", "docker-daemon:app:1"):
+        assert "is not what the config of its image says" in shell.fails("copy", f"docker://{name}", end)
     # Each blob is what its digest says; what it holds is looked at when it is needed.
     shell("pull", name)
     assert "is not what the config of its image says" in shell.fails("inspect", name)
@@ -231,9 +234,25 @@ def test_a_layer_that_is_not_its_diff_id_is_refused(shell: Shell, server: LoopRe
     told = shell.fails("build", str(shell.folder / "context"))
     assert "a layer is not what its image says: expected diff id" in told
     # Other programs do not get it either.
-    for words in (("save", "-o", "x.tar", name), ("copy", name, "docker-archive:x.tar")):
+    for words in (("save", "-o", "x.tar", name), ("copy", name, "docker-archive:x.tar"), ("k8s", name)):
         assert "is not what the config of its image says" in shell.fails(*words)
     assert not (shell.folder / "x.tar").exists()
+
+
+def test_copy_from_a_registry_to_a_docker_archive(shell: Shell, server: LoopRegistry) -> None:
+    """Through the store, where it gets no name; of an index it is the image for this machine."""
+    digest = serve_image(server, "app", "one")
+    other = serve_image(server, "app", platform="linux/s390x", files={"other": b"cpu"})
+    serve_index(server, "app", "many", {str(Platform.host()): digest, "linux/s390x": other})
+    for tag in ("one", "many"):
+        shell("copy", f"docker://{server.host}/app:{tag}", f"docker-archive:{tag}.tar:app:1")
+        archive = shell.folder / f"{tag}.tar"
+        assert f"s {archive.stat().st_size} bytes\n" in shell.err
+        assert manifests_of(shell.folder, archive.name) == [digest]
+    assert server.count("GET", "/blobs/") == 4, "layers that came once do not come again, nor does the other machine's"
+    assert shell("images", "-q") == ""
+    shell("load", "-i", "many.tar")
+    check_store(shell.folder, "app:1")
 
 
 def test_copy_of_a_platform_that_is_not_there(shell: Shell, server: LoopRegistry) -> None:
