@@ -74,12 +74,18 @@ class StepDone(Event):
 
 
 class Progress(Event):
-    """How far a step's transfer is. `total` is 0 when not known; `unit` is `bytes` or a plural noun."""
+    """How far a step's transfer is. `total` is 0 when not known; `unit` is `bytes` or a plural noun. `blob` is the digest of
+    the one blob that is told of, empty for all of the transfer. Only in JSON: `rate` in units a second and `left_s`, 0 when
+    not known.
+    """
 
-    __slots__ = ("done", "label", "step", "total", "unit")
+    __slots__ = ("blob", "done", "label", "left_s", "rate", "step", "total", "unit")
     kind = "progress"
 
-    def __init__(self, step: int, label: str, done: int, total: int, unit: str = "bytes") -> None:
+    def __init__(self, step: int, label: str, done: int, total: int, unit: str = "bytes", blob: str = "") -> None:
+        self.blob = blob
+        self.rate = 0
+        self.left_s = 0
         self.step = step
         self.label = label
         self.done = done

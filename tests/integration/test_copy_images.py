@@ -135,7 +135,7 @@ def test_tags_that_belong_to_an_image_go_with_it(
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (("dir:app", "x"), 2, "use `oci:FOLDER` is a folder"),
+        (("dir:app", "x"), 2, "use `oci:FOLDER`, a folder"),
         (("dokcer://app", "x"), 2, "did you mean `docker://app`?"),
         (("docker:app", "x"), 2, "write `docker://app`"),
         (("oci:", "x"), 2, "write `oci:PATH`"),

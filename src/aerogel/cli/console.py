@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TextIO
 
-from aerogel.cli.lines import LineCutter, describe_progress
+from aerogel.cli.lines import LineCutter, Pace, describe_progress
 from aerogel.errors import render, visible
 from aerogel.events import Event, Message, Progress, StepDone, StepLog, StepStarted, Warned
 from aerogel.redact import Redactor
@@ -152,7 +152,7 @@ class PlainConsole(_LineConsole):
                 self._transfers.pop(event.step, None)  # something else is going on now
                 self._next_s[event.step] = self._clock() + _PERIOD_S
                 return self._feed(event)
-            case Progress() if event.step in self._next_s:
+            case Progress() if event.step in self._next_s and not event.blob:
                 self._transfers[event.step] = event
                 self._keep_ticking()
                 return self._how_far(event.step)
@@ -180,12 +180,26 @@ def _outcome(event: StepDone) -> str:
 class JsonConsole(_LineConsole):
     """One JSON object a line: `event` and the fields of the event; a step's output comes in whole lines."""
 
+    def __init__(self, stream: TextIO, redactor: Redactor, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream, redactor)
+        self._clock = clock
+        self._paces: dict[tuple[int, str, str], Pace] = {}
+
     def emit(self, event: Event, /) -> None:
         with self._lock:
             if isinstance(event, StepLog):
                 self._write(self._feed(event))
             elif isinstance(event, StepDone):
+                for key in [key for key in self._paces if key[0] == event.step]:
+                    del self._paces[key]
                 self._write([*self._left(event.step), _json_line(event.kind, event.fields())])
+            elif isinstance(event, Progress):
+                now = self._clock()
+                pace = self._paces.setdefault((event.step, event.label, event.blob), Pace(event, now))
+                pace.see(event)
+                rate, left_s = pace.rate(now)
+                fields = {**event.fields(), "rate": round(rate), "left_s": round(left_s, 1)}
+                self._write([_json_line(event.kind, fields)])
             else:
                 self._write([_json_line(event.kind, event.fields())])
 

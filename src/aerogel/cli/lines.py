@@ -79,16 +79,23 @@ class Pace:
     def see(self, event: Progress) -> None:
         self._last = event
 
-    def words(self, now_s: float) -> str:
-        """`5.1 MB/s, 6 s left`; nothing for what is not bytes, has just begun or stands still."""
+    def rate(self, now_s: float) -> tuple[float, float]:
+        """Units a second and the seconds that are left; 0 for what has just begun, stands still or is done."""
         event, passed_s = self._last, now_s - self._began_s
         came = event.done - self._first
-        if event.unit != "bytes" or passed_s < _STEADY_S or came <= 0 or event.done == event.total:
-            return ""
+        if passed_s < _STEADY_S or came <= 0 or event.done == event.total:
+            return 0.0, 0.0
         rate = came / passed_s
+        return rate, (event.total - event.done) / rate if event.total > event.done else 0.0
+
+    def words(self, now_s: float) -> str:
+        """`5.1 MB/s, 6 s left`; nothing for what is not bytes, has just begun or stands still."""
+        event = self._last
+        rate, left_s = self.rate(now_s)
+        if event.unit != "bytes" or not rate:
+            return ""
         unit, name = (1e3, "kB") if rate < 1e6 else (1e6, "MB")
         told = f"{rate / unit:.1f} {name}/s"
-        left_s = (event.total - event.done) / rate if event.total > event.done else 0.0
         if not left_s:
             return told
         whole = round(left_s)

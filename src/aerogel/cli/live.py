@@ -34,7 +34,7 @@ _STYLES = {"FAILED": "bold red", "CANCELED": "yellow", "CACHED": "cyan", "REUSED
 
 
 class _Running:
-    __slots__ = ("began", "cutters", "lines", "name", "paces", "progress")
+    __slots__ = ("began", "blobs", "cutters", "lines", "name", "paces", "progress")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -42,18 +42,26 @@ class _Running:
         self.lines: deque[str] = deque(maxlen=SHOWN_LINES)
         self.cutters: dict[int, LineCutter] = {}
         self.progress: dict[str, Progress] = {}
+        self.blobs: dict[str, Progress] = {}
         self.paces: dict[str, Pace] = {}
 
     def far(self, event: Progress) -> None:
-        self.progress[event.label] = event
-        self.paces.setdefault(event.label, Pace(event, time.monotonic())).see(event)
+        key = event.blob or event.label
+        self.paces.setdefault(key, Pace(event, time.monotonic())).see(event)
+        if event.blob and event.done >= event.total:
+            self.blobs.pop(key, None)  # what is whole is told by the line of the transfer
+        elif event.blob:
+            self.blobs[key] = event
+        else:
+            self.progress[key] = event
 
     def transfers(self, now_s: float) -> list[str]:
-        """The last ones, with rate and the time that is left."""
+        """The last ones, then their blobs that move, with rate and the time that is left."""
         found = []
-        for event in list(self.progress.values())[-3:]:
-            words = self.paces[event.label].words(now_s)
-            found.append(f"{event.label} {describe_progress(event)}{f', {words}' if words else ''}")
+        for event in (*list(self.progress.values())[-3:], *list(self.blobs.values())[-SHOWN_LINES:]):
+            words = self.paces[event.blob or event.label].words(now_s)
+            name = f"   {event.blob.partition(':')[2][:12]}" if event.blob else event.label
+            found.append(f"{name} {describe_progress(event)}{f', {words}' if words else ''}")
         return found
 
 

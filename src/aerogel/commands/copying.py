@@ -15,6 +15,7 @@ import msgspec
 
 from aerogel.commands.endpoints import DAEMONS, End, Origin
 from aerogel.commands.registries import Meter, bring_blobs, in_parallel
+from aerogel.commands.watching import Watched, watch
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_NETWORK, AerogelError
 from aerogel.events import step
@@ -101,22 +102,21 @@ def deliver(cargo: Cargo, end: End, world: World, registries: Registries, source
     """
     with step(world.sink, world.take_numbers(), f"copy {source} to {end}") as running:
         if end.kind == "docker":
-            moved = _to_registry(cargo, end.reference(), world, registries)
+            moved = _to_registry(cargo, end.reference(), world, registries, running.number)
         elif end.kind == "store":
-            moved = _to_store(cargo, end.reference(), world)
+            moved = _to_store(cargo, end.reference(), world, running.number)
         elif end.kind in DAEMONS:
-            moved = give(cargo.descriptor, cargo.blobs, [end.reference()], end.kind, world)
+            moved = give(cargo.descriptor, cargo.blobs, [end.reference()], end.kind, world, running.number)
         else:
-            moved = _to_file(cargo, end, world)
+            moved = _to_file(cargo, end, world, running.number)
         running.note = f"{moved} bytes"
     return moved
 
 
-def _to_registry(cargo: Cargo, reference: Reference, world: World, registries: Registries) -> int:
+def _to_registry(cargo: Cargo, reference: Reference, world: World, registries: Registries, number: int) -> int:
     repository = registries.repository(reference)
     uploads = Uploads(repository)
     parts = cargo.parts()
-    number = world.take_numbers()
     meter = Meter(world.sink, number, repository.name, sum(part.size for part in parts.values()))
     sent: dict[str, list[int]] = {PRESENT: [], MOUNTED: [], UPLOADED: []}
     other = _other_repository(cargo.blobs, reference)
@@ -126,7 +126,7 @@ def _to_registry(cargo: Cargo, reference: Reference, world: World, registries: R
             part,
             partial(cargo.blobs.open, part.digest, part.size),
             mount_from=lambda _: other,
-            on_bytes=meter.add,
+            on_bytes=meter.of(part),
         )
         sent[outcome].append(part.size)
 
@@ -152,16 +152,17 @@ def _other_repository(blobs: Blobs, target: Reference) -> str:
     return place.name
 
 
-def _to_store(cargo: Cargo, reference: Reference, world: World) -> int:
+def _to_store(cargo: Cargo, reference: Reference, world: World, number: int) -> int:
     store = world.store
     moved = 0
     wanted = [part for part in cargo.parts().values() if store.blobs.size(part.digest) != part.size]
-    meter = Meter(world.sink, world.take_numbers(), reference.familiar(), sum(part.size for part in wanted))
+    meter = Meter(world.sink, number, reference.familiar(), sum(part.size for part in wanted))
+
+    watched = Watched(cargo.blobs, meter, wanted)
 
     def take(part: Descriptor) -> None:
-        with cargo.blobs.open(part.digest, part.size) as stream:
+        with watched.open(part.digest, part.size) as stream:
             store.blobs.copy_in(stream, part.digest, part.size)
-        meter.add(part.size)
 
     in_parallel((partial(take, part) for part in wanted), meter)
     moved = sum(part.size for part in wanted)
@@ -181,22 +182,24 @@ def _to_store(cargo: Cargo, reference: Reference, world: World) -> int:
     return moved
 
 
-def _to_file(cargo: Cargo, end: End, world: World) -> int:
+def _to_file(cargo: Cargo, end: End, world: World, number: int) -> int:
     path = str(world.settings.directory / end.path)
     root = _root(cargo, end)
     if end.kind == "docker-archive":
-        return _to_docker_archive(cargo, Path(path), root.references, world)
+        return _to_docker_archive(cargo, Path(path), root.references, world, number)
+    blobs = watch([root.descriptor, *root.referrers], cargo.blobs, world.sink, number, end.path)
     if end.kind == "oci":
-        write_oci_layout(path, [root], cargo.blobs)
+        write_oci_layout(path, [root], blobs)
     else:
-        write_whole(Path(path), lambda stream: write_oci_archive(stream.write, [root], cargo.blobs))
+        write_whole(Path(path), lambda stream: write_oci_archive(stream.write, [root], blobs))
     tops = [cargo.descriptor, *(each.descriptor for each in cargo.artifacts)]
     return sum({part.digest: part.size for top in tops for part in walk(top, cargo.blobs)}.values())
 
 
-def _to_docker_archive(cargo: Cargo, path: Path, references: tuple[Reference, ...], world: World) -> int:
+def _to_docker_archive(cargo: Cargo, path: Path, references: tuple[Reference, ...], world: World, number: int) -> int:
     """Docker's archives have no room for what refers to an image."""
-    descriptor, blobs = _proven(cargo.descriptor, cargo.blobs, world)
+    descriptor, blobs = _proven(cargo.descriptor, cargo.blobs, world, number)
+    watched = watch([load(descriptor, blobs).descriptor], blobs, world.sink, number, path.name)
     total = 0
 
     def write(stream: BinaryIO) -> None:
@@ -205,7 +208,7 @@ def _to_docker_archive(cargo: Cargo, path: Path, references: tuple[Reference, ..
             total += len(data)
             stream.write(data)
 
-        write_docker_archive(put, [Root(descriptor, references)], blobs)
+        write_docker_archive(put, [Root(descriptor, references)], watched)
 
     write_whole(path, write)
     return total
@@ -220,7 +223,7 @@ def check_layers(descriptor: Descriptor, blobs: Blobs, store: Store) -> None:
             record_layers(image, store)
 
 
-def _proven(descriptor: Descriptor, blobs: Blobs, world: World) -> tuple[Descriptor, Blobs]:
+def _proven(descriptor: Descriptor, blobs: Blobs, world: World, number: int) -> tuple[Descriptor, Blobs]:
     """An image whose layers are compared as `check_layers` does, and where it lies.
 
     What comes from a registry goes through the store, without a name there: its layers have to be read before the
@@ -230,7 +233,7 @@ def _proven(descriptor: Descriptor, blobs: Blobs, world: World) -> tuple[Descrip
     if isinstance(blobs, RepositoryBlobs):
         image = load(descriptor, blobs)
         layers = [layer.descriptor for layer in image.layers()]
-        bring_blobs(world, blobs.repository, layers, world.take_numbers())
+        bring_blobs(world, blobs.repository, layers, number)
         store.blobs.put(image.config_bytes)
         store.blobs.put(image.manifest_bytes)
         descriptor, blobs = image.descriptor, store.blobs
@@ -238,12 +241,13 @@ def _proven(descriptor: Descriptor, blobs: Blobs, world: World) -> tuple[Descrip
     return descriptor, blobs
 
 
-def give(descriptor: Descriptor, blobs: Blobs, names: Sequence[Reference], kind: str, world: World) -> int:
+def give(descriptor: Descriptor, blobs: Blobs, names: Sequence[Reference], kind: str, world: World, number: int) -> int:
     """Puts an image where docker or podman keep theirs (`docker-daemon`, `containers-storage`); bytes that went over.
+    `number` is the step's.
 
     Of an index they get the image of this machine's platform. Raises `daemon.*`, `podman.*`, `oci.diff-id`, `oci.platform-missing`.
     """
-    descriptor, blobs = _proven(descriptor, blobs, world)
+    descriptor, blobs = _proven(descriptor, blobs, world, number)
     total = 0
 
     def write(sink: Callable[[bytes | memoryview], object]) -> None:
@@ -257,9 +261,10 @@ def give(descriptor: Descriptor, blobs: Blobs, names: Sequence[Reference], kind:
                 sink(bytes(buffer))
                 buffer.clear()
 
-        write_docker_archive(put, [Root(descriptor, tuple(names))], blobs)
+        write_docker_archive(put, [Root(descriptor, tuple(names))], watched)
         sink(bytes(buffer))
 
+    watched = watch([load(descriptor, blobs).descriptor], blobs, world.sink, number, str(names[0]) if names else kind)
     environment = world.settings.environment
     if kind == "docker-daemon":
         Engine(environment).load(write)

@@ -208,7 +208,7 @@ class Exporter:
             names = [Reference.parse(name) for name in output.names] or self.references
             with step(self._world.sink, self._world.take_numbers(), f"give the image to {output.type}") as running:
                 descriptor, blobs = images.form(output.variant).descriptor, self._world.store.blobs
-                running.note = f"{give(descriptor, blobs, names, output.type, self._world)} bytes"
+                running.note = f"{give(descriptor, blobs, names, output.type, self._world, running.number)} bytes"
 
     def _push(self, images: Images) -> None:
         if not self._pushed:

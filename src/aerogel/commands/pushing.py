@@ -61,7 +61,7 @@ def push_image(
                 blob,
                 _opener(store, blob),
                 mount_from=origins.find,
-                on_bytes=meter.add,
+                on_bytes=meter.of(blob),
             )
             outcomes[outcome].append(blob.size)
 

@@ -120,7 +120,7 @@ class Pulled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Meter:
-    """Counts the bytes of parallel transfers into progress events; `cancel` makes the others stop."""
+    """Counts the bytes of parallel transfers into progress events, for all and for each blob; `cancel` makes them stop."""
 
     def __init__(self, sink: Sink, number: int, label: str, total: int) -> None:
         self._sink = sink
@@ -142,6 +142,20 @@ class Meter:
                 return
             self._shown = self.done
             self._sink.emit(Progress(self._number, self._label, self.done, self._total))
+
+    def of(self, blob: Descriptor) -> Callable[[int], None]:
+        """What counts the bytes of one blob, and so of all; it may go back."""
+        done = shown = 0
+
+        def add(count: int) -> None:
+            nonlocal done, shown
+            self.add(count)
+            done += count
+            if abs(done - shown) >= max(1 << 18, blob.size // 100) or done == blob.size:
+                shown = done
+                self._sink.emit(Progress(self._number, self._label, done, blob.size, blob=blob.digest))
+
+        return add
 
     def cancel(self) -> None:
         with self._lock:
@@ -283,13 +297,14 @@ def _is_wanted(blob: Descriptor, store: Store) -> bool:
 
 
 def _fetch(blob: Descriptor, repository: Repository, store: Store, meter: Meter) -> None:
+    add = meter.of(blob)
     with store.once(f"blob-{blob.digest}"):
         if not _is_wanted(blob, store):
-            meter.add(blob.size)  # another process has brought it meanwhile
+            add(blob.size)  # another process has brought it meanwhile
             return
         with store.blobs.write() as writer:
             with os.fdopen(os.dup(writer.fd), "r+b", buffering=0) as file:
-                repository.fetch(blob.digest, blob.size, cast("BinaryIO", file), on_bytes=meter.add)
+                repository.fetch(blob.digest, blob.size, cast("BinaryIO", file), on_bytes=add)
             writer.commit(blob.digest, blob.size)
         store.blobs.sync([blob.digest])  # the medium takes it while others still come
 

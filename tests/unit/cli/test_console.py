@@ -5,11 +5,13 @@ import json
 import os
 import pty
 import threading
+import time
 
 import pytest
 
-from aerogel.cli.console import PlainConsole, make_console
+from aerogel.cli.console import JsonConsole, PlainConsole, make_console
 from aerogel.cli.lines import LineCutter, clean, describe_progress
+from aerogel.cli.live import _Running
 from aerogel.errors import Diagnostic
 from aerogel.events import Message, Progress, StepDone, StepLog, StepStarted, Warned
 from aerogel.redact import Redactor
@@ -130,8 +132,57 @@ def test_json_lines():
     assert lines[1] == {"event": "started", "step": 3, "name": "RUN make"}
     assert {"event": "log", "step": 3, "stream": 2, "line": "err"} in lines
     assert {"event": "log", "step": 3, "stream": 1, "line": "100%"} in lines
-    assert {"event": "progress", "step": 3, "label": "fetch", "done": 5, "total": 10, "unit": "bytes"} in lines
+    told = {"label": "fetch", "done": 5, "total": 10, "unit": "bytes", "blob": "", "rate": 0, "left_s": 0}
+    assert {"event": "progress", "step": 3, **told} in lines
     assert lines[-1] == {"event": "done", "step": 5, "status": "FAILED", "duration_s": 0.04, "note": ""}
+
+
+BLOBS = [f"sha256:{letter * 64}" for letter in "abc"]
+
+
+def test_json_tells_rate_and_rest_of_each_blob():
+    stream, now = io.StringIO(), [100.0]
+    console = JsonConsole(stream, Redactor(), clock=lambda: now[0])
+    console.emit(StepStarted(1, "pull app"))
+    for passed, done in ((0, 0), (2, 4_000_000), (10, 10_000_000)):
+        now[0] = 100.0 + passed
+        console.emit(Progress(1, "app", done // 2, 10_000_000, blob=BLOBS[0]))
+        console.emit(Progress(1, "app", done, 20_000_000))
+    console.emit(StepDone(1, "RAN", 10.0))
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    told = [(line["blob"], line["rate"], line["left_s"]) for line in lines if line["event"] == "progress"]
+    assert told == [
+        (BLOBS[0], 0, 0),
+        ("", 0, 0),
+        (BLOBS[0], 1_000_000, 8.0),
+        ("", 2_000_000, 8.0),
+        (BLOBS[0], 500_000, 10.0),
+        ("", 1_000_000, 10.0),
+    ]
+
+
+def test_a_terminal_has_a_line_for_each_blob_that_moves():
+    running = _Running("pull app")
+    running.far(Progress(1, "app", 0, 60_000_000))
+    for blob in BLOBS:
+        running.far(Progress(1, "app", 0, 20_000_000, blob=blob))
+    running.began -= 10
+    for pace in running.paces.values():
+        pace._began_s -= 10
+    running.far(Progress(1, "app", 20_000_000, 20_000_000, blob=BLOBS[0]))
+    running.far(Progress(1, "app", 5_000_000, 20_000_000, blob=BLOBS[1]))
+    running.far(Progress(1, "app", 25_000_000, 60_000_000))
+    whole, moving, waiting = running.transfers(time.monotonic())
+    assert whole.startswith("app 25.0 MB of 60.0 MB, 2.")
+    assert whole.endswith(" s left")
+    assert moving.strip().startswith("bbbbbbbbbbbb 5.0 MB of 20.0 MB, ")
+    assert moving.endswith(" s left")
+    assert waiting.strip() == "cccccccccccc 0.0 MB of 20.0 MB"
+
+
+def test_plain_lines_tell_of_the_whole_only():
+    text = run("plain", [StepStarted(1, "pull"), Progress(1, "app", 1, 2, blob=BLOBS[0]), StepDone(1, "RAN", 9.0)])
+    assert text.splitlines() == ["#1 pull", "#1 DONE 9.0s"]
 
 
 def test_output_without_a_line_end_comes_at_the_close():

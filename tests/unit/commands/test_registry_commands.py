@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from images import serve_image, serve_index
@@ -33,6 +35,9 @@ class Shell:
         out, self.err = self._capfd.readouterr()
         assert found == status, self.err
         return out
+
+    def errors(self) -> str:
+        return self._capfd.readouterr()[1]
 
     def fails(self, *words: str, status: int = 1) -> str:
         self(*words, status=status)
@@ -204,6 +209,40 @@ def test_what_refers_to_an_image_may_stay_behind(shell: Shell, server: LoopRegis
     assert told not in server.manifests["app"]
     shell("push", name)
     assert told in server.manifests["app"]
+
+
+def test_progress_of_each_blob(shell: Shell, server: LoopRegistry) -> None:
+    sizes = {}
+    for tag in ("one", "two"):
+        serve_image(server, "app", tag, files={"big": random.Random(tag).randbytes(2 << 20)})
+        layer = json.loads(server.manifests["app"][tag][1])["layers"][0]
+        sizes[tag] = (layer["digest"], layer["size"])
+    one, two = (f"{server.host}/app:{tag}" for tag in sizes)
+
+    def told(*words: str) -> list[dict[str, Any]]:
+        assert entry.main([*words, "--progress", "json"]) == 0
+        return [json.loads(line) for line in shell.errors().splitlines()]
+
+    for tag, words in (
+        ("one", ("copy", f"docker://{one}", "oci-archive:x.tar")),
+        ("one", ("copy", f"docker://{one}", "other:1")),
+        ("one", ("copy", "other:1", "docker-archive:y.tar")),
+        ("one", ("copy", "other:1", f"docker://{server.host}/new:1")),
+        ("two", ("pull", two)),
+        ("two", ("push", two)),
+    ):
+        server.mounts = False
+        if words[0] == "push":
+            server.blobs["app"].clear()
+            server.manifests["app"].clear()
+        events = told(*words)
+        begun = {event["step"] for event in events if event["event"] == "started"}
+        blobs = [event for event in events if event["event"] == "progress" and event["blob"]]
+        assert {event["step"] for event in blobs} <= begun, "nobody shows what belongs to no step"
+        digest, size = sizes[tag]
+        steps = [event["done"] for event in blobs if event["blob"] == digest]
+        assert steps == sorted(steps), words
+        assert (len(steps) > 2, steps[-1]) == (True, size), words
 
 
 def test_a_failed_pull_leaves_no_image(shell: Shell, server: LoopRegistry) -> None:
