@@ -11,12 +11,16 @@ import base64
 import hashlib
 import json
 import os
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from fault_proxy import FaultProxy, Said, before
+from images import serve_image
+from loop_registry import Answer, Request, serve_registry
 from process import Aerogel
 from real_registry import start
 from served import Registry
@@ -310,3 +314,32 @@ def test_referrers_without_the_api(shell: Shell, proxy: FaultProxy) -> None:
 def _without_subject(said: Said) -> Said:
     kept = {name: value for name, value in said.headers.items() if name.lower() != "oci-subject"}
     return Said(said.status, said.body, kept)
+
+
+def test_a_pull_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
+    """Its server kills it as it comes for the second half; the next process asks for that half only."""
+    with serve_registry() as server:
+        serve_image(server, "app", "one", files={"data": os.urandom(900_000)})
+        digest, data = max(server.blobs["app"].items(), key=lambda each: len(each[1]))
+        half = len(data) // 2
+        server.fail("GET", digest, Answer(200, data, cut_at=half))
+        aerogel, name = Aerogel(tmp_path / "state"), f"{server.host}/app:one"
+        normal, started = server.answer, []
+
+        def deadly(request: Request) -> Answer:
+            if "range" in request.headers and started[0].poll() is None:
+                started[0].kill()
+                started[0].wait()
+            return normal(request)
+
+        server.answer = deadly  # type: ignore[method-assign]  # a server that ends its client
+        with subprocess.Popen(aerogel.argv("pull", name), env=aerogel.env, stderr=subprocess.DEVNULL) as process:
+            started.append(process)
+            process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+        assert aerogel("images", "-q").stdout == ""
+        server.seen.clear()
+        aerogel("pull", name)
+        assert [each.headers.get("range") for each in server.seen if digest in each.path] == [f"bytes={half}-"]
+        assert not list((tmp_path / "state/data/scratch").glob("p-*"))
+        aerogel("inspect", name)

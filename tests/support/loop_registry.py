@@ -76,6 +76,8 @@ class LoopRegistry:
         self.redirect_blobs_to = ""
         self.digest_header = True
         self.mounts = True
+        self.discovers = False
+        """Whether a blob is mounted from anywhere when no repository is named."""
         self.monolithic = True
 
     def fail(self, method: str, part: str, answer: Answer, times: int = 1) -> None:
@@ -235,6 +237,8 @@ class LoopRegistry:
         place = f"/v2/{name}/blobs/uploads/"
         if request.method == "POST":
             source, digest = request.query.get("from", ""), request.query.get("mount", "")
+            if self.discovers and not source:
+                source = next((place for place, held in self.blobs.items() if digest in held), "")
             if self.mounts and digest in self.blobs.get(source, {}):
                 self.add_blob(name, self.blobs[source][digest])
                 return Answer(201, b"", {"Location": f"/v2/{name}/blobs/{digest}"})

@@ -302,11 +302,22 @@ def _fetch(blob: Descriptor, repository: Repository, store: Store, meter: Meter)
         if not _is_wanted(blob, store):
             add(blob.size)  # another process has brought it meanwhile
             return
-        with store.blobs.write() as writer:
-            with os.fdopen(os.dup(writer.fd), "r+b", buffering=0) as file:
-                repository.fetch(blob.digest, blob.size, cast("BinaryIO", file), on_bytes=add)
+        with store.blobs.resume(blob.digest) as writer:
+            try:
+                with os.fdopen(os.dup(writer.fd), "r+b", buffering=0) as file:
+                    repository.fetch(blob.digest, blob.size, cast("BinaryIO", file), on_bytes=add)
+            except (AerogelError, KeyboardInterrupt) as error:
+                writer.is_kept = _may_go_on(error)
+                raise
             writer.commit(blob.digest, blob.size)
         store.blobs.sync([blob.digest])  # the medium takes it while others still come
+
+
+def _may_go_on(error: BaseException) -> bool:
+    """Whether what has come of a blob is of use to the next pull: not when it is wrong, gone, or the disk is full."""
+    code = error.code if isinstance(error, AerogelError) else "net."
+    useless = ("registry.digest-mismatch", "registry.not-found", "net.size-mismatch", "net.too-large")
+    return code.startswith(("net.", "registry.")) and code not in useless
 
 
 def check_platform(image: Image, name: str, platform: Platform) -> None:

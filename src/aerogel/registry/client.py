@@ -276,11 +276,12 @@ class Repository:
         limit: int | None = None,
         on_bytes: Callable[[int], object] = lambda _: None,
     ) -> None:
-        """Writes a blob into a seekable file that is empty, continues what breaks, and checks size and digest.
+        """Writes a blob into a seekable file, continues what breaks, and checks size and digest.
 
-        Content that is wrong is fetched once more. Raises `registry.digest-mismatch`, `registry.*`, `net.*`.
+        What the file holds is a first part, maybe a wrong one. Content that is wrong is fetched once more. Raises `registry.digest-mismatch`, `registry.*`, `net.*`.
         """
         target = _Hashed(file, digest, on_bytes)
+        target.take_in(size)
         self._ask(BLOBS, lambda place: place._fetch(digest, size, target, limit))
 
     def _fetch(self, digest: Digest, size: int | None, target: _Hashed, limit: int | None) -> None:
@@ -394,6 +395,14 @@ class _Hashed:
         self._on_bytes = on_bytes
         self._counted = 0
         self._hash = new_hash(digest)
+
+    def take_in(self, size: int | None) -> None:
+        """Hashes what is there already; more than `size` bytes are no part of it."""
+        if size is not None and self._file.seek(0, 2) > size:
+            self.clear()
+        self._file.seek(0)
+        while data := self._file.read(_SPOOL):
+            self._hash.update(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self._file.seek(offset, whence)

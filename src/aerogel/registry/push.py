@@ -1,8 +1,8 @@
 """Uploads to one repository: blobs that it lacks, then manifests.
 
-A blob goes by mount from another repository of the registry when one is known to have it, else in one PUT; what
-breaks goes on in chunks from where the registry has got to. Nothing is sent that the registry has already.
-Spec: OCI distribution-spec v1.1 "Push" (end-4a to end-7, end-11, end-13), "Pushing Manifests with Subject".
+A blob goes by mount from another repository of the registry when one is known to have it or the registry finds one,
+else in one PUT; what breaks goes on in chunks from where the registry has got to. Nothing is sent that the registry has already.
+Spec: OCI distribution-spec v1.1 "Push" (end-4a to end-7, end-11 with automatic content discovery, end-13), "Pushing Manifests with Subject".
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Uploads:
         self._repository = repository = repository.target
         self._endpoint = repository.endpoint
         self._scopes = frozenset({f"repository:{repository.name}:pull,push"})
+        self._may_discover = True
+        """The registry has not refused yet to look for a blob in all its repositories."""
 
     def is_there(self, name: str, digest: Digest) -> bool:
         """Whether a tag or digest means this manifest already. Raises `registry.*`, `net.*`."""
@@ -75,7 +77,7 @@ class Uploads:
         counted = _Counted(on_bytes)
         for session in range(1, _SESSIONS + 1):
             source = mount_from(blob.digest) if session == 1 else ""
-            location = self._begin(blob, source)
+            location = self._begin(blob, source, is_first=session == 1)
             if not location:
                 on_bytes(blob.size)
                 return MOUNTED
@@ -160,8 +162,11 @@ class Uploads:
             repeats=method == "POST",  # another upload that is begun and left does no harm
         )
 
-    def _begin(self, blob: Descriptor, source: str) -> str:
-        """Where to upload to; empty when the blob could be mounted."""
+    def _begin(self, blob: Descriptor, source: str, *, is_first: bool) -> str:
+        """Where to upload to; empty when the blob could be mounted.
+
+        Without a source the registry may find one itself; one that cannot just begins an upload, as without the question.
+        """
         url = self._repository.url("blobs", "uploads", "")
         what = self._what(blob)
         if source:
@@ -173,6 +178,15 @@ class Uploads:
                 # A source that may not be read, or a registry that cannot mount: then by an upload.
                 if not error.code.startswith("registry."):
                     raise
+            else:
+                return "" if answer.status == 201 else self._location(answer, url, what)
+        elif is_first and self._may_discover:
+            try:
+                answer = self._request("POST", f"{url}?mount={quote(blob.digest)}", what, expect=(201, 202))
+            except AerogelError as error:
+                if error.temporary or error.code not in ("registry.status", "registry.not-found"):
+                    raise
+                self._may_discover = False
             else:
                 return "" if answer.status == 201 else self._location(answer, url, what)
         return self._location(self._request("POST", url, what, expect=(202,)), url, what)

@@ -118,6 +118,14 @@ class Blobs:
         fd, path = self._scratch.file()
         return BlobWriter(self, fd, path)
 
+    def resume(self, digest: Digest) -> BlobWriter:
+        """The same for a blob that another process may have begun: `fd` holds what it has left, right or wrong.
+
+        Waits while another one writes it. Raises `store.*`.
+        """
+        fd, path = self._scratch.part(digest.replace(":", "-"))
+        return BlobWriter(self, fd, path)
+
     def put(self, data: bytes, media_type: str = "") -> Descriptor:
         """Stores a small blob and returns its descriptor. Raises `store.*`."""
         from aerogel.oci.types import Descriptor
@@ -196,6 +204,8 @@ class BlobWriter:
     def __init__(self, blobs: Blobs, fd: int, path: str) -> None:
         self.fd = fd
         self.size = 0
+        self.is_kept = False
+        """What a writer of `Blobs.resume` has got stays, without a name, when it is not committed."""
         self._blobs = blobs
         self._path: str | None = path
         self._hash = new_hash()
@@ -236,10 +246,11 @@ class BlobWriter:
             digest = self._checked(digest)
         with disk_errors(self._blobs._root):
             os.fchmod(self.fd, 0o444)
-            os.close(self.fd)
-            self.fd = -1
         self._blobs._place(path, digest)
         self._path = None
+        with disk_errors(self._blobs._root):
+            fd, self.fd = self.fd, -1
+            os.close(fd)
         return digest
 
     def _checked(self, digest: Digest | None) -> Digest:
@@ -257,13 +268,16 @@ class BlobWriter:
         return found
 
     def abort(self) -> None:
-        """Removes what was written."""
+        """Removes what was written, unless it is kept."""
         if self._path is None:
             return
         path, self._path = self._path, None
+        keeps = self.is_kept and self.fd >= 0 and os.fstat(self.fd).st_size > 0
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+        if keeps:
+            return
         try:
             os.unlink(path)
         except OSError:

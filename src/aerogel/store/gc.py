@@ -318,7 +318,7 @@ def prune(
     with store.exclusive():
         left_over = _leftover(store, measure)
         if not dry_run:
-            store.reclaim(remove)
+            store.reclaim(remove, parts=True)
         survey = _Survey(store, keep_untagged=keep_untagged, measure=measure)
         for key in needed:
             survey.uses.note(key, _ALWAYS)

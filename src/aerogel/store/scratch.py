@@ -6,6 +6,7 @@
         s-<pid>-<random>/       one process (a session), made when it first needs something
             lock                held with flock(2) as long as the process lives
             f-<n>, d-<n>/       what it works on
+        p-<name>                a download that the next process goes on with, held with flock(2) while it grows
 
 Lock protocol: the owner makes the directory, opens `lock` and locks it; when the directory is gone by then (another
 process took it for a leftover) it makes another one. Whoever gets the lock of a session without waiting owns a
@@ -18,6 +19,7 @@ import errno
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from queue import SimpleQueue
@@ -26,6 +28,9 @@ from aerogel.errors import AerogelError
 from aerogel.store.disk import disk_errors, is_same_file, remove_tree
 
 __all__ = ["Scratch"]
+
+_PART_AGE_S = 7 * 24 * 3600
+"""So long nobody asks for the rest of a download that broke off: then it goes."""
 
 
 class Scratch:
@@ -62,6 +67,25 @@ class Scratch:
         path = self.name()
         with disk_errors(self.root):
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
+
+    def part(self, name: str) -> tuple[int, str]:
+        """A file that stays when its process is ended; it may hold what an earlier one left, right or wrong.
+
+        Waits for another process that works on it. The caller closes the descriptor. Raises `store.*`.
+        """
+        path = f"{self.directory_path}/p-{name}"
+        with disk_errors(self.root):
+            os.makedirs(self.directory_path, mode=0o700, exist_ok=True)
+            while True:
+                try:
+                    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+                except PermissionError:
+                    os.unlink(path)  # whole and sealed by a process that was killed before it had its name
+                    continue
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                if is_same_file(fd, path):
+                    return fd, path
+                os.close(fd)
 
     def write_file(self, target: str, data: bytes | bytearray | Iterable[bytes | bytearray]) -> None:
         """Puts a whole file in place of `target` (same file system), making its directory. Raises `store.*`."""
@@ -133,10 +157,10 @@ class Scratch:
         if sweeper is not None:
             sweeper.join()
 
-    def reclaim(self, remove: Callable[[str], object] | None = None) -> list[str]:
+    def reclaim(self, remove: Callable[[str], object] | None = None, *, parts: bool = False) -> list[str]:
         """Removes what dead processes left; `remove(path)` is asked for trees that this process may not remove.
 
-        Returns the paths that stay.
+        Downloads that can be gone on with are kept for a week, unless `parts` go as well. Returns the paths that stay.
         """
         try:
             names = os.listdir(self.directory_path)
@@ -146,7 +170,9 @@ class Scratch:
         mine = os.path.basename(self._session) if self._session else None
         for name in names:
             path = f"{self.directory_path}/{name}"
-            if name != mine and not self._reclaim_one(path, remove):
+            if name.startswith("p-"):
+                _reclaim_part(path, 0 if parts else _PART_AGE_S)
+            elif name != mine and not self._reclaim_one(path, remove):
                 kept.append(path)
         return kept
 
@@ -158,7 +184,7 @@ class Scratch:
             return []
         mine = os.path.basename(self._session) if self._session else None
         paths = [f"{self.directory_path}/{name}" for name in names if name != mine]
-        return [path for path in paths if not _is_locked(f"{path}/lock")]
+        return [path for path in paths if not _is_locked(path if os.path.isfile(path) else f"{path}/lock")]
 
     def _reclaim_one(self, path: str, remove: Callable[[str], object] | None) -> bool:
         """True when it is gone or belongs to a living process."""
@@ -207,6 +233,15 @@ class Scratch:
         if session is not None:
             _remove_session(session, None)
             os.close(fd)
+
+
+def _reclaim_part(path: str, age_s: float) -> None:
+    """Removes a download that nobody works on and that is older than `age_s`."""
+    try:
+        if os.lstat(path).st_mtime <= time.time() - age_s and not _is_locked(path):
+            os.unlink(path)
+    except OSError:
+        return
 
 
 def _is_locked(path: str) -> bool:

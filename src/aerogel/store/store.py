@@ -168,12 +168,12 @@ class Store:
         self.blobs.sync()
         self.snapshots.sync()
 
-    def reclaim(self, remove: Callable[[str], object] | None = None) -> list[str]:
+    def reclaim(self, remove: Callable[[str], object] | None = None, *, parts: bool = False) -> list[str]:
         """Removes what killed processes left. `remove(path)` removes trees of mapped owners (the helper's job
-        `remove`); without it such trees stay. Returns what stays.
+        `remove`); without it such trees stay. `parts` of downloads go on request, else after a week. Returns what stays.
         """
         self.scratch.swept()
-        return self.data_scratch.reclaim(remove) + self.scratch.reclaim(remove)
+        return self.data_scratch.reclaim(remove, parts=parts) + self.scratch.reclaim(remove, parts=parts)
 
     def close(self) -> None:
         """Ends the use of the store. Harmless when called again."""

@@ -332,3 +332,23 @@ def test_insecure_is_said_by_the_user(server: LoopRegistry, client: Client, monk
     assert f"`--insecure-registry {server.host}`" in error.hints[-1]
     insecure = client(insecure={server.host})
     fails("registry.not-found", lambda: repository(server, insecure).document(reference(server)))
+
+
+@pytest.mark.parametrize(
+    "half", [LAYER[:100_000], b"wrong" + LAYER[5:100_000], LAYER, LAYER + b"more", b"x" * len(LAYER)]
+)
+def test_what_another_process_left_is_gone_on_with(
+    server: LoopRegistry, client: Client, pushed: str, half: bytes
+) -> None:
+    digest = Digest(sha(LAYER))
+    file, counted = io.BytesIO(half), []
+    repository(server, client()).fetch(digest, len(LAYER), file, on_bytes=counted.append)
+    assert file.getvalue() == LAYER
+    assert sum(counted) == len(LAYER)
+    asked = [seen.headers.get("range") for seen in server.seen if digest in seen.path]
+    if half == LAYER[:100_000]:
+        assert asked == ["bytes=100000-"]
+    elif half == LAYER:
+        assert asked == []
+    else:
+        assert asked[-1] is None, "what was wrong is fetched whole"

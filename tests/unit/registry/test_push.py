@@ -70,6 +70,26 @@ def test_a_mount_that_is_not_possible_becomes_an_upload(server: LoopRegistry, cl
     assert where.blob(BLOB, stream, mount_from=lambda _: "base/image") == push.UPLOADED
 
 
+def test_a_registry_that_finds_the_blob_itself(server: LoopRegistry, client: Client) -> None:
+    server.discovers = True
+    server.add_blob("base/image", LAYER)
+    assert uploads(server, client()).blob(BLOB, stream) == push.MOUNTED
+    assert server.seen[-1].query == {"mount": BLOB.digest}
+    assert server.count("PUT") == 0
+
+
+def test_a_registry_that_does_not_know_the_question(server: LoopRegistry, client: Client) -> None:
+    """It is asked once in a run; the upload is begun as before."""
+    where = uploads(server, client())
+    server.fail("POST", "/uploads/", Answer(400, b'{"errors":[{"code":"NAME_UNKNOWN"}]}'))
+    assert where.blob(BLOB, stream) == push.UPLOADED
+    assert [seen.query for seen in server.seen if seen.method == "POST"] == [{"mount": BLOB.digest}, {}]
+    server.blobs.clear()
+    assert where.blob(BLOB, stream) == push.UPLOADED
+    assert server.count("POST") == 3
+    assert server.seen[-2].query == {}
+
+
 @pytest.mark.usefixtures("small_chunks")
 def test_a_registry_that_takes_no_large_put_gets_chunks(server: LoopRegistry, client: Client) -> None:
     server.monolithic = False

@@ -174,3 +174,33 @@ def test_a_document_has_a_limit(store: Store) -> None:
     with pytest.raises(AerogelError) as caught:
         store.blobs.read(digest)
     assert caught.value.code == "store.too-large"
+
+
+def test_a_download_that_was_ended_is_gone_on_with(store: Store) -> None:
+    data, digest = b"the whole of it", digest_of(b"the whole of it")
+    with store.blobs.resume(digest) as writer:
+        os.write(writer.fd, data[:7])
+        writer.is_kept = True
+    assert not store.blobs.has(digest)
+    assert store.reclaim() == []
+    part = next(Path(store.data, "scratch").glob("p-*"))
+    with store.blobs.resume(digest) as writer:
+        assert os.pread(writer.fd, 100, 0) == data[:7]
+        store.reclaim(parts=True)
+        assert part.exists(), "somebody works on it"
+        os.lseek(writer.fd, 0, os.SEEK_END)
+        os.write(writer.fd, data[7:])
+        writer.commit(digest, len(data))
+    assert store.blobs.read(digest) == data
+    assert scratch_files(store) == []
+    # What is not kept, sealed by a process that was killed then, or old, goes.
+    with store.blobs.resume(NOWHERE) as writer:
+        os.write(writer.fd, b"wrong")
+    assert scratch_files(store) == []
+    part.touch(mode=0o600)
+    os.utime(part, (1, 1))
+    assert store.reclaim() == []
+    assert not part.exists()
+    part.touch(mode=0o600)
+    assert store.reclaim(parts=True) == []
+    assert not part.exists()

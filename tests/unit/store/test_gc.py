@@ -231,6 +231,8 @@ def other_things(store: Store) -> None:
     dead = Path(store.cache, "scratch", "s-1-dead", "d-1")
     dead.mkdir(parents=True)
     (dead / "x").write_bytes(bytes(30_000))
+    Path(store.data, "scratch").mkdir(exist_ok=True)
+    Path(store.data, "scratch", "p-sha256-" + "6" * 64).write_bytes(bytes(20_000))
 
 
 @pytest.mark.parametrize("how", [{}, {"whole_cache": True}, {"cutoff_s": NOW}, {"max_size_bytes": 600_000}], ids=str)
