@@ -104,12 +104,20 @@ class ConfigFile(Struct, frozen=True):
     """The user's own, not that of a project, which comes with somebody's repository."""
 
 
+class Certified(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A signature without a key: who has it in the certificate, and who says so; `trusted_root` is Sigstore's when empty."""
+
+    identity: str
+    issuer: str
+    trusted_root: str = ""
+
+
 class Signatures(NamedTuple):
-    """What `[signatures]` of one file says: prefix of names -> whole paths of public keys, or `none` or `reject`."""
+    """What `[signatures]` of one file says: prefix of names -> whole paths of public keys, a certificate, `none`, `reject`."""
 
     is_users: bool
     """The user's own file, not the one of a project, which may only ask for more."""
-    rules: dict[str, tuple[str, ...]]
+    rules: dict[str, tuple[str | Certified, ...]]
 
 
 class RegistryEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -418,19 +426,28 @@ def _not_projects(file: ConfigFile, key: str, what: str) -> AerogelError:
     )
 
 
-def _signatures(file: ConfigFile, table: Any) -> dict[str, tuple[str, ...]]:
-    """Paths of keys count from the folder of the file."""
-    told = _checked(file, "signatures", table, {"signatures": dict[str, str | list[str]]})
+def _signatures(file: ConfigFile, table: Any) -> dict[str, tuple[str | Certified, ...]]:
+    """Paths of keys and roots count from the folder of the file."""
+    told = _checked(file, "signatures", table, {"signatures": dict[str, str | list[str] | Certified]})
     folder = Path(file.source.name).absolute().parent
-    found = {}
+
+    def whole(word: str | Certified) -> str | Certified:
+        if isinstance(word, str):
+            return word if word in ("none", "reject") else str(folder / Path(word).expanduser())
+        root = str(folder / Path(word.trusted_root).expanduser()) if word.trusted_root else ""
+        return msgspec.structs.replace(word, trusted_root=root)
+
+    found: dict[str, tuple[str | Certified, ...]] = {}
     for scope, words in told.items():
-        listed = [words] if isinstance(words, str) else words
-        if not listed:
+        listed = words if isinstance(words, list) else [words]
+        if not listed or (isinstance(words, Certified) and not (words.identity and words.issuer)):
             raise AerogelError(
                 f"`[signatures]` names no key for `{scope}`",
                 code="settings.value",
                 span=key_span(file.source, scope),
-                hints=["name the file of a public key, or write `none` or `reject`"],
+                hints=[
+                    "name the file of a public key, `{ identity = ..., issuer = ... }`, or write `none` or `reject`"
+                ],
                 exit_status=EXIT_USAGE,
             )
         if not _is_scope(scope):
@@ -443,9 +460,7 @@ def _signatures(file: ConfigFile, table: Any) -> dict[str, tuple[str, ...]]:
                 ],
                 exit_status=EXIT_USAGE,
             )
-        found[scope.removesuffix("/")] = tuple(
-            word if word in ("none", "reject") else str(folder / Path(word).expanduser()) for word in listed
-        )
+        found[scope.removesuffix("/")] = tuple(whole(word) for word in listed)
     return found
 
 

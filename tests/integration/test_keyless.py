@@ -110,6 +110,72 @@ def test_bundles_with_certificates(registry: Server, tmp_path: Path) -> None:
     aerogel("verify", *WHO, *trust, name)
 
 
+def test_signing_and_a_policy(registry: Server, tmp_path: Path) -> None:
+    aerogel, ours = Aerogel(tmp_path / "state"), OwnSigstore()
+    who, issuer = WHO[1], WHO[3]
+    token = ours.token(who, issuer)
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nLABEL c=d\n")
+    (tmp_path / "root.json").write_bytes(ours.trusted_root())
+    (tmp_path / "token").write_text(f"{token}\n")
+    name, other = f"{registry.host}/team/certified:1", f"{registry.host}/team/bare:1"
+    for each in (name, other):
+        aerogel("build", "--push", "-q", "-t", each, str(tmp_path))
+    trust = ("--trusted-root", f"{tmp_path}/root.json")
+    with ours.serve() as url:
+        (tmp_path / "services.json").write_bytes(ours.signing_config(url))
+        asked = ("--keyless", *trust, "--signing-config", f"{tmp_path}/services.json")
+        done = aerogel("sign", *asked, "--identity-token", f"{tmp_path}/token", name, "--json")
+        assert token not in done.stdout + done.stderr
+        [made] = json.loads(done.stdout)["made"]
+        (tmp_path / "said").write_text('{"spdxVersion": "SPDX-2.3"}')
+        attested = ("attest", *asked, "--type=spdx", "--predicate", f"{tmp_path}/said", name)
+        aerogel(*attested, env={**aerogel.env, "SIGSTORE_ID_TOKEN": token})
+        # What cannot be.
+        for words, told in (
+            ((), "there is no identity to sign with, and no terminal"),
+            (("--identity-token", "a.b.c"), "the identity token cannot be used"),
+            (("--identity-token", ours.token(who, issuer, -100)), "the identity token cannot be used"),
+            (("--identity-token", f"{tmp_path}/gone"), "no such file"),
+            (("--key", f"{tmp_path}/x.key"), "a key and `--keyless` cannot both be"),
+        ):
+            failed = aerogel("sign", *asked, *words, other, check=False)
+            assert (failed.returncode != 0, told in failed.stderr) == (True, True), failed.stderr
+        failed = aerogel("sign", "--keyless", *trust, other, check=False)
+        assert "needs both its trusted root and its signing configuration" in failed.stderr
+        # A log or authority that others trust is found out before anything is put into the registry.
+        (tmp_path / "foreign.json").write_bytes(OwnSigstore().trusted_root())
+        foreign = ("--trusted-root", f"{tmp_path}/foreign.json", "--identity-token", token)
+        failed = aerogel("sign", *asked, *foreign, other, check=False)
+        assert (failed.returncode, "gave no signature" in failed.stderr) == (4, True), failed.stderr
+    failed = aerogel("sign", *asked, "--identity-token", token, other, check=False)
+    assert (failed.returncode, "gave no signature" in failed.stderr) == (4, True), failed.stderr
+    assert token not in failed.stderr
+    # Anybody can check it, without authority and log.
+    found = aerogel.json("verify", *WHO, *trust, name)
+    assert found["forms"] == ["bundle"]
+    assert made.startswith("sha256:")
+    assert aerogel.json("verify", *WHO, *trust, "--type=spdx", name)["predicates"] == [{"spdxVersion": "SPDX-2.3"}]
+    project = tmp_path / "project"
+    project.mkdir()
+    here = {"cwd": project}
+
+    def rule(identity: str, root: str = "../root.json") -> None:
+        said = f'{{ identity = "{identity}", issuer = "{issuer}", trusted-root = "{root}" }}'
+        (project / "aerogel.toml").write_text(f'[signatures]\n"{registry.host}/team" = {said}\n')
+
+    rule(who)
+    aerogel("pull", "-q", name, **here)
+    assert f"has no signature by `{who}`" in aerogel("pull", other, check=False, **here).stderr
+    rule("eve@team.example")
+    assert "are of others" in aerogel("pull", name, check=False, **here).stderr
+    rule(who, "../foreign.json")
+    assert "are of others" in aerogel("pull", name, check=False, **here).stderr
+    rule(who, "gone.json")
+    assert "is not there" in aerogel("pull", name, check=False, **here).stderr
+    rule("")
+    assert "names no key" in aerogel("pull", name, check=False, **here).stderr
+
+
 def test_what_cannot_be_asked(tmp_path: Path) -> None:
     aerogel = Aerogel(tmp_path / "state")
     (tmp_path / "root.json").write_text("{}")

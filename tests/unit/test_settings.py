@@ -96,6 +96,19 @@ def test_signatures(tmp_path):
         (True, {"a.example/b": (str(own.parent / "k.pub"),), "*": ("none",)}),
         (False, {"a.example": ("reject",)}),
     )
+    own.write_text('[signatures]\n"a.example" = { identity = "me", issuer = "https://i", trusted-root = "r.json" }\n')
+    [(_, rules), _] = load_settings(environ, str(project.parent)).signatures
+    [rule] = rules["a.example"]
+    assert (rule.identity, rule.issuer, rule.trusted_root) == ("me", "https://i", str(own.parent / "r.json"))
+    for said in (
+        '{ identity = "me" }',
+        '{ identity = "me", issuer = "" }',
+        '{ identity = "a", issuer = "b", key = "k" }',
+    ):
+        own.write_text(f'[signatures]\n"a.example" = {said}\n')
+        with pytest.raises(AerogelError) as caught:
+            load_settings(environ, str(tmp_path))
+        assert caught.value.code.startswith("settings."), said
     for scope in ("localhost", "h:5000/team", "a.example/team:1", "*.example", "docker.io/library/alpine"):
         own.write_text(f'[signatures]\n"{scope}" = "reject"\n')
         load_settings(environ, str(tmp_path))

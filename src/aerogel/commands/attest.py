@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 from msgspec import Struct
 
+from aerogel.commands.keyless import Asked, certified_bundle
 from aerogel.commands.registries import open_registries
 from aerogel.commands.result import Result
-from aerogel.commands.signing import find_statement, put_attestation, signing_key
+from aerogel.commands.signing import find_statement, put_attestation, put_bundle, signing_key
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.events import step
@@ -35,7 +36,7 @@ _MOST = 64 << 20
 
 
 class Attest(Struct, frozen=True, kw_only=True):
-    """Sign a statement about an image in a registry with a key."""
+    """Sign a statement about an image in a registry with a key, or without one as who an identity token says."""
 
     name: Annotated[str, Flag("Name of an image in a registry", positional=True, metavar="NAME[:TAG|@DIGEST]")]
     key: Annotated[
@@ -53,6 +54,23 @@ class Attest(Struct, frozen=True, kw_only=True):
             metavar="FILE",
             complete="file",
         ),
+    ] = ""
+    keyless: Annotated[
+        bool, Flag("Sign without a key, as who an identity token says; the name goes into a public log")
+    ] = False
+    identity_token: Annotated[
+        str,
+        Flag(
+            "Identity token for `--keyless`, or a file with it; default: SIGSTORE_ID_TOKEN, what CI systems give, a browser",
+            metavar="FILE|TOKEN",
+            complete="file",
+        ),
+    ] = ""
+    trusted_root: Annotated[
+        str, Flag("Authorities and logs to trust; default: Sigstore's", metavar="FILE", complete="file")
+    ] = ""
+    signing_config: Annotated[
+        str, Flag("Where authority and log are; default: Sigstore's", metavar="FILE", complete="file")
     ] = ""
     insecure_registry: Annotated[
         str | None,
@@ -74,17 +92,17 @@ class AttestResult(Result, frozen=True, kw_only=True):
 
 def run(options: Attest, world: World) -> AttestResult:
     """Signs a statement. Raises `attest.*`, `sign.*`, `registry.*`, `net.*`, `store.*`."""
-    if not options.key:
+    if options.keyless == bool(options.key):
         raise AerogelError(
-            "there is no key to sign with",
+            "a key and `--keyless` cannot both be" if options.key else "there is no key to sign with",
             code="sign.key",
             exit_status=EXIT_USAGE,
-            hints=["name one with `--key FILE`; `aerogel key generate` makes a pair"],
+            hints=["name one with `--key FILE` (`aerogel key generate` makes a pair), or say `--keyless`"],
         )
     kind = predicate_type(options.type)
     reference = Reference.parse(options.name)
     said = _predicate(options, world) if options.predicate else None
-    key = signing_key(options.key, world)
+    key = signing_key(options.key, world) if options.key else None
     with closing(open_registries(world)) as registries:
         repository = registries.repository(reference)
         with step(world.sink, world.take_numbers(), f"attest {reference.familiar()}"):
@@ -92,7 +110,11 @@ def run(options: Attest, world: World) -> AttestResult:
             if said is None:
                 said = _attached(options, repository, image.digest, kind)
             statement = statement_of(image.digest, reference.name, kind, said)
-            made = put_attestation(repository, image, kind, statement, key)
+            if key is None:
+                asked = Asked(options.identity_token, options.trusted_root, options.signing_config)
+                made = [put_bundle(repository, image, certified_bundle(asked, statement, world), kind)]
+            else:
+                made = put_attestation(repository, image, kind, statement, key)
     return AttestResult(reference=str(reference), digest=image.digest, predicate_type=kind, made=tuple(made))
 
 

@@ -1,6 +1,7 @@
 """Signatures without keys: bundles whose certificate names who signed, judged by the sigstore library.
 
-It is there with `pip install 'aerogel[keyless]'`. The certificate's authority, the logs and their keys come from a
+Bundles are made here too: the library asks the authority for a certificate with an identity token, and the log for an
+entry. It is there with `pip install 'aerogel[keyless]'`. The certificate's authority, the logs and their keys come from a
 file with a trusted root, else from Sigstore's own, which the library fetches. Spec: sigstore bundle v0.3, client spec.
 """
 
@@ -8,7 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from typing import Any
+import os
+from typing import Any, NamedTuple
 
 from aerogel.commands.signing import Attested, bundles_of
 from aerogel.commands.world import World
@@ -17,8 +19,17 @@ from aerogel.oci.artifact import IN_TOTO
 from aerogel.oci.attestation import is_about
 from aerogel.oci.digest import Digest
 from aerogel.registry.client import Repository
+from aerogel.store.disk import disk_errors
 
-__all__ = ["find_certified"]
+__all__ = ["Asked", "certified_bundle", "find_certified"]
+
+
+class Asked(NamedTuple):
+    """Flags of a signature without a key: a token or a file with it, files for an authority of one's own."""
+
+    identity_token: str = ""
+    trusted_root: str = ""
+    signing_config: str = ""
 
 
 def find_certified(
@@ -54,6 +65,112 @@ def _statement(data: bytes, verifier: Any, policy: Any) -> dict[str, Any] | None
     return found if isinstance(found, dict) else None
 
 
+def certified_bundle(asked: Asked, statement: bytes, world: World) -> bytes:
+    """A statement signed with a key that is thrown away, the certificate of who signed, and the entry of a log.
+
+    It is checked as who verifies it does, before anybody gets it. Raises `verify.no-keyless`, `sign.config`, `sign.token`,
+    `sign.keyless`.
+    """
+    _need_library()
+    from sigstore.dsse import Statement
+    from sigstore.sign import SigningContext
+    from sigstore.verify import Verifier
+    from sigstore.verify.policy import UnsafeNoOp
+
+    root, services = _services(asked, world)
+    token = _token(asked, services, world)
+    try:
+        context = SigningContext(
+            fulcio=services.get_fulcio(),
+            rekor=services.get_tlogs()[0],
+            trusted_root=root,
+            tsa_clients=services.get_tsas(),
+        )
+        with context.signer(token) as signer:
+            made = signer.sign_dsse(Statement(statement))
+        # Who signed is the authority's to say; that all fits together is looked at here.
+        Verifier(trusted_root=root).verify_dsse(made, UnsafeNoOp())
+    except Exception as error:
+        raise AerogelError(
+            f"the authority or the log gave no signature: {_why(error)}",
+            code="sign.keyless",
+            exit_status=EXIT_NETWORK,
+            hints=["is the identity token for this authority, and can both be reached from here?"],
+        ) from error
+    return str(made.to_json()).encode()
+
+
+def _services(asked: Asked, world: World) -> tuple[Any, Any]:
+    """The trusted root, and where authority and log are."""
+    from sigstore.models import ClientTrustConfig, SigningConfig, TrustedRoot
+
+    if bool(asked.trusted_root) != bool(asked.signing_config):
+        raise AerogelError(
+            "an authority of one's own needs both its trusted root and its signing configuration",
+            code="sign.config",
+            exit_status=EXIT_USAGE,
+            hints=["give `--trusted-root FILE` and `--signing-config FILE`; without both it is Sigstore's own"],
+        )
+    folder = world.settings.directory
+    try:
+        if asked.trusted_root:
+            root = TrustedRoot.from_file(str(folder / asked.trusted_root))
+            return root, SigningConfig.from_file(str(folder / asked.signing_config))
+        config = ClientTrustConfig.production()
+        return config.trusted_root, config.signing_config
+    except Exception as error:
+        own = bool(asked.trusted_root)
+        what = f"`{asked.trusted_root}` and `{asked.signing_config}` are" if own else "Sigstore's configuration is"
+        raise AerogelError(
+            f"{what} not usable: {_why(error)}",
+            code="sign.config",
+            exit_status=EXIT_USAGE if own else EXIT_NETWORK,
+            hints=["they are `trusted_root.json` and `signing_config.v0.2.json` of whoever runs the authority"],
+        ) from error
+
+
+def _token(asked: Asked, services: Any, world: World) -> Any:
+    """The identity: as it is given, as the environment has it, as CI systems give it, else by a browser."""
+    from sigstore.oidc import IdentityToken, Issuer, detect_credential
+
+    text = asked.identity_token
+    if text and text.count(".") != 2:  # no token has fewer parts, and files of keys and tokens rarely have such names
+        path = world.settings.directory / text
+        with disk_errors(str(path)):
+            text = path.read_text(encoding="utf-8", errors="replace").strip()
+    elif text and (world.settings.directory / text[:200]).is_file():
+        text = (world.settings.directory / text).read_text(encoding="utf-8", errors="replace").strip()
+    try:
+        text = text or world.settings.environment.get("SIGSTORE_ID_TOKEN", "") or detect_credential() or ""
+        if text:
+            world.redactor.add(text)
+            return IdentityToken(text)
+        if os.isatty(world.streams.stdin) and os.isatty(world.streams.stderr):
+            return Issuer(services.get_oidc_url()).identity_token()
+    except Exception as error:
+        raise _no_token(f"the identity token cannot be used: {_why(error)}") from error
+    raise _no_token("there is no identity to sign with, and no terminal to ask for one")
+
+
+def _no_token(message: str) -> AerogelError:
+    return AerogelError(
+        message,
+        code="sign.token",
+        exit_status=EXIT_USAGE,
+        hints=["give a token for `sigstore` with `--identity-token FILE` or in SIGSTORE_ID_TOKEN; CI systems give one"],
+    )
+
+
+def _why(error: BaseException) -> str:
+    """The first line that says something, of an error or what it came from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if words := str(cause).strip():
+            return words.splitlines()[0][:200]
+        cause = cause.__cause__
+    return type(error).__name__
+
+
 def _verifier(root: str, world: World) -> Any:
     from sigstore.errors import Error
     from sigstore.models import ClientTrustConfig, TrustedRoot
@@ -64,8 +181,7 @@ def _verifier(root: str, world: World) -> Any:
             return Verifier(trusted_root=TrustedRoot.from_file(str(world.settings.directory / root)))
         return Verifier(trusted_root=ClientTrustConfig.production().trusted_root)
     except (Error, OSError, ValueError) as error:
-        words = str(error).strip().splitlines()
-        why = words[0][:200] if words else type(error).__name__
+        why = _why(error)
         raise AerogelError(
             f"`{root}` is no trusted root: {why}" if root else f"Sigstore's trusted root cannot be had: {why}",
             code="verify.root",

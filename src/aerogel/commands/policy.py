@@ -1,6 +1,7 @@
 """Which images of registries may be used: those that are signed by the right key, where a policy asks for it.
 
-`[signatures]` of aerogel.toml maps a registry, or a prefix of names, to the public keys of which one must have signed;
+`[signatures]` of aerogel.toml maps a registry, or a prefix of names, to the public keys of which one must have signed, or
+to who must have signed without a key (`identity` and `issuer` of the certificate);
 `none` asks for nothing there, `reject` refuses all. The longest prefix decides, `*` is for all others. Where nothing of
 the user's own file fits, containers' `policy.json` decides: `insecureAcceptAnything`, `reject` and `sigstoreSigned` with
 keys. A project's file is asked beside these: it can ask for more, and never allows what they refuse.
@@ -23,8 +24,10 @@ from aerogel.graph.ops import frame
 from aerogel.oci.digest import Digest, digest_of
 from aerogel.oci.keys import PublicKey
 from aerogel.oci.reference import DEFAULT_REGISTRY, Reference
+from aerogel.oci.signature import SIGNED as SIGNATURE
 from aerogel.registry.client import Repository
 from aerogel.registry.hosts import HUB_HOST
+from aerogel.settings import Certified
 from aerogel.store.disk import disk_errors
 
 __all__ = ["enforce", "is_accepted", "scopes"]
@@ -39,6 +42,8 @@ class _Rule(NamedTuple):
 
     kind: str
     keys: tuple[tuple[str, bytes], ...] = ()
+    certified: tuple[tuple[Certified, bytes], ...] = ()
+    """Who may have signed without a key, and the trusted root; empty for Sigstore's."""
     identity: str = ""
     place: str = ""
 
@@ -50,7 +55,7 @@ def enforce(world: World, repository: Repository, reference: Reference, *digests
     Raises `policy.rejected`, `policy.unsigned`, `policy.malformed`, `policy.key`, `sign.key`, `registry.*`, `net.*`, `store.*`.
     """
     for rule in _rules(world, reference):
-        signed = _check(rule, repository, reference, digests)
+        signed = _check(world, rule, repository, reference, digests)
         # An image of a signed index is as good as signed; an index is not signed by what is said of one image.
         for digest in digests[digests.index(signed) :]:
             world.store.actions.put(_accepted(rule, reference, digest), {"policy": reference.name}, {})
@@ -86,11 +91,15 @@ def _rules(world: World, reference: Reference) -> list[_Rule]:
 
 def _accepted(rule: _Rule, reference: Reference, digest: Digest) -> Digest:
     """The name of the record that an image has been found signed as a rule asks."""
-    keys = (pem for _, pem in rule.keys)
+    keys = [pem for _, pem in rule.keys]
+    for who, root in rule.certified:
+        keys += [b"certified", who.identity.encode(), who.issuer.encode(), root]
     return digest_of(frame(b"policy-v1", reference.name.encode(), digest.encode(), rule.identity.encode(), *keys))
 
 
-def _check(rule: _Rule, repository: Repository, reference: Reference, digests: Sequence[Digest]) -> Digest:
+def _check(
+    world: World, rule: _Rule, repository: Repository, reference: Reference, digests: Sequence[Digest]
+) -> Digest:
     """The digest that is signed as the rule asks."""
     name = reference.familiar()
     if rule.kind == REJECT:
@@ -107,7 +116,16 @@ def _check(rule: _Rule, repository: Repository, reference: Reference, digests: S
                 found += 1
                 if each.is_right and (not rule.identity or _is_for(each.name, reference, rule.identity)):
                     return digest
-    keys = " or ".join(f"`{label}`" for label, _ in rule.keys)
+    for who, _ in rule.certified:
+        from aerogel.commands.keyless import find_certified
+
+        for digest in dict.fromkeys(digests):
+            asked = (who.identity, who.issuer, who.trusted_root)
+            for judged in find_certified(repository, digest, SIGNATURE, *asked, world):
+                found += 1
+                if judged.statement is not None:
+                    return digest
+    keys = " or ".join(f"`{label}`" for label in (*dict(rule.keys), *(who.identity for who, _ in rule.certified)))
     others = "the signatures that it has are of others" if found else "it has none"
     raise AerogelError(
         f"`{name}` (`{digests[0]}`) has no signature by {keys}, which {rule.place} asks for: {others}",
@@ -139,7 +157,7 @@ def _plain(name: str) -> str:
     return f"{DEFAULT_REGISTRY if host in _HUB_NAMES else host}{sign}{rest}"
 
 
-def _own(told: Mapping[str, tuple[str, ...]], reference: Reference) -> _Rule | None:
+def _own(told: Mapping[str, tuple[str | Certified, ...]], reference: Reference) -> _Rule | None:
     rules = {_plain(scope): words for scope, words in told.items()}
     for scope in (*scopes(reference), "*"):
         if scope not in rules:
@@ -148,7 +166,12 @@ def _own(told: Mapping[str, tuple[str, ...]], reference: Reference) -> _Rule | N
         words = rules[scope]
         if words in (("none",), ("reject",)):
             return _Rule(ACCEPT if words == ("none",) else REJECT, place=place)
-        return _Rule(SIGNED, tuple((word, _key(Path(word), place)) for word in words), place=place)
+        return _Rule(
+            SIGNED,
+            tuple((word, _key(Path(word), place)) for word in words if isinstance(word, str)),
+            tuple((word, _root(word, place)) for word in words if isinstance(word, Certified)),
+            place=place,
+        )
     return None
 
 
@@ -204,7 +227,7 @@ def _rule(said: Mapping[str, Any], path: Path, scope: str | None) -> _Rule:
         raise ValueError("`keyData` is no Base64") from None
     if not keys:
         raise ValueError("`sigstoreSigned` has no key")
-    return _Rule(SIGNED, tuple(keys), identity, place)
+    return _Rule(SIGNED, tuple(keys), identity=identity, place=place)
 
 
 def _is_for(told: str, reference: Reference, identity: str) -> bool:
@@ -226,6 +249,10 @@ def _unknown(path: Path, what: str) -> AerogelError:
         code="policy.unknown",
         hints=["write the rule into `[signatures]` of your own aerogel.toml, which comes first"],
     )
+
+
+def _root(who: Certified, place: str) -> bytes:
+    return _key(Path(who.trusted_root), place) if who.trusted_root else b""
 
 
 def _key(path: Path, place: str) -> bytes:

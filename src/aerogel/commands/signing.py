@@ -53,6 +53,7 @@ __all__ = [
     "key_password",
     "public_key",
     "put_attestation",
+    "put_bundle",
     "put_signatures",
     "signing_key",
 ]
@@ -191,14 +192,7 @@ def put_attestation(
     Raises `attest.too-large`, `registry.*`, `net.*`.
     """
     uploads = Uploads(repository)
-    signed = bundle_of(statement, key)
-    if len(signed) > _MOST_STATEMENT:
-        raise AerogelError(
-            f"the signed statement has {len(signed)} bytes, and {_MOST_STATEMENT} are read at most",
-            code="attest.too-large",
-            hints=["attest something shorter: an SBOM without its files, say"],
-        )
-    bundled = _put_bundle(uploads, image, signed, kind)
+    bundled = put_bundle(repository, image, bundle_of(statement, key), kind)
     made = MemoryBlobs()
     plain = made.put(json.dumps(envelope(statement, key), separators=(",", ":")).encode(), ENVELOPE)
     notes = {SIGNATURE: "", PREDICATE_NOTE: kind}
@@ -210,7 +204,7 @@ def put_signatures(registries: Registries, reference: Reference, image: Descript
     """Signs a manifest in both forms; returns what was put. Raises `registry.*`, `net.*`."""
     repository = registries.repository(reference)
     uploads = Uploads(repository)
-    bundled = _put_bundle(uploads, image, bundle(image.digest, key), SIGNED)
+    bundled = put_bundle(repository, image, bundle(image.digest, key), SIGNED)
     data = payload(image.digest, reference.name)
     made = MemoryBlobs()
     notes = {SIGNATURE: base64.b64encode(key.sign(data)).decode()}
@@ -220,8 +214,15 @@ def put_signatures(registries: Registries, reference: Reference, image: Descript
     ]
 
 
-def _put_bundle(uploads: Uploads, image: Descriptor, data: bytes, kind: str) -> Digest:
-    """Puts a bundle that refers to the image."""
+def put_bundle(repository: Repository, image: Descriptor, data: bytes, kind: str) -> Digest:
+    """Puts a bundle that refers to the image; the digest of its manifest. Raises `attest.too-large`, `registry.*`, `net.*`."""
+    if len(data) > _MOST_STATEMENT:
+        raise AerogelError(
+            f"the signed statement has {len(data)} bytes, and {_MOST_STATEMENT} are read at most",
+            code="attest.too-large",
+            hints=["attest something shorter: an SBOM without its files, say"],
+        )
+    uploads = Uploads(repository)
     made = MemoryBlobs()
     layer = made.put(data, BUNDLE)
     notes = {_CONTENT: "dsse-envelope", _PREDICATE: kind, PREDICATE_TYPE: kind}
