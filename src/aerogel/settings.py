@@ -47,6 +47,7 @@ from aerogel.flag import Flag
 
 __all__ = [
     "Bases",
+    "Certified",
     "Color",
     "ConfigFile",
     "Isolation",
