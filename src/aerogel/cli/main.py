@@ -83,6 +83,11 @@ class _Run:
         settings = load_settings()
         self._show_errors(settings)
         found = find_command(words)
+        if found is None and (overview := _family_overview(words)):
+            from aerogel.cli.render import write_output
+
+            write_output(overview)
+            return 0
         if found is None:
             raise _unknown_command(words)
         from aerogel.cli.parse import help_text, parse, specification
@@ -152,6 +157,11 @@ class _Run:
             write_output(_overview())
             return 0
         found = find_command(words)
+        if found is None and (overview := _family_overview(words)):
+            from aerogel.cli.render import write_output
+
+            write_output(overview)
+            return 0
         if found is None:
             raise _unknown_command(words)
         from aerogel.cli.parse import help_text, specification
@@ -244,6 +254,23 @@ def _overview() -> str:
         lines += ["", f"{group}:"]
         lines += [f"  {one.name.ljust(width)}  {one.help}" for one in COMMANDS if one.group == group]
     lines += ["", "`aerogel COMMAND --help` tells what a command takes; `aerogel --version` prints the version."]
+    return "\n".join(lines)
+
+
+def _family_overview(words: list[str]) -> str:
+    """The commands that begin with a word that is none itself, as `registry`; empty when that is not what was asked."""
+    from aerogel.commands.table import COMMANDS, instead_of
+
+    if words[1:] not in ([], ["--help"], ["-h"]) or instead_of(words)[1]:
+        return ""
+    begin = f"{words[0]} "
+    family = [(name, one.help) for one in COMMANDS for name in (one.name, *one.aliases) if name.startswith(begin)]
+    if not family:
+        return ""
+    width = max(len(name) for name, _ in family)
+    lines = [f"usage: aerogel {words[0]} COMMAND [OPTIONS] [WORDS]", ""]
+    lines += [f"  {name.ljust(width)}  {about}" for name, about in family]
+    lines += ["", f"`aerogel {words[0]} COMMAND --help` tells what a command takes."]
     return "\n".join(lines)
 
 

@@ -35,6 +35,7 @@ class HttpError(AerogelError):
         body: bytes = b"",
         temporary: bool = False,
         retry_after_s: float | None = None,
+        is_refused: bool = False,
         hints: Iterable[str] = (),
     ) -> None:
         super().__init__(
@@ -50,6 +51,8 @@ class HttpError(AerogelError):
         self.headers = headers or {}
         self.body = body
         self.retry_after_s = retry_after_s
+        self.is_refused = is_refused
+        """The host is there, and nothing listens on the port."""
 
 
 @contextlib.contextmanager
@@ -59,10 +62,15 @@ def translated(method: str, url: str, target: str) -> Iterator[None]:
 
     from urllib3 import exceptions as faults
 
-    def error(what: str, code: str, *, temporary: bool = True, hints: Iterable[str] = ()) -> HttpError:
-        return HttpError(what, code=code, method=method, url=url, temporary=temporary, hints=hints)
+    def error(
+        what: str, code: str, *, temporary: bool = True, is_refused: bool = False, hints: Iterable[str] = ()
+    ) -> HttpError:
+        return HttpError(
+            what, code=code, method=method, url=url, temporary=temporary, is_refused=is_refused, hints=hints
+        )
 
-    host = urlsplit(target).hostname or "?"
+    parts = urlsplit(target)
+    host = parts.hostname or "?"
     try:
         yield
     except faults.NameResolutionError:
@@ -75,7 +83,15 @@ def translated(method: str, url: str, target: str) -> Iterator[None]:
     except faults.ProxyError as fault:
         raise error(f"the proxy refuses: {_reason(fault)}", "net.proxy", temporary=False) from None
     except faults.NewConnectionError as fault:
-        raise error(f"`{host}` cannot be reached: {_reason(fault)}", "net.unreachable") from None
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        is_refused = isinstance(fault.__cause__, ConnectionRefusedError)
+        hint = f"nothing listens on port {port} of `{host}`: check name and port, and whether the server runs"
+        raise error(
+            f"`{host}` cannot be reached: {_reason(fault)}",
+            "net.unreachable",
+            is_refused=is_refused,
+            hints=[hint] if is_refused else [],
+        ) from None
     except faults.ConnectTimeoutError:
         raise error(f"`{host}` does not answer", "net.unreachable") from None
     except (faults.ReadTimeoutError, TimeoutError):

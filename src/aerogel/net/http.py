@@ -102,12 +102,14 @@ class Http:
         limit: int = BODY_LIMIT,
         redirect: bool = True,
         repeats: bool = False,
+        is_first: bool = False,
         peer: Peer = NOBODY,
     ) -> Response:
         """Sends a request and returns the whole answer, at most `limit` bytes of body.
 
         A status in `expect` is returned, any other is an error; faults that may pass (connection, 429, 5xx) are
         tried again. POST and PATCH are sent once only, unless the caller says that another one does no harm (`repeats`).
+        With `is_first` a refused connection is not: what has not been there yet is no server that is just starting again.
         `peer` holds for the host of `url`, not for those that it redirects to.
 
         Raises:
@@ -120,7 +122,7 @@ class Http:
                 self._pump(answer, method, url, found.write, limit)
                 return Response(answer.status, _lowered(answer.headers), found.getvalue(), final)
 
-        return self._retried(run, peer, once=method in ("POST", "PATCH") and not repeats)
+        return self._retried(run, peer, once=method in ("POST", "PATCH") and not repeats, is_first=is_first)
 
     def download(
         self,
@@ -170,7 +172,7 @@ class Http:
 
         return self._retried(run, peer, once=False)
 
-    def _retried(self, run: Callable[[], Response], peer: Peer, *, once: bool) -> Response:
+    def _retried(self, run: Callable[[], Response], peer: Peer, *, once: bool, is_first: bool = False) -> Response:
         failures, attempts = 0, min(self._attempts, peer.attempts or self._attempts)
         while True:
             try:
@@ -179,7 +181,7 @@ class Http:
                 failures, error = 0, progress.error
             except HttpError as fault:
                 failures, error = failures + 1, fault
-            if once or not error.temporary or failures >= attempts:
+            if once or not error.temporary or failures >= attempts or (is_first and error.is_refused):
                 raise error
             wait = error.retry_after_s
             if wait is None:

@@ -179,8 +179,11 @@ class Repository:
             return found
         return f"{found}{'&' if '?' in found else '?'}ns={quote(self._namespace, safe='')}"
 
-    def _ask(self, what: str, get: Callable[[Repository], _T]) -> _T:
-        """The answer of the first mirror that may be asked for `what` and has one, else of the registry itself."""
+    def ask(self, what: str, get: Callable[[Repository], _T]) -> _T:
+        """The answer of the first mirror that may be asked for `what` and has one, else of the registry itself.
+
+        Raises what `get` raises for the registry, with what the mirrors said as hints; `registry.no-host`.
+        """
         refused: list[str] = []
         for mirror in self._mirrors:
             if what not in mirror._can or mirror.endpoint.is_down:
@@ -214,7 +217,7 @@ class Repository:
         `registry.*`, `net.*`.
         """
         try:
-            return self._ask(PULL if reference.digest else RESOLVE, lambda place: place._document(reference))
+            return self.ask(PULL if reference.digest else RESOLVE, lambda place: place._document(reference))
         except AerogelError as error:
             if error.code == "registry.not-found":
                 error.hints = error.hints or self._advice(reference)
@@ -247,6 +250,9 @@ class Repository:
 
     def tags(self) -> list[str]:
         """Tags of the repository, at most the first 1000, in the registry's order. Raises `registry.*`, `net.*`."""
+        return self.ask(RESOLVE, lambda place: place._tags())
+
+    def _tags(self) -> list[str]:
         answer = self.endpoint.request(
             self.name, self.scopes, "GET", self.url("tags", "list?n=1000"), what=f"tags of `{self}`"
         )
@@ -282,7 +288,7 @@ class Repository:
         """
         target = _Hashed(file, digest, on_bytes)
         target.take_in(size)
-        self._ask(BLOBS, lambda place: place._fetch(digest, size, target, limit))
+        self.ask(BLOBS, lambda place: place._fetch(digest, size, target, limit))
 
     def _fetch(self, digest: Digest, size: int | None, target: _Hashed, limit: int | None) -> None:
         url = self.url("blobs", digest)

@@ -116,7 +116,8 @@ class Endpoint:
 
     def _ping(self, base: str) -> Response:
         url = f"{base}{self._place.path}/"
-        return self.http.request("GET", url, expect=_ANSWERS, redirect=False, limit=1 << 20, peer=self._place.peer)
+        peer = self._place.peer
+        return self.http.request("GET", url, expect=_ANSWERS, redirect=False, limit=1 << 20, is_first=True, peer=peer)
 
     def user(self, repository: str) -> str | None:
         return self._authority.user(repository)

@@ -15,6 +15,7 @@ from aerogel.oci.artifact import fallback_tag
 from aerogel.oci.digest import Digest
 from aerogel.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index, decode
 from aerogel.registry.client import ACCEPT, Repository
+from aerogel.registry.hosts import PULL
 
 __all__ = ["list_referrers"]
 
@@ -27,11 +28,27 @@ _NEXT = re.compile(r'<([^>]+)>\s*;[^,]*\brel="?next"?')
 def list_referrers(repository: Repository, subject: Digest) -> tuple[Descriptor, ...]:
     """The artifacts that refer to a manifest of the repository, as the registry lists them, each once.
 
-    Empty where the registry has no list. Raises `registry.*`, `net.*`, `oci.malformed`.
+    Mirrors are asked first; one that lists nothing says nothing for the registry, but its answer stands where the registry
+    cannot be reached. Empty where there is no list. Raises `registry.*` (`registry.too-large`), `net.*`, `oci.malformed`.
     """
-    listed = _of_api(repository, subject)
-    if listed is None:
-        listed = _of_tag(repository, subject)
+    has_answer = False
+
+    def listing(place: Repository) -> list[Descriptor]:
+        nonlocal has_answer
+        listed = _of_api(place, subject)
+        if listed is None:
+            listed = _of_tag(place, subject)
+        if not listed and place is not repository:
+            has_answer = True
+            raise AerogelError(f"it lists nothing for `{subject}`", code="registry.not-found")
+        return listed
+
+    try:
+        listed = repository.ask(PULL, listing)
+    except AerogelError as error:
+        if not has_answer or not error.code.startswith(("net.", "registry.no-host")):
+            raise
+        listed = []
     found = {each.digest: each for each in listed if each.media_type in MANIFEST_TYPES}
     if len(found) > _MAX_LISTED:
         raise AerogelError(
@@ -63,12 +80,17 @@ def _of_api(repository: Repository, subject: Digest) -> list[Descriptor] | None:
         found += decode(answer.body, Index, what=f"the referrers of `{subject}`").manifests
         following = _NEXT.search(answer.headers.get("link", ""))
         if following is None:
-            break
+            return found
         after = urljoin(url, following[1])
         if urlsplit(after)[:2] != urlsplit(url)[:2]:
-            break  # another host has no say
+            return found  # another host has no say
         url = after
-    return found
+    raise AerogelError(
+        f"the list of what refers to `{subject}` has more than {_MAX_PAGES} pages",
+        code="registry.too-large",
+        exit_status=EXIT_NETWORK,
+        hints=["an image has a few signatures and documents: ask who runs the registry what the others are"],
+    )
 
 
 def _of_tag(repository: Repository, subject: Digest) -> list[Descriptor]:

@@ -73,7 +73,10 @@ def test_help(words, capsys):
             ["system", "info"],
             "error: aerogel has no command `system info`\nhint: there is `aerogel system df`, `aerogel system prune`\n",
         ),
-        (["cache"], "error: aerogel has no command `cache`\nhint: there is `aerogel cache ls`, `aerogel cache list`"),
+        (
+            ["cache", "-x"],
+            "error: aerogel has no command `cache`\nhint: there is `aerogel cache ls`, `aerogel cache list`",
+        ),
         (
             ["buildx", "bulld", "."],
             "error: aerogel has no command `buildx bulld`\nhint: did you mean `buildx build`?\n",
@@ -85,6 +88,19 @@ def test_unknown_words(words, message, capsys):
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == message if message.endswith("\n") else said.err.startswith(message)
+
+
+@pytest.mark.parametrize("word", ["registry", "key", "cache", "base", "volume"])
+def test_a_word_that_begins_commands_lists_them(word, capsys):
+    for words in ([word], [word, "--help"], ["help", word]):
+        assert entry.main(words) == 0
+        said = capsys.readouterr()
+        assert said.err == ""
+        assert said.out.startswith(f"usage: aerogel {word} COMMAND")
+        for one in table.COMMANDS:
+            if one.name.startswith(f"{word} "):
+                assert f"  {one.name} " in said.out
+                assert one.help in said.out
 
 
 @pytest.mark.parametrize("words", [names[0] for names in table._ABSENT])

@@ -14,12 +14,13 @@ from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.net.http import Http
 from aerogel.oci.digest import Digest
 from aerogel.oci.reference import Reference
-from aerogel.oci.types import Descriptor
+from aerogel.oci.types import OCI_MANIFEST, Descriptor
 from aerogel.registry.client import Registries
 from aerogel.registry.credentials import Credentials
 from aerogel.registry.host_files import HostFiles, OwnHost
 from aerogel.registry.hosts import BLOBS, PULL, RESOLVE, Hosts, Route
 from aerogel.registry.push import Uploads
+from aerogel.registry.referrers import list_referrers
 
 
 def route(files: HostFiles, name: str) -> Route:
@@ -334,6 +335,67 @@ def test_a_mirror_that_is_down_is_asked_once(server: LoopRegistry, pushed: str) 
     assert "cannot be reached" in told.lines[0]
     error = fails("registry.not-found", lambda: Told(mirrors(server, gone.host)).pull(f"{server.host}/app:two"))
     assert error.hints[0].startswith(f"the mirror `{gone.host}` was asked first: ")
+
+
+def referring(server: LoopRegistry, subject: str, number: int = 1) -> list[str]:
+    """Artifacts of an image."""
+    base = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": "application/x"}
+    base |= {"subject": {"mediaType": OCI_MANIFEST, "digest": subject, "size": 1}}
+    texts = [json.dumps({**base, "annotations": {"n": str(each)}}).encode() for each in range(number)]
+    return [server.add_manifest("app", text, OCI_MANIFEST) for text in texts]
+
+
+def test_mirrors_are_asked_what_refers_to_an_image(server: LoopRegistry, mirror: LoopRegistry, pushed: str) -> None:
+    server.referrers = mirror.referrers = True
+    copy(server, mirror)
+    (artifact,) = referring(mirror, pushed)
+    told = Told(mirrors(server, mirror.host))
+    where = told.registries.repository(Reference.parse(f"{server.host}/app:one"))
+    assert [each.digest for each in list_referrers(where, Digest(pushed))] == [artifact]
+    assert where.tags() == ["one"]
+    assert server.seen == []
+    # What a mirror does not list the registry may.
+    mirror.manifests["app"].pop(artifact)
+    (artifact,) = referring(server, pushed)
+    assert [each.digest for each in list_referrers(where, Digest(pushed))] == [artifact]
+    assert told.lines == []
+
+
+def test_what_refers_to_an_image_when_only_a_mirror_is_reached(
+    server: LoopRegistry, mirror: LoopRegistry, pushed: str
+) -> None:
+    copy(server, mirror)
+    with serve_registry() as gone:
+        pass
+    where = Told(mirrors(gone, mirror.host)).registries.repository(Reference.parse(f"{gone.host}/app:one"))
+    assert list_referrers(where, Digest(pushed)) == ()
+    # Where no mirror answers that is no answer.
+    mirror.fail("GET", "/referrers/", Answer(500), times=9)
+    assert "cannot be reached" in fails("net.unreachable", lambda: list_referrers(where, Digest(pushed))).message
+
+
+def test_a_list_of_more_pages_than_are_read(server: LoopRegistry, pushed: str) -> None:
+    """Not cut: the signature that is looked for may be on the last one."""
+    server.referrers = True
+    artifacts = referring(server, pushed, 64)
+    where = Told(HostFiles()).registries.repository(Reference.parse(f"{server.host}/app:one"))
+    assert sorted(each.digest for each in list_referrers(where, Digest(pushed))) == sorted(artifacts)
+    referring(server, pushed, 65)
+    error = fails("registry.too-large", lambda: list_referrers(where, Digest(pushed)))
+    assert error.message == f"the list of what refers to `{pushed}` has more than 64 pages"
+
+
+def test_a_registry_that_does_not_run_is_told_at_once() -> None:
+    with serve_registry() as gone:
+        pass
+    told = Told(HostFiles())
+    name = Reference.parse(f"{gone.host}/app:one")
+    error = fails("net.unreachable", lambda: told.registries.repository(name).document(name))
+    assert told.waits == []
+    port = gone.host.partition(":")[2]
+    assert error.hints == (
+        f"nothing listens on port {port} of `127.0.0.1`: check name and port, and whether the server runs",
+    )
 
 
 def test_tags_of_mirrors_for_digests_only(server: LoopRegistry, mirror: LoopRegistry, tmp_path: Path) -> None:
