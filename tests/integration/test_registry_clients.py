@@ -1,4 +1,4 @@
-"""Real clients against our server, with passwords, plain and with TLS; our client against a server that wants a certificate.
+"""Real clients against our server, with passwords, plain and with TLS; our client against docker-registry with certificates and tokens.
 
 Debian packages: skopeo, podman, buildah, docker.io, umoci, docker-registry, openssl.
 """
@@ -24,6 +24,7 @@ from own_docker import own_docker
 from process import Aerogel
 from real_registry import start
 from served import Client, Registry, sha
+from token_server import TokenServer
 
 pytestmark = pytest.mark.host("skopeo", "podman", "buildah", "docker", "dockerd", "umoci", "docker-registry", "openssl")
 
@@ -288,5 +289,70 @@ def test_media_types_that_nobody_knows(tmp_path: Path) -> None:
         assert (got.body, got.headers["content-type"]) == (data, kind)
     finally:
         assert ours.stop() == 0
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Iterator[TokenServer]:
+    running = TokenServer(*certificate(tmp_path), CREDENTIALS)
+    yield running
+    running.close()
+
+
+def test_tokens_that_docker_registry_checks(tmp_path: Path, tokens: TokenServer) -> None:
+    """Its own `auth.token`: signature, issuer, audience, times and rights are looked at by it; skopeo does the same."""
+    server, process = start(tmp_path / "registry", tokens.auth, {})
+    try:
+        (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /d\n")
+        amy, nobody = Aerogel(tmp_path / "amy"), Aerogel(tmp_path / "nobody")
+        amy.env["DOCKER_CONFIG"] = str(tmp_path)
+        nobody.env["DOCKER_CONFIG"] = str(tmp_path / "none")
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {server.host: AUTH}}))
+        mine, open_ = f"{server.host}/team/app:1", f"{server.host}/public/app:1"
+        digest = amy.json("build", "--push", "-t", mine, str(tmp_path))["descriptor"]["digest"]
+        assert {user for user, _ in tokens.asked} == {"amy"}
+        assert ("amy", ["repository:team/app:pull,push"]) in tokens.asked
+        # Mounted from the one into the other: the token is for both.
+        tokens.asked.clear()
+        assert amy.json("copy", f"docker://{mine}", f"docker://{open_}")["transferred"] == 0
+        both = {"repository:public/app:pull,push", "repository:team/app:pull"}
+        assert any(set(scopes) == both for _, scopes in tokens.asked)
+        # Who has no password may have what is for all, and nothing more.
+        assert nobody.json("pull", open_)["digest"] == digest
+        nobody("tag", open_, f"{server.host}/public/app:2")
+        for words in (("pull", mine), ("push", f"{server.host}/public/app:2")):
+            refused = nobody(*words, check=False)
+            assert refused.returncode == 4
+            assert "anonymous users" in refused.stderr
+        run("skopeo", "copy", "--src-tls-verify=false", f"docker://{open_}", f"oci:{tmp_path}/layout:1")
+        # A token that has ended before it came: another one is asked for.
+        tokens.expired = 1
+        amy("pull", mine)
+        assert tokens.expired == 0
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_tokens_that_docker_registry_does_not_trust(tmp_path: Path, tokens: TokenServer) -> None:
+    """Signed by somebody else, or always too old: told after a few tries."""
+    server, process = start(tmp_path / "registry", tokens.auth, {})
+    try:
+        aerogel = Aerogel(tmp_path / "state")
+        aerogel.env["DOCKER_CONFIG"] = str(tmp_path)
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {server.host: AUTH}}))
+        tokens.expired = 99
+        (tmp_path / "other").mkdir()
+        for number in (1, 2):
+            tokens.asked.clear()
+            refused = aerogel("pull", f"{server.host}/app:1", check=False)
+            assert refused.returncode == 4
+            assert "refuses the credentials of `amy`" in refused.stderr
+            assert "open-sesame" not in refused.stderr
+            assert len(tokens.asked) <= 3, number
+            tokens.expired = 0
+            tokens.certificate, tokens.key = certificate(tmp_path / "other")
+    finally:
         process.terminate()
         process.wait()
