@@ -101,7 +101,7 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 _LOCK = threading.Lock()
-"""msgspec crashes when two threads make it look at the same types for the first time (several FROMs at once)."""
+"""msgspec crashes when two threads make it look at the same types for the first time (FROM twice in a file)."""
 
 
 @functools.cache
