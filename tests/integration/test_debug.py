@@ -114,7 +114,7 @@ def test_programs_of_packages(tmp_path):
     finally:
         aerogel("rm", "-f", "web")
     done = aerogel("debug", "--tools", "no/such", "bare", check=False)
-    assert done.stderr.startswith("error: `no/such` is not the name of a Debian package\n")
+    assert "\nerror: `no/such` is not the name of a Debian package\n" in done.stderr
     done = aerogel("debug", "--tools", "stracee", "bare", check=False)
     assert done.returncode != 0
     assert "stracee" in done.stderr

@@ -39,18 +39,15 @@ def with_library_cache(finished: Finished, materials: Materials, codec: Codec) -
     if arch is None or not 0 < finished.base < len(finished.layers):
         return finished
     folders = ldcache.directories(TRIPLETS[arch])
-    base, above = finished.layers[: finished.base], finished.layers[finished.base :]
-    # A base that stayed in its registry is not fetched to be looked at, unless libraries come.
-    if not all(map(materials.is_stored, base)) and not any(_brings(materials.index(one), folders) for one in above):
-        return finished
-    if not _is_ours([materials.index(layer) for layer in base]):
-        return finished
     store = materials.store
     key = key_of(b"ldcache 1", b"%d %d" % (finished.base, finished.epoch_s), *(one.encode() for one in finished.layers))
     with store.once(key, materials.on_wait):
         known = store.actions.get(key)
         if known is None or not all(materials.is_here(Digest(one)) for one in known["layers"]):
+            # The base comes last: its layers may still be in a registry, and most builds bring no library.
+            base, above = finished.layers[: finished.base], finished.layers[finished.base :]
             comes = any(_brings(materials.index(layer), folders) for layer in above)
+            comes = comes and _is_ours([materials.index(layer) for layer in base])
             layer = _made(finished, materials, codec, folders) if comes else None
             known = {"layers": [layer] if layer else [], "chain": []}
             store.actions.put(key, {"op": "ldcache", "inputs": list(finished.layers)}, known)
