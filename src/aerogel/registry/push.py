@@ -162,7 +162,7 @@ class Uploads:
             repeats=method == "POST",  # another upload that is begun and left does no harm
         )
 
-    def _begin(self, blob: Descriptor, source: str, *, is_first: bool) -> str:
+    def _begin(self, blob: Descriptor, source: str, *, is_first: bool = False) -> str:
         """Where to upload to; empty when the blob could be mounted.
 
         Without a source the registry may find one itself; one that cannot just begins an upload, as without the question.
