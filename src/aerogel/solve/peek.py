@@ -15,14 +15,19 @@ from aerogel.solve.materials import Materials
 
 __all__ = ["has_indexes", "peek"]
 
+_MOST = 8 << 20
+"""Bytes of indexes that are read for a remark: some 80,000 files, which take 60 MB as a tree."""
 _NEAR = 16 << 20
 """Bytes of a tar that are read over where a blob cannot be entered in the middle: some tens of milliseconds."""
 
 
 def has_indexes(materials: Materials, layers: tuple[Digest, ...]) -> bool:
-    """Whether the tree of the layers costs no more than reading their indexes."""
-    records = (materials.store.layers.record(layer) for layer in layers)
-    return all(record is not None and record.index for record in records)
+    """Whether the tree of the layers costs no more than reading their indexes, and these are not huge."""
+    kept = materials.store.layers
+    records = (kept.record(layer) for layer in layers)
+    if not all(record is not None and record.index for record in records):
+        return False
+    return sum(map(kept.index_size, layers)) <= _MOST
 
 
 def peek(materials: Materials, layer: Digest, offset: int, size: int) -> bytes:

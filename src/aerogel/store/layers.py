@@ -166,6 +166,10 @@ class Layers:
                     return found
         return self.index(diff_id).summary()
 
+    def index_size(self, diff_id: Digest) -> int:
+        """Bytes of the saved index, about 95 for an entry; 0 when there is none."""
+        return _size(f"{self.path(diff_id)}/index") or 0
+
     def index_bytes(self, diff_id: Digest) -> bytes:
         """The same as it was saved."""
         path = f"{self.path(diff_id)}/index"
