@@ -54,7 +54,7 @@ LOCAL = {
     "stages": BASE + "RUN seq 9 > /one\nFROM base AS two\nRUN seq 8 > /two && chmod 4711 /two\nFROM scratch\nCOPY --from=base / /\n"
     "COPY --from=two /two /\n",
     "mounts": BASE + "RUN --mount=type=cache,target=/c --mount=type=bind,source=src,target=/s --mount=type=tmpfs,target=/t "
-    "cp -r /s /out && date > /c/seen && date > /t/x && find / -xdev | sort > /names\nRUN tar cf /out.tar /out\n",
+    "cp -r /s /out && date > /c/seen && date > /t/x && find / -xdev | sort > /t/names && cp /t/names /names\nRUN tar cf /out.tar /out\n",
 }  # fmt: skip
 NETWORK = {
     "apt": "FROM debian\nRUN apt-get update && apt-get install -y --no-install-recommends openssh-client dbus less\n"
