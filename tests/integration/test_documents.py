@@ -41,11 +41,29 @@ target "web" {
 }
 """
 
+STRUCTURE = """\
+schemaVersion: 2.0.0
+fileExistenceTests:
+  - {name: program, path: /app/main, shouldExist: true}
+"""
+
+FILES = {"structure.yaml": STRUCTURE}
+
+PREPARED = (
+    "aerogel build -t app .",
+    "aerogel tag app app:old",
+    "aerogel build --target test -t lib .",
+    *(f"aerogel build --platform linux/{each} -t team/app:1-{each} ." for each in ("amd64", "arm64", "arm", "riscv64")),
+)
+
 ELSEWHERE = re.compile(
     r"""https?:// | \.example | \bdocker\b(?!/Dockerfile) | alpine | oci-layout: | git\ archive | \.\./lib  # other places
     | aerogel\ (run|exec|debug|logs|stop|kill|start|restart|wait|rm|login|registry|copy)\b  # sandboxes, registries
+    | aerogel\ (attach|cp|port|top|stats|rename|pause|unpause|volume\ rm)\b | State\.Status  # containers
+    | aerogel\ base\ (build|lock|update|diff|why|vendor|init$) | base\.yaml  # packages, a base of one's own
+    | (aerogel\ test|save).*--platform | manifest\ annotate | --about  # other platforms, a scanner's report
     | cache\ rm\ / | cache\ (import|export\ -o) | zstd | \bdot\b(?!\ docker) | RUN\ make | 4f3c2b1a  # what is not there
-    | Dockerfile\.new | examples/ | \bcalculator\b | ^\./aerogel | --push | alias\ """,
+    | type=s3 | Dockerfile\.new | examples/ | \bcalculator\b | ^\./aerogel | --push | alias\ """,
     re.VERBOSE,
 )
 """Examples that need more than this test has; the four under `examples/` have tests of their own."""
@@ -84,7 +102,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, st
     shim.chmod(0o755)
     path = f"{home}/bin:{os.defpath}"
     env = {"PATH": path, "HOME": str(home), "PYTHONPATH": str(ROOT / "src"), "AEROGEL_ROOT": str(home / "state")}
-    for line in ("aerogel build -t app .", "aerogel tag app app:old", "aerogel build --target test -t lib ."):
+    for name, text in FILES.items():
+        (project / name).write_text(text)
+    for line in PREPARED:
         subprocess.run(["sh", "-c", line], cwd=project, env=env, check=True, capture_output=True)
     return project, env
 
