@@ -24,8 +24,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = ("tests/unit", "tests/golden", "tests/house")
-HOST = ((*FAST, "tests/fuzz", "tests/host", "tests/redteam", "tests/differential"), ("tests/integration",))
-"""The tests on the host: two halves that take about the same time, run side by side."""
+MOVED = tuple(f"tests/integration/test_{name}.py" for name in ("platforms", "reproducible", "runtimes", "structure"))
+HOST = (
+    ("tests/differential", *FAST, "tests/fuzz", "tests/host", "tests/redteam", *MOVED),
+    ("tests/integration", *(f"--ignore={one}" for one in MOVED)),
+)
+"""The tests on the host: two halves that take about the same time, run side by side, each with its own account."""
 SOURCES = ("src", "tests", "tools", "bench")
 MOST_AGAIN = 5
 """More failures than this are no accident."""
@@ -62,7 +66,7 @@ def main() -> int:
     check.tests("quick tests", python, "-n", options.jobs, *marks, *quick, *options.pytest)
     if not options.fast:
         check.on_host(python, *options.pytest)
-        rest = [one for half in HOST for one in half if one not in FAST and has_tests(one)]
+        rest = [one for half in HOST for one in half if one not in (*FAST, *MOVED) and has_tests(one)]
         check.tests("other tests", python, "-m", "not host and not network", *rest, *options.pytest)
     return check.end()
 
@@ -112,16 +116,17 @@ class Check:
         fails twice has failed; what needed two tries is named.
         """
         halves = []
-        for half in HOST:
-            folders = [one for one in half if has_tests(one)]
-            cache = f"cache_dir=.pytest_cache/{Path(half[-1]).name}"
+        for number, half in enumerate(HOST):
+            folders = [one for one in half if one.startswith("--") or has_tests(one)]
+            cache = f"cache_dir=.pytest_cache/half-{number}"
             marks = ("-o", cache, "-m", "host or network", "--durations=10", *folders, *words)
-            halves.append(Pytest(f"tests on the host, {' '.join(folders)}", python, marks, self.environ))
+            environ = {**self.environ, "AEROGEL_TEST_ACCOUNT": f"aerogel-tester{number}"}
+            halves.append(Pytest(f"tests on the host, half {number + 1}", python, marks, environ))
         for run in halves:
             run.show()
         for run in halves:
             if run.status == 1 and 0 < run.counts["failed"] <= MOST_AGAIN:
-                second = Pytest(f"{run.name}: those that failed", python, ("--last-failed", *run.words), self.environ)
+                second = Pytest(f"{run.name}: those that failed", python, ("--last-failed", *run.words), run.environ)
                 second.show()
                 print(f"{second.counts['passed']} passed at the second try, see the first one above", flush=True)
                 self.timings.append((second.name, second.seconds))
@@ -154,6 +159,7 @@ class Pytest:
     def __init__(self, name, python, words, environ) -> None:
         self.name = name
         self.words = words
+        self.environ = environ
         self.seconds = 0.0
         self.status = 0
         self.counts = {"passed": 0, "failed": 0, "skipped": 0}
@@ -193,8 +199,8 @@ class Missing(Exception):
     """Something the machine lacks; the message tells what to do."""
 
 
-def has_tests(folder: str) -> bool:
-    return any(Path(folder).rglob("test_*.py"))
+def has_tests(place: str) -> bool:
+    return Path(place).is_file() or any(Path(place).rglob("test_*.py"))
 
 
 def tracked_texts() -> list[str]:
