@@ -133,6 +133,7 @@ def compose_one(name: str, platform: str, cache: Path) -> dict[str, Any]:
     from aerogel.sandbox.launch import Helper
 
     started, helpers = time.perf_counter(), []
+    os.makedirs(cache, exist_ok=True)
     scratch = tempfile.mkdtemp(prefix="scratch-", dir=cache)
     made = 0
 
