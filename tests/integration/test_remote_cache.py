@@ -12,13 +12,15 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from process import Aerogel
+from process import Aerogel, files_of
 from real_registry import Server, start
 
 pytestmark = pytest.mark.host("docker-registry", "busybox")
@@ -168,6 +170,75 @@ def test_a_folder_keeps_what_its_last_cache_needs(
     assert sizes[2] - sizes[0] < 400_000
     _, steps = built(machine(), context, *words)
     assert set(steps.values()) == {"CACHED", "SKIPPED"}
+
+
+@pytest.mark.parametrize("kind", ["registry", "local"])
+def test_what_a_failed_build_made_is_used(
+    machine: Callable[[], Aerogel], registry: Server, context: Path, tmp_path: Path, kind: str
+) -> None:
+    name = f"{registry.host}/failing/app:cache"
+    to = f"type=registry,ref={name}" if kind == "registry" else f"type=local,dest={tmp_path}/cache"
+    source = f"type=registry,ref={name}" if kind == "registry" else f"type=local,src={tmp_path}/cache"
+    good = (context / "Dockerfile").read_text()
+    bad = good.replace("LABEL a=b\n", "RUN head -c 9 /dev/urandom > /more && [ -e /nowhere ]\n")
+    (context / "Dockerfile").write_text(bad)
+    failed = machine()("build", "--progress=plain", "--cache-to", to, str(context), check=False)
+    assert (failed.returncode, "write cache" in failed.stderr) == (1, True), failed.stderr
+    (context / "Dockerfile").write_text(good)
+    first, steps = built(machine(), context, "--cache-from", source)
+    assert set(steps.values()) <= {"CACHED", "SKIPPED"}, "all but the step that failed"
+    # A cache of a build that went well keeps what it has when another build fails.
+    other = machine()
+    second, _ = built(other, context, "--cache-from", source, "--cache-to", to)
+    assert first == second
+    (context / "Dockerfile").write_text(bad.replace("COPY note /note", "COPY note /elsewhere"))
+    failed = machine()("build", "--progress=plain", "--cache-to", to, str(context), check=False)
+    assert failed.returncode == 1
+    (context / "Dockerfile").write_text(good)
+    third, steps = built(machine(), context, "--cache-from", source)
+    assert (third, set(steps.values()) <= {"CACHED", "SKIPPED"}) == (first, True), steps
+
+
+def test_a_failed_build_leaves_an_image_alone(machine: Callable[[], Aerogel], registry: Server, context: Path) -> None:
+    """The tag of an image, with a cache inside or without, is not replaced by a list of results."""
+    name = f"{registry.host}/failing/image:1"
+    aerogel = machine()
+    first, _ = built(aerogel, context, "--cache-to", "type=inline", "--push", "-t", name)
+    (context / "Dockerfile").write_text(f"{DOCKERFILE}RUN [ -e /nowhere ]\n")
+    failed = aerogel("build", "--progress=plain", "--cache-to", name, str(context), check=False)
+    assert (failed.returncode, f"`{name}` is an image" in failed.stderr) == (1, True), failed.stderr
+    other = machine()
+    other("pull", "-q", name)
+    assert other.json("images")["images"][0]["id"] == first
+
+
+def test_a_folder_gets_layers_while_the_build_runs(
+    machine: Callable[[], Aerogel], context: Path, tmp_path: Path
+) -> None:
+    """The last step waits for a file, which appears when the folder has what the steps before it made."""
+    waiting = (
+        "RUN --mount=type=cache,target=/cache,id=e5 touch /cache/kept && until [ -e /cache/go ]; do sleep 0.1; done\n"
+    )
+    (context / "Dockerfile").write_text(DOCKERFILE + waiting)
+    folder, aerogel = tmp_path / "cache", machine()
+    words = ("build", "--progress=plain", "--cache-to", f"type=local,dest={folder}", str(context))
+    with subprocess.Popen(aerogel.argv(*words), env=aerogel.env, stderr=subprocess.DEVNULL) as build:
+        try:
+            for _ in range(1200):
+                found = [path for path in files_of(folder / "blobs") if not path.name.startswith(".")]
+                kept = [path for path in files_of(aerogel.state) if path.name == "kept"]
+                if (len(found) >= 4 and kept) or build.poll() is not None:
+                    break
+                time.sleep(0.1)
+            assert len(found) >= 4
+            assert build.poll() is None, "it still waits for the file"
+            (kept[0].parent / "go").write_text("")
+            assert build.wait() == 0
+        finally:
+            build.kill()
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".")], "no leftovers"
+    _, steps = built(machine(), context, "--cache-from", f"type=local,src={folder}")
+    assert set(steps.values()) <= {"CACHED", "SKIPPED"}
 
 
 def test_places_that_do_not_answer(machine: Callable[[], Aerogel], registry: Server, context: Path) -> None:

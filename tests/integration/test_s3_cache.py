@@ -15,7 +15,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from process import Aerogel
+from process import Aerogel, files_of
 from real_registry import Server, start
 
 pytestmark = pytest.mark.host("busybox")
@@ -113,6 +113,16 @@ def test_another_machine_runs_nothing(machine: Callable[[], Aerogel], s3: str, c
     assert len(keys(s3, "one/") - found) <= 1, "the list of results"
 
 
+def test_what_a_failed_build_made_is_used(machine: Callable[[], Aerogel], s3: str, context: Path) -> None:
+    place = f"type=s3,bucket=builds,prefix=failed/,name=app,endpoint_url={s3},use_path_style=true"
+    (context / "Dockerfile").write_text(f"{DOCKERFILE}RUN [ -e /nowhere ]\n")
+    failed = machine()("build", "--progress=plain", "--cache-to", place, str(context), check=False)
+    assert (failed.returncode, "not written" in failed.stderr) == (1, False), failed.stderr
+    (context / "Dockerfile").write_text(DOCKERFILE)
+    _, steps = built(machine(), context, "--cache-from", place)
+    assert set(steps.values()) <= {"CACHED", "SKIPPED"}, steps
+
+
 def test_credentials_in_the_flag_are_secret(machine: Callable[[], Aerogel], s3: str, context: Path) -> None:
     aerogel = machine()
     for name in KEYS:
@@ -183,7 +193,7 @@ def test_layers_go_out_while_the_build_runs(
         with subprocess.Popen(aerogel.argv(*words), env=aerogel.env, stderr=subprocess.DEVNULL) as build:
             try:
                 for _ in range(1200):
-                    kept = [path for path in aerogel.state.rglob("kept") if path.is_file()]
+                    kept = [path for path in files_of(aerogel.state) if path.name == "kept"]
                     if (_uploads(server) >= 5 and kept) or build.poll() is not None:
                         break
                     time.sleep(0.1)

@@ -54,3 +54,8 @@ class Aerogel:
     def json(self, *words: str) -> Any:
         """What `--json` prints."""
         return json.loads(self(*words, "--json", "--progress=plain").stdout)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files below a folder in which others make and remove some meanwhile: what goes is left out."""
+    return [Path(place, name) for place, _, names in os.walk(folder) for name in names]

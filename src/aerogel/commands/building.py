@@ -16,7 +16,7 @@ from typing import NamedTuple
 from aerogel.commands import lending
 from aerogel.commands.ambient import ambient
 from aerogel.commands.build_model import Build, BuildResult, StepResult
-from aerogel.commands.caching import Caches, bring
+from aerogel.commands.caching import BROKEN, Caches, bring
 from aerogel.commands.checking import Checker
 from aerogel.commands.contexts import Contexts
 from aerogel.commands.exporting import Exporter
@@ -271,8 +271,12 @@ def build_together(builders: Sequence[Builder]) -> list[tuple[BuildResult, Expor
         made: dict[int, tuple[BuildResult, Exported]] = {}
         for group in _groups(jobs):
             solver, outcomes, recordings = _solve(group, list(known.values()), world)
-            for job in group:
-                made[id(job.builder)] = job.builder.export(job.ready, job.prepared, solver, outcomes)
+            for number, job in enumerate(group):
+                try:
+                    made[id(job.builder)] = job.builder.export(job.ready, job.prepared, solver, outcomes)
+                except AerogelError:
+                    _salvage(group[number:], solver)
+                    raise
                 nodes = [each.graph.target.node for each in job.prepared]
                 steps = [step for each in job.prepared for step in each.steps()]
                 image = made[id(job.builder)][1].descriptor
@@ -374,11 +378,24 @@ def _solve_with(imported: Imported, jobs: Sequence[_Job], all_ready: Sequence[Re
     nodes = list(targets.values())
     recordings = {id(job.builder): _recordings(job, world) for job in jobs}
     with recorded([each for found in recordings.values() for each in found], solver):
-        outcomes = dict(zip(targets, solver.solve_all(nodes), strict=True))
-        bring({layer for outcome in outcomes.values() for layer in outcome.layers}, materials)
+        try:
+            outcomes = dict(zip(targets, solver.solve_all(nodes), strict=True))
+            bring({layer for outcome in outcomes.values() for layer in outcome.layers}, materials)
+        except AerogelError as error:
+            if error.code != BROKEN:
+                _salvage(jobs, solver)
+            raise
     if options.retry:
         _tell_of_retry(solver, world)
     return solver, outcomes, recordings
+
+
+def _salvage(jobs: Sequence[_Job], solver: Solver) -> None:
+    """What the steps of a failed build made is for others all the same."""
+    for job in jobs:
+        steps = [step for each in job.prepared for step in each.steps()]
+        nodes = [each.graph.target.node for each in job.prepared]
+        job.builder.caches.salvage(steps, nodes, solver, job.ready.materials)
 
 
 def _made(jobs: Sequence[_Job], node: Node, outcome: Outcome) -> None:

@@ -6,8 +6,11 @@ its diff id as an annotation. Everything that is read is checked against the dig
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
@@ -21,7 +24,7 @@ from aerogel.registry.client import MAX_DOCUMENT, Registries
 from aerogel.registry.push import Uploads
 from aerogel.registry.referrers import list_referrers
 from aerogel.store.disk import disk_errors
-from aerogel.store.layout import Root, check_layout, write_oci_layout
+from aerogel.store.layout import LAYOUT, Root, check_layout, write_oci_layout
 from aerogel.store.store import Store
 
 __all__ = [
@@ -206,7 +209,15 @@ class FolderCache:
         check_layout(self._folder)
 
     def place(self, blob: Descriptor, open_blob: Callable[[], BinaryIO]) -> None:
-        """Everything is written at the end: blobs of the store are at hand."""
+        """A layer goes there as soon as it is made; what the folder has is not written again."""
+        try:
+            if Path(self._path(blob.digest)).stat().st_size == blob.size:
+                return
+        except FileNotFoundError:
+            pass
+        with disk_errors(self._folder):
+            _put(Path(self._folder, "oci-layout"), lambda: cast("BinaryIO", io.BytesIO(LAYOUT)))
+            _put(Path(self._path(blob.digest)), open_blob)
 
     def finish(self, manifest: Manifest, records: bytes) -> None:
         blobs = MemoryBlobs(self._store.blobs)
@@ -271,6 +282,20 @@ class ImageCache:
         self._store.referrers.add(self.subject.digest, listed, lambda old: old.artifact_type == CACHE_TYPE)
 
 
+def _put(target: Path, open_data: Callable[[], BinaryIO]) -> None:
+    """Makes a file whole or not at all, whoever else makes the same one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fd, made = tempfile.mkstemp(prefix=".", dir=target.parent)
+    try:
+        with os.fdopen(fd, "wb") as file, open_data() as stream:
+            shutil.copyfileobj(stream, file, _BUFFER)
+        os.chmod(made, 0o644)
+        os.rename(made, target)
+    except BaseException:
+        os.unlink(made)
+        raise
+
+
 def _kind(data: bytes) -> str:
     try:
         return str(json.loads(data).get("artifactType") or "")
@@ -284,15 +309,11 @@ def _small(path: str) -> bytes:
 
 
 def _reader(data: bytes, blob: Descriptor) -> VerifiedReader:
-    import io
-
     return VerifiedReader(io.BytesIO(data), blob.digest, blob.size)
 
 
 def check_by_writing(place: Target) -> None:
     """Sees whether a place takes what is written, with the blob of two bytes that many artifacts have."""
-    import io
-
     empty = Descriptor(media_type=OCI_EMPTY, digest=digest_of(EMPTY_JSON), size=len(EMPTY_JSON))
     place.place(empty, lambda: io.BytesIO(EMPTY_JSON))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any, BinaryIO, cast
@@ -218,10 +218,9 @@ class Caches:
                 self._lost.add(number)
                 continue
             self._places[number] = place
-            if place.home:
-                nodes = _nodes(steps, targets, is_whole=target.is_whole)
-                send = partial(self._send, place, materials, target.codec or GZIP)
-                self._early[number] = Early(send, frozenset(node.digest for node in nodes))
+            nodes = _nodes(steps, targets, is_whole=target.is_whole)
+            send = partial(self._send, place, materials, target.codec or GZIP)
+            self._early[number] = Early(send, frozenset(node.digest for node in nodes))
 
     def made(self, node: Node, outcome: Outcome) -> None:
         """A step has ended: what it made goes out beside the next steps."""
@@ -251,29 +250,48 @@ class Caches:
                 with step(self._world.sink, self._world.take_numbers(), f"write cache {place}") as running:
                     mounts = pack(nodes, self._world) if target.with_mounts else None
                     results = _results(nodes, solver, materials)
-                    running.note = self._write(number, place, results, materials, mounts)
+                    running.note = self._write(
+                        number, place, results, materials, _Parts((), (mounts,) if mounts else ())
+                    )
             except AerogelError as error:
                 if not target.may_fail:
                     raise
                 self._warn(f"the cache `{place}` was not written: {error.message}", "cache.not-written", error.hints)
 
-    def _write(
-        self, number: int, place: Target, results: list[_Result], materials: Materials, mounts: Descriptor | None
-    ) -> str:
-        records = _records(results)
+    def salvage(self, steps: Sequence[Step], targets: Sequence[Node], solver: Solver, materials: Materials) -> None:
+        """After a build that failed: adds what its steps made to what its caches have. A fault here is a warning."""
+        for number, place in self._places.items() if not solver.resumed else ():
+            nodes = [
+                node
+                for node in _nodes(steps, targets, is_whole=self.targets[number].is_whole)
+                if _is_made(node, solver)
+            ]
+            results = _results(nodes, solver, materials)
+            try:
+                kept = _kept(place)
+                if {each.key for each in results} <= {each.key for each in kept.records}:
+                    continue
+                with step(self._world.sink, self._world.take_numbers(), f"write cache {place}") as running:
+                    running.note = self._write(number, place, results, materials, kept)
+            except AerogelError as error:
+                self._warn(f"the cache `{place}` was not written: {error.message}", "cache.not-written", error.hints)
+
+    def _write(self, number: int, place: Target, results: list[_Result], materials: Materials, more: _Parts) -> str:
+        """`more` goes in as well: what the place has and is to keep, and what is in the store."""
+        records = _records(results, more.records)
         blobs = self._blobs(number, place, results, materials)
-        if mounts is not None:
-            place.place(mounts, partial(self._world.store.blobs.open, mounts.digest, mounts.size))
+        held = {blob.digest for blob in blobs}
+        others = [blob for blob in more.blobs if blob.digest not in held]
+        for blob in others:
+            if self._world.store.blobs.has(blob.digest):
+                place.place(blob, partial(self._world.store.blobs.open, blob.digest, blob.size))
         manifest = Manifest(
             schema_version=2,
             media_type=OCI_MANIFEST,
             artifact_type=CACHE_TYPE,
             subject=place.subject,
             config=Descriptor(media_type=RECORDS_TYPE, digest=digest_of(records), size=len(records)),
-            layers=(
-                *sorted(blobs, key=lambda blob: blob.annotations[LAYER]),
-                *([mounts] if mounts is not None else []),
-            ),
+            layers=(*sorted(blobs, key=lambda blob: blob.annotations[LAYER]), *others),
         )
         place.finish(manifest, records)
         return f"{len(results)} results, {len(blobs)} layers, {sum(blob.size for blob in blobs)} bytes"
@@ -310,6 +328,39 @@ class _Result(msgspec.Struct, frozen=True):
     chain: tuple[str, ...]
     layers: tuple[Digest, ...]
     content: str = ""
+
+
+class _Parts(msgspec.Struct, frozen=True):
+    """Of a cache: results, and blobs with the annotations that they have there."""
+
+    records: tuple[CacheRecord, ...] = ()
+    blobs: tuple[Descriptor, ...] = ()
+
+
+def _kept(place: Place) -> _Parts:
+    """What a target has. Raises `cache.malformed` for something else, which a build that failed does not replace.
+
+    That is so for an image, which may bring a cache of its own (`type=inline`) along.
+    """
+    try:
+        manifest = parse_manifest(place.manifest(), str(place))
+    except AerogelError as error:
+        if error.code not in ("cache.missing", "registry.not-found"):
+            raise
+        return _Parts()
+    if manifest.subject is not None:
+        raise AerogelError(f"`{place}` is an image", code="cache.malformed")
+    data = place.read(manifest.config)
+    _known(data, str(place))
+    return _Parts(msgspec.json.decode(data, type=CacheRecords).results, manifest.layers)
+
+
+def _is_made(node: Node, solver: Solver) -> bool:
+    """Whether a step has a result, in a build where others failed or were never begun."""
+    try:
+        return solver.peek(node) is not None
+    except (AerogelError, CancelledError):
+        return False
 
 
 def bring(layers: Iterable[Digest], materials: Materials) -> None:
@@ -380,11 +431,10 @@ def _results(nodes: Sequence[Node], solver: Solver, materials: Materials) -> lis
     return list(found.values())
 
 
-def _records(results: Sequence[_Result]) -> bytes:
-    listed = tuple(
-        CacheRecord(each.key, each.chain, each.content) for each in sorted(results, key=lambda each: each.key)
-    )
-    return msgspec.json.encode(CacheRecords(_FORMAT, listed))
+def _records(results: Sequence[_Result], more: Sequence[CacheRecord] = ()) -> bytes:
+    found = {each.key: each for each in more}
+    found |= {each.key: CacheRecord(each.key, each.chain, each.content) for each in results}
+    return msgspec.json.encode(CacheRecords(_FORMAT, tuple(found[key] for key in sorted(found))))
 
 
 def _broken(place: Target, layer: Digest, why: str) -> AerogelError:
