@@ -253,11 +253,19 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     shown = {
-        ord(c): f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}"
+        c: f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}"
         for c in set(text)
         if not c.isprintable() and c not in "\n\t"
     }
-    return text.translate(shown)
+    if len(shown) > _FEW:
+        return text.translate({ord(character): name for character, name in shown.items()})
+    for character, name in shown.items():
+        text = text.replace(character, name)
+    return text
+
+
+_FEW = 40
+"""So many characters are replaced faster one after the other."""
 
 
 def _excerpt(span: Span, paint: _Paint) -> list[str]:

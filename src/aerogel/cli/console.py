@@ -71,7 +71,7 @@ class _LineConsole:
 
     def _write(self, lines: list[str]) -> None:
         if lines:
-            self._stream.write("\n".join(self._redactor.text(line) for line in lines) + "\n")
+            self._stream.write(self._redactor.text("\n".join(lines)) + "\n")
             self._stream.flush()
 
 

@@ -12,6 +12,9 @@ __all__ = ["LineCutter", "Pace", "clean", "describe_progress"]
 LONGEST_LINE = 65536
 """Bytes after which output without a line end is cut."""
 
+_LONGEST_RUN = 1024
+"""So many null bytes are shown one by one."""
+
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*(?:[@-~]|$)"  # CSI: colours, cursor
     r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)"  # OSC, DCS, SOS, PM, APC: titles, clipboard, links
@@ -20,9 +23,13 @@ _ESCAPES = re.compile(
 )
 
 
+_PLAIN = bytes(range(0x20, 0x7F)) + b"\t"
+"""What is shown as it is."""
+
+
 def clean(line: str) -> str:
     """One line of a program's output without escape sequences; other control characters made visible."""
-    return visible(_ESCAPES.sub("", line))
+    return visible(_ESCAPES.sub("", line) if "\x1b" in line or "\x9b" in line else line)
 
 
 class LineCutter:
@@ -34,11 +41,12 @@ class LineCutter:
         self._pending = b""
 
     def feed(self, data: bytes) -> list[str]:
-        *lines, self._pending = (self._pending + data).split(b"\n")
+        whole, newline, self._pending = (self._pending + data).rpartition(b"\n")
+        lines = _lines(whole) if newline else []
         if len(self._pending) > LONGEST_LINE:
-            lines.append(self._pending)
+            lines.append(_line(self._pending))
             self._pending = b""
-        return [_line(line) for line in lines]
+        return lines
 
     def rest(self) -> list[str]:
         """The last line if it had no end."""
@@ -46,7 +54,17 @@ class LineCutter:
         return [_line(pending)] if pending else []
 
 
+def _lines(whole: bytes) -> list[str]:
+    if whole.isascii() and not whole.translate(None, _PLAIN + b"\n"):
+        return whole.decode("ascii").split("\n")
+    return [_line(line) for line in whole.split(b"\n")]
+
+
 def _line(data: bytes) -> str:
+    if data.isascii() and not data.translate(None, _PLAIN):
+        return data.decode("ascii")
+    if len(data) > _LONGEST_RUN and data[:1] == b"\0" and not data.strip(b"\0"):
+        return f"\\x00 {len(data)} times"  # a device of zeros, a hole of a file
     states = [part for part in data.split(b"\r") if part]
     return clean(states[-1].decode("utf-8", "replace")) if states else ""
 

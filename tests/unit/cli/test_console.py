@@ -12,7 +12,7 @@ import pytest
 from aerogel.cli.console import JsonConsole, PlainConsole, make_console
 from aerogel.cli.lines import LineCutter, clean, describe_progress
 from aerogel.cli.live import _Running
-from aerogel.errors import Diagnostic
+from aerogel.errors import Diagnostic, visible
 from aerogel.events import Message, Progress, StepDone, StepLog, StepStarted, Warned
 from aerogel.redact import Redactor
 from aerogel.settings import load_settings
@@ -234,6 +234,28 @@ def test_a_line_that_never_ends_is_cut():
     cutter = LineCutter()
     assert len(cutter.feed(b"x" * 70000)) == 1
     assert cutter.rest() == []
+
+
+def test_null_bytes_are_counted():
+    cutter = LineCutter()
+    assert cutter.feed(bytes(70000)) == ["\\x00 70000 times"]
+    assert cutter.feed(bytes(3) + b"\n") == ["\\x00" * 3]
+    assert cutter.feed(b"x" + bytes(2000) + b"\n") == ["x" + "\\x00" * 2000]
+
+
+@pytest.mark.parametrize("odd", ["", "\x1b[1m", "\r", "\x00", "\xe4", "\x9b2J", "\u202e"])
+def test_many_lines_at_once_are_shown_like_each_alone(odd):
+    lines = ["", "plain", f"one{odd}two\tthree", " end "]
+    data = "".join(f"{line}\n" for line in lines).encode()
+    assert LineCutter().feed(data) == [LineCutter().feed(f"{line}\n".encode())[0] for line in lines]
+
+
+def test_many_kinds_of_control_characters():
+    text = "".join(map(chr, (*range(0x20), *range(0x7F, 0xA0), 0x200B, 0x202E, 0xE0001)))
+    assert len(text) > 60
+    wanted = "".join(f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}" for c in text)
+    assert visible(text) == wanted.replace("\\x09", "\t").replace("\\x0a", "\n")
+    assert visible(text[:30]) == wanted[: 30 * 4].replace("\\x09", "\t").replace("\\x0a", "\n")
 
 
 def test_clean_leaves_no_escape_character():
