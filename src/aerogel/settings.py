@@ -150,6 +150,14 @@ class Settings(Struct, frozen=True, kw_only=True):
         str | None,
         Flag("Mirror of Debian's security archive", metavar="URL", env="AEROGEL_DEBIAN_SECURITY_MIRROR"),
     ] = None
+    snapshot_mirror: Annotated[
+        str | None,
+        Flag(
+            "Archive of Debian's past: has `archive/debian/DATE` and `archive/debian-security/DATE`",
+            metavar="URL",
+            env="AEROGEL_DEBIAN_SNAPSHOT_MIRROR",
+        ),
+    ] = None
     ca: Annotated[
         str,
         Flag("Certificates that steps trust beside their own: `auto` (the host's private CA), `none` or a file"),

@@ -72,7 +72,7 @@ def run(options: BaseShow, world: World) -> BaseShowResult:
         wanted = options.platform or world.settings.platform or str(Platform.host())
         archive = source.archive(world)
         with source.placed():
-            selection = source.select(Platform.parse(wanted), source.pool(archive, world))
+            selection = source.select(Platform.parse(wanted), source.pool(archive, world), world)
         packages = tuple(
             ShownPackage(
                 name=each.package.name,

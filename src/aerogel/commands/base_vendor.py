@@ -73,7 +73,7 @@ def run(options: BaseVendor, world: World) -> BaseVendorResult:
             label = f"{len(packages)} packages for {name}"
             for package, path in zip(packages, pool.fetch_all(packages, step=number, label=label), strict=True):
                 wanted[os.path.basename(package.filename)] = path
-            selection = source.select(Platform.parse(name), pool)
+            selection = source.select(Platform.parse(name), pool, world)
             for one in externals_of(selection.recipe.archives, selection.arch):
                 path = pool.fetch_external(one, python="3.13")
                 wanted[path.name] = path

@@ -59,7 +59,7 @@ def run(options: BaseWhy, world: World) -> BaseWhyResult:
     platform = Platform.parse(options.platform or world.settings.platform or str(Platform.host()))
     pool = source.pool(source.archive(world), world)
     with source.placed():
-        selection = source.select(platform, pool)
+        selection = source.select(platform, pool, world)
     found = [
         Reason(package=each.package.name, version=each.package.version, why=each.why)
         for each in selection.chosen
@@ -85,7 +85,7 @@ def _owners(wanted: str, source: RecipeSource, world: World, platform: Platform)
     from aerogel.distroless.unpacked import unpack
 
     pool = source.pool(source.archive(world), world)
-    selection = source.select(platform, pool)
+    selection = source.select(platform, pool, world)
     debs = pool.fetch_all(selection.packages)
     path = merged_usr(wanted.lstrip("/").encode())
     found = []

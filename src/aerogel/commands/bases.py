@@ -273,7 +273,7 @@ class Bases:
         archive = source.archive(self._world, refresh=self._pull, number=number)
         with step(self._world.sink, number, f"FROM {name}") as running, source.placed():
             pool = source.pool(archive, self._world)
-            selection = source.select(Platform.parse(platform), pool)
+            selection = source.select(Platform.parse(platform), pool, self._world, number=number)
             known = store.actions.get(selection.key)
             if known is None or not all(self._materials.is_here(Digest(each)) for each in known["layers"]):
                 self._world.sink.emit(StepLog(number, f"{selection.summary}\n".encode()))

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import msgspec
 
-from aerogel.commands.recipes import RecipeSource, archive_of, lock_path
+from aerogel.commands.recipes import RecipeSource, lock_path
 from aerogel.commands.world import World
 from aerogel.debian.archive import Archive
 from aerogel.debian.resolve import Chosen
 from aerogel.distroless.base import Selection, compose_base, debian_architecture, python_of, select
 from aerogel.distroless.externals import externals_of
+from aerogel.distroless.libraries import with_libraries
 from aerogel.distroless.lock import (
     SCHEMA,
     Lock,
@@ -99,7 +100,7 @@ def make_lock(
     With `keep` a package moves on only if a package of its source is in the security archive, and all else stays as
     that lock has it. Raises what composing raises.
     """
-    archive = archive_of(world, refresh=refresh)
+    archive = source.archive(world, refresh=refresh)
     recipes = source.all_recipes()
     made: dict[str, LockedPlatform] = {}
     seen: dict[str, LockedSuite] = {}
@@ -141,7 +142,13 @@ def _platform(
         pool = source.pool(archive, world, recipe=bare)
         digests = _fetch_externals(bare, arch, pool, archives)
         recipe = with_archives(bare, externals_of(bare.archives, arch), digests)
-        selection = select(recipe, platform, pool, using=suites)
+        selection = with_libraries(
+            select(recipe, platform, pool, using=suites),
+            pool,
+            world.settings.cache / "debian-v1",
+            using=suites,
+            step=number,
+        )
         if keep is not None:
             selection = _kept(selection, keep, tag, pool)
         _note_suites(selection, archive, pool, seen)

@@ -170,12 +170,14 @@ class RecipeSource:
             is_locked=self.lock is not None,
             vendor=self._vendor(),
             allow_expired=self.recipe.allow_expired,
+            snapshot=self.recipe.snapshot,
         )
 
-    def select(self, platform: Platform, pool: Pool) -> Selection:
+    def select(self, platform: Platform, pool: Pool, world: World, *, number: int = 0) -> Selection:
         """The packages: those of the lock, else those of today. Raises `base.locked` for what the lock lacks."""
         from aerogel.distroless.base import debian_architecture, select
         from aerogel.distroless.externals import externals_of
+        from aerogel.distroless.libraries import with_libraries
         from aerogel.distroless.lock import locked_selection, with_archives
 
         arch = debian_architecture(platform)
@@ -193,7 +195,9 @@ class RecipeSource:
                 code="base.locked",
                 hints=["lock it: `aerogel base lock`, with `--platform` for platforms"],
             )
-        return select(self.recipe, platform, pool)
+        return with_libraries(
+            select(self.recipe, platform, pool), pool, world.settings.cache / "debian-v1", step=number
+        )
 
     def check(self, platform: Platform, layers: Sequence[str]) -> None:
         """Compares what came out with the lock. Raises `base.moved` if the lock must hold and does not."""
@@ -231,14 +235,23 @@ def archive_of(
     is_locked: bool = False,
     vendor: Path | None = None,
     allow_expired: bool = False,
+    snapshot: str = "",
 ) -> Archive:
-    """The Debian archive of this run: the mirror of the settings, else the host's. `number` is the step's."""
+    """The Debian archive of this run: the mirror of the settings, else the host's. `number` is the step's.
+
+    With `snapshot` the archive of that moment; what a lock names may come from today's as well.
+    """
     from aerogel.debian.archive import Archive
-    from aerogel.debian.mirror import discover
+    from aerogel.debian.mirror import at_snapshot, discover
 
     settings = world.settings
+    if snapshot:
+        later = discover(settings.mirror, settings.security_mirror) if is_locked else None
+        sources = at_snapshot(snapshot, settings.snapshot_mirror, later)
+    else:
+        sources = discover(settings.mirror, settings.security_mirror)
     return Archive(
-        discover(settings.mirror, settings.security_mirror),
+        sources,
         settings.cache / "debian-v1",
         _http(world),
         sink=world.sink,
@@ -247,6 +260,7 @@ def archive_of(
         is_locked=is_locked,
         vendor=vendor,
         allow_expired=allow_expired,
+        snapshot=snapshot,
     )
 
 

@@ -23,12 +23,13 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from aerogel.debian.cache import Cache, unpacked
 from aerogel.debian.index import PackageIndex, write_index
 from aerogel.debian.keyring import Keyring
-from aerogel.debian.mirror import Place, Sources
+from aerogel.debian.mirror import Place, Sources, snapshot_time
 from aerogel.debian.package import Package
 from aerogel.debian.progress import Meter
 from aerogel.debian.release import IndexFile, Release, check_release, parse_release
@@ -54,7 +55,7 @@ class Archive:
     `refresh` asks the mirror for a new `InRelease` even if the cached one is still valid; `offline` never asks and
     takes what is cached, expired or not. `allow_expired` accepts any date. `is_locked`: the digests of packages come from
     a lock, so they are fetched without asking for a signature first; `vendor` is a folder of .deb files that is looked
-    into before. `prefix` stands before the names of suites in packages, for archives that are not Debian's. `step` is whose progress the fetching of
+    into before. `snapshot` is the moment of which the places are: signatures must have been valid then. `prefix` stands before the names of suites in packages, for archives that are not Debian's. `step` is whose progress the fetching of
     indexes is. `now` gives seconds since 1970.
     """
 
@@ -72,13 +73,14 @@ class Archive:
         is_locked: bool = False,
         vendor: Path | None = None,
         prefix: str = "",
+        snapshot: str = "",
         jobs: int = 8,
         step: int = 0,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._sources = sources
-        self._cache = Cache(cache)
+        self._cache = Cache(cache, snapshot)
         self._http = http
         self._keyring = keyring or Keyring.shipped()
         self._sink = sink or NullSink()
@@ -90,7 +92,8 @@ class Archive:
         self._prefix = prefix
         self._jobs = jobs
         self._step = step
-        self._now = now
+        self._snapshot = snapshot
+        self._now: Callable[[], float] = partial(snapshot_time, snapshot) if snapshot else now
         self._sleep = sleep
         self._lock = threading.RLock()
         self._releases: dict[str, Release] = {}
@@ -168,7 +171,12 @@ class Archive:
             sha256=hashlib.sha256(data).hexdigest(),
             signers=signed.signers,
         )
-        check_release(release, name, self._now(), allow_expired=allow_expired)
+        try:
+            check_release(release, name, self._now(), allow_expired=allow_expired)
+        except AerogelError as error:
+            if self._snapshot and error.code != "debian.wrong-suite":
+                error.hints = (f"seen from the snapshot {self._snapshot}: choose another moment",)
+            raise
         if release.origin != "Debian" and place.origin != "option":
             raise AerogelError(f"`{name}` is an archive of `{release.origin}`, not of Debian", code="debian.no-suite")
         return release

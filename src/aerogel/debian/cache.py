@@ -26,8 +26,10 @@ class _Saved(msgspec.Struct, frozen=True, array_like=True):
 class Cache:
     """Reads and writes the cache folder, which is made when something is first kept."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, snapshot: str = "") -> None:
+        """`snapshot` keeps the Release files of one moment apart from those of today."""
         self._root = root
+        self._snapshot = f"@{snapshot}" if snapshot else ""
 
     def load_release(self, suite: str) -> tuple[str, bytes] | None:
         """The digest of the archive root's address, and the InRelease file kept for a suite; not verified."""
@@ -43,7 +45,7 @@ class Cache:
             self._keep(path, self._release(suite))
 
     def _release(self, suite: str) -> Path:
-        return self._root / "releases-v1" / suite.replace("/", "_")
+        return self._root / "releases-v1" / (suite.replace("/", "_") + self._snapshot)
 
     def load_index(self, key: str, *, suite: str, component: str, arch: str) -> PackageIndex | None:
         try:

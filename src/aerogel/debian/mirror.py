@@ -8,6 +8,7 @@ it is trusted by its signature only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from aerogel.debian.apt_sources import AptEntry, expand_uri, read_apt_sources
 from aerogel.errors import EXIT_USAGE, AerogelError
 
-__all__ = ["Place", "Sources", "discover", "is_security"]
+__all__ = ["Place", "Sources", "at_snapshot", "discover", "is_security", "snapshot_time"]
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -75,6 +76,43 @@ def discover(mirror: str | None = None, security_mirror: str | None = None, *, a
         security = [*beside, *known] if mirror else [*known, *beside]
         security.append(Place(fallback["security"], "fallback"))
     return Sources(_unique(archive), _unique(security), tuple(skipped))
+
+
+def at_snapshot(moment: str, mirror: str | None, later: Sources | None = None) -> Sources:
+    """The places of the archive as it was at a moment (`20261101T000000Z`), on a server such as Debian's own of its past.
+
+    `mirror` is the server's root; below it are `archive/debian/MOMENT` and `archive/debian-security/MOMENT`. `later`
+    are places that are tried after it, for what is known by digest.
+
+    Raises:
+        AerogelError: `debian.snapshot` without a mirror, unless there are `later` ones; `debian.mirror`.
+    """
+    if not mirror and later is None:
+        raise AerogelError(
+            f"the archive of {moment} is asked for, and no server of Debian's past is known",
+            code="debian.snapshot",
+            hints=["name one with the setting `AEROGEL_DEBIAN_SNAPSHOT_MIRROR`"],
+            exit_status=EXIT_USAGE,
+        )
+    roots = [root.rstrip("/") for root in _option(mirror, [])] if mirror else []
+    archive = [Place(f"{root}/archive/debian/{moment}", "option") for root in roots]
+    security = [Place(f"{root}/archive/debian-security/{moment}", "option") for root in roots]
+    if later is not None:
+        return Sources(_unique([*archive, *later.archive]), _unique([*security, *later.security]), later.skipped)
+    return Sources(_unique(archive), _unique(security))
+
+
+def snapshot_time(moment: str) -> float:
+    """Seconds since 1970 of `20261101T000000Z`. Raises `debian.snapshot`."""
+    try:
+        return datetime.strptime(moment, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise AerogelError(
+            f"`{moment}` is no moment",
+            code="debian.snapshot",
+            hints=["write it as `20261101T000000Z`, in UTC"],
+            exit_status=EXIT_USAGE,
+        ) from None
 
 
 _RELEASES = ("bullseye", "bookworm", "trixie", "forky", "duke", "sid", "oldoldstable", "oldstable", "stable", "testing")

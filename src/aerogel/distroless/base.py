@@ -52,6 +52,7 @@ __all__ = [
     "ToolSets",
     "compose_base",
     "debian_architecture",
+    "fetched_externals",
     "image_config",
     "python_of",
     "select",
@@ -270,7 +271,7 @@ def compose_base(
             from aerogel.distroless.buildroot import compose_buildroot
 
             with _foreign_named(selection), ExitStack() as stack:
-                taken = _externals(recipe, selection.arch, archive)
+                taken = fetched_externals(recipe, selection.arch, archive)
                 index, epoch = compose_buildroot(
                     recipe,
                     unpacked,
@@ -285,7 +286,7 @@ def compose_base(
                 )
         else:
             with ExitStack() as stack:
-                taken = _externals(recipe, selection.arch, archive)
+                taken = fetched_externals(recipe, selection.arch, archive)
                 bench = _bench(selection, archive, cache, stack, helper_factory, scratch, sink, step)
                 composition = compose(recipe, unpacked, selection.arch, bench, read, taken)
                 check_closure(composition.layout, recipe, sink)
@@ -328,7 +329,7 @@ def _add_to_root(
     place_paths(layout, recipe.paths, recipe.users, recipe.groups, read)
 
 
-def _externals(recipe: Recipe, arch: str, archive: Origin) -> list[tuple[External, Path]]:
+def fetched_externals(recipe: Recipe, arch: str, archive: Origin) -> list[tuple[External, Path]]:
     """What is in no apt archive, fetched."""
     python = python_of(recipe)
     wanted = externals_of(recipe.archives, arch)

@@ -18,7 +18,7 @@ from aerogel.errors import AerogelError, Diagnostic
 from aerogel.events import Sink, Warned
 from aerogel.files.entry import DIR
 
-__all__ = ["check_closure", "missing_libraries"]
+__all__ = ["check_closure", "debian_version", "missing_libraries"]
 
 
 def missing_libraries(layout: Layout) -> Mapping[str, bytes]:
@@ -41,16 +41,23 @@ def missing_libraries(layout: Layout) -> Mapping[str, bytes]:
     return missing
 
 
+def debian_version(recipe: Recipe) -> str:
+    """The release whose libraries the table is asked for."""
+    return next((each.version for each in RELEASES if each.suite == recipe.suite), "13")
+
+
 def check_closure(layout: Layout, recipe: Recipe, sink: Sink) -> None:
     """Tells of libraries that are not there, as the recipe wants it. Raises `base.missing-library`."""
     if recipe.elf_closure == "off":
         return
-    release = next((each.version for each in RELEASES if each.suite == recipe.suite), "13")
+    release = debian_version(recipe)
     for soname, path in sorted(missing_libraries(layout).items()):
         package = package_of(soname, release)
         shown = "/" + path.decode("utf-8", "backslashreplace")
         message = f"`{shown}` of `{recipe.name}` needs the library `{soname}`, which is not in the base"
         hints = [f"Debian has it in `{package}`: add it to `packages`, or take it off `skip`"] if package else []
+        if package and recipe.elf_closure == "warn":
+            hints.append("`resolve: {elf-closure: add}` adds it by itself")
         hints.append("`resolve: {elf-closure: off}` does not look for it")
         if recipe.elf_closure == "error":
             raise AerogelError(message, code="base.missing-library", hints=hints)

@@ -29,7 +29,7 @@ from aerogel.distroless.work import Bench, Work
 from aerogel.errors import AerogelError
 from aerogel.files.entry import LNK, REG, SYM
 
-__all__ = ["Composition", "applets", "compose", "nothing_beside", "package_rules"]
+__all__ = ["Composition", "applets", "compose", "lay_out", "nothing_beside", "package_rules"]
 
 _LICENCES = b"usr/share/common-licenses/"
 _COPYRIGHT = re.compile(rb"usr/share/doc/[^/]+/copyright(?:\..*)?")
@@ -63,19 +63,13 @@ def compose(
     `externals` are the fetched files of what is in no apt archive.
     Raises `distroless.*` for packages that do not fit together, `base.*` for a declaration that does not fit them.
     """
-    layout = Layout()
-    # base-files first: the modes of its directories are the ones that count.
-    ordered = sorted(packages, key=lambda each: (each.package.name != "base-files", each.package.name))
-    dropped: dict[str, set[str]] = {}
-    single: dict[bytes, bytes] = {}
-    for one in ordered:
-        name = one.package.name
-        rename = _to_busybox if recipe.busybox and name == "busybox-static" else merged_usr
-        dropped[name] = layout.add_package(one, Filter(package_rules(recipe, name), name).dropped_by, rename)
-        if name == "ca-certificates":
-            single |= _certificates(one)
-    layout.prune()
-    layout.merge_usr()
+    layout, ordered, dropped = lay_out(recipe, packages)
+    single = {
+        path: data
+        for one in ordered
+        if one.package.name == "ca-certificates"
+        for path, data in _certificates(one).items()
+    }
     if recipe.rules == "micro":
         dropped.setdefault("base-files", set()).update(_drop_licences(layout))
     for one_external, path in externals:
@@ -100,6 +94,21 @@ def compose(
     for one in ordered:
         _add_status(layout, one, dropped[one.package.name], busybox=recipe.busybox)
     return Composition(layout.ordered(), layout.epoch, layout)
+
+
+def lay_out(recipe: Recipe, packages: Sequence[Unpacked]) -> tuple[Layout, list[Unpacked], dict[str, set[str]]]:
+    """The files of packages that the rules keep, the packages in the order of that, and the rules that dropped some."""
+    layout = Layout()
+    # base-files first: the modes of its directories are the ones that count.
+    ordered = sorted(packages, key=lambda each: (each.package.name != "base-files", each.package.name))
+    dropped: dict[str, set[str]] = {}
+    for one in ordered:
+        name = one.package.name
+        rename = _to_busybox if recipe.busybox and name == "busybox-static" else merged_usr
+        dropped[name] = layout.add_package(one, Filter(package_rules(recipe, name), name).dropped_by, rename)
+    layout.prune()
+    layout.merge_usr()
+    return layout, ordered, dropped
 
 
 def package_rules(recipe: Recipe, name: str) -> tuple[Rule, ...]:

@@ -5,7 +5,8 @@ is everything that can be said of an image's content; a `Declaration` is a part 
 count for one release, profile or variant only. Not for: reading text (`reading`), putting parts together (`extend`),
 or what is done with them (`recipe`, `compose`).
 
-Every field may be left out: what is not said is inherited from the declaration that `extends` names.
+Every field may be left out: what is not said is inherited from the declaration that `extends` names. `null` says that
+nothing is inherited; in the values here that is `unset`, because None stands for what is not said.
 """
 
 from __future__ import annotations
@@ -72,6 +73,10 @@ class Debian(_Struct, frozen=True, kw_only=True):
         bool | None,
         Meta(description="Accept a signature whose date has run out: mirrors of testing are renewed late"),
     ] = None
+    snapshot: Annotated[
+        Annotated[str, Meta(pattern="^[0-9]{8}T[0-9]{6}Z$")] | None,
+        Meta(description="The archive as it was then (UTC), `20261101T000000Z`, by the setting `snapshot-mirror`"),
+    ] = None
 
 
 class Repository(_Struct, frozen=True, kw_only=True):
@@ -135,8 +140,11 @@ class Resolve(_Struct, frozen=True, kw_only=True):
         tuple[str, ...], Meta(description="Packages that count as present wherever they are needed and are never added")
     ] = ()
     elf_closure: Annotated[
-        Literal["error", "warn", "off"] | None,
-        Meta(description="What to do when a program of the base lacks a library; the package that has it is named"),
+        Literal["add", "error", "warn", "off"] | None,
+        Meta(
+            description="What to do when a program of the base lacks a library: `add` takes the package that has it, "
+            "`error` and `warn` name it"
+        ),
     ] = None
 
 
@@ -303,6 +311,10 @@ class Part(_Struct, frozen=True, kw_only=True):
     image: ImageSettings | None = None
     layers: Layers | None = None
     tests: Annotated[tuple[str, ...], Meta(description="Structure tests beside the declaration")] = ()
+    unset: Annotated[
+        tuple[tuple[str, ...], ...],
+        Meta(description="Inherited fields that do not count, each by its path; `null` as a value says the same"),
+    ] = ()
 
 
 class Variant(Part, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 Order, later wins: the base's part before the one of what extends it, in each the part itself, then the one for the
 release, then the one for the profile; after all of them the parts of the variant, base first, a variant that it
 extends first. Only `run-as` and `workdir` of a declaration count more than those in a variant of its base. Texts, numbers and most lists are replaced; maps are joined; the lists named in
-`declaration.APPENDED` grow; `without` takes inherited packages away.
+`declaration.APPENDED` grow; `without` takes inherited packages away, `unset` any inherited field.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ import msgspec
 from aerogel.distroless.declaration import APPENDED, Accounts, Declaration, ImageSettings, PackageEntry, Part
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 
-__all__ = ["Family", "family", "merged"]
+__all__ = ["Family", "family", "forgotten", "merged"]
 
 S = TypeVar("S", bound=msgspec.Struct)
+_OWN = (("accounts", "run-as"), ("image", "workdir"))
+"""Who runs, and where."""
+_OF_FAMILY = (("method",), ("platforms",))
+"""Fields of a whole declaration that are inherited."""
 _MAX_CHAIN = 20
 
 
@@ -38,6 +42,37 @@ def merged(base: S, over: S) -> S:
         else:
             changes[name] = after
     return msgspec.structs.replace(base, **changes) if changes else base
+
+
+def forgotten(value: S, path: Sequence[str], above: tuple[str, ...] = ()) -> S:
+    """A struct without what it says at a path of the text's names; there need be nothing. `above` leads to the struct.
+
+    Raises `base.field` for a path that names no field.
+    """
+    encoded = dict(zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True))
+    name = encoded.get(path[0]) if path else None
+    if name is None:
+        near = nearest(path[0], encoded) if path else None
+        raise AerogelError(
+            f"`unset` names `{'.'.join((*above, *path))}`, which is no field",
+            code="base.field",
+            hints=[f"did you mean `{near}`?"] if near else [f"known here: {', '.join(encoded)}"],
+            exit_status=EXIT_USAGE,
+        )
+    inner, rest = getattr(value, name), path[1:]
+    if rest and isinstance(inner, dict):
+        key = rest[0]
+        if len(rest) > 1 and isinstance(inner.get(key), msgspec.Struct):
+            return msgspec.structs.replace(
+                value, **{name: inner | {key: forgotten(inner[key], rest[1:], (*above, *path[:2]))}}
+            )
+        return msgspec.structs.replace(value, **{name: {one: what for one, what in inner.items() if one != key}})
+    if rest and isinstance(inner, msgspec.Struct):
+        return msgspec.structs.replace(value, **{name: forgotten(inner, rest, (*above, path[0]))})
+    if rest:
+        return value
+    default = next(one.default for one in msgspec.structs.fields(value) if one.name == name)
+    return msgspec.structs.replace(value, **{name: default})
 
 
 class Family:
@@ -70,7 +105,12 @@ class Family:
         return tuple(dict.fromkeys(name for one in self.chain for name in one.variants or ()))
 
     def _last(self, field: str) -> Any:
-        return next((value for one in reversed(self.chain) if (value := getattr(one, field))), None)
+        for one in reversed(self.chain):
+            if value := getattr(one, field):
+                return value
+            if (field,) in one.unset:
+                return None
+        return None
 
     def part(self, release: str, profile: str, variant: str, more: Part | None = None) -> Part:
         """Everything that counts for a choice; `more` is said last."""
@@ -83,15 +123,23 @@ class Family:
     def _own_user(self, whole: Part, variant: str) -> Part:
         """Who runs and where: what a declaration says itself counts more than the variants of what it extends."""
         names = self._variant_chain(variant)
-        said: dict[str, Any] = {}
+        said: dict[tuple[str, str], str | None] = {}
         for one in self.chain:
             for part in (one, *((one.variants or {}).get(name) for name in names)):
-                accounts, image = (part.accounts, part.image) if part else (None, None)
-                said |= {"run_as": accounts.run_as} if accounts and accounts.run_as else {}
-                said |= {"workdir": image.workdir} if image and image.workdir else {}
-        if "run_as" in said:
-            whole = merged(whole, Part(accounts=Accounts(run_as=said["run_as"])))
-        return merged(whole, Part(image=ImageSettings(workdir=said["workdir"]))) if "workdir" in said else whole
+                if part is None:
+                    continue
+                said |= {field: None for field in _OWN if field in part.unset or field[:1] in part.unset}
+                accounts, image = part.accounts, part.image
+                said |= {_OWN[0]: accounts.run_as} if accounts and accounts.run_as else {}
+                said |= {_OWN[1]: image.workdir} if image and image.workdir else {}
+        for field, value in said.items():
+            if value is None:
+                whole = forgotten(whole, field)
+            elif field == _OWN[0]:
+                whole = merged(whole, Part(accounts=Accounts(run_as=value)))
+            else:
+                whole = merged(whole, Part(image=ImageSettings(workdir=value)))
+        return whole
 
     def _parts(self, release: str, profile: str, variant: str) -> Iterator[Part]:
         for one in self.chain:
@@ -133,7 +181,10 @@ def _joined(base: Part, over: Part) -> Part:
     if names:
         kept = tuple(one for one in base.packages if _called(one) not in names)
         base = msgspec.structs.replace(base, packages=kept)
-    return merged(base, _plain(over))
+    for path in over.unset:
+        if path not in _OF_FAMILY:
+            base = forgotten(base, path)
+    return msgspec.structs.replace(merged(base, _plain(over)), unset=())
 
 
 def _called(entry: str | PackageEntry) -> str:

@@ -8,6 +8,7 @@ Spec: YAML 1.2, 10.2 (JSON schema) for scalars.
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +53,51 @@ def parse_declaration(source: Source) -> tuple[Declaration, Document]:
     document = parse_document(source)
     if not isinstance(document.data, dict):
         raise _fault(f"`{source.name}` is no declaration of a base: it is no map", Span(source, 0, 1), "base.syntax")
+    data = copy.deepcopy(document.data)
+    _take_nulls(data)
     try:
-        found = msgspec.convert(document.data, type=Declaration)
+        found = msgspec.convert(data, type=Declaration)
     except msgspec.ValidationError as error:
         raise _field_fault(document, str(error)) from None
     return found, document
+
+
+_GROUPS = ("releases", "profiles", "variants")
+"""Maps whose values are parts of a declaration."""
+
+
+def _take_nulls(data: dict[str, Any]) -> None:
+    """Makes `unset` of the nulls in a declaration and in its parts; those in lists stay as they are."""
+    parts: list[tuple[Path, Any]] = [((), data)]
+    for group in _GROUPS:
+        inner = data.get(group)
+        parts += [((group, name), part) for name, part in inner.items()] if isinstance(inner, dict) else []
+    for path, part in parts:
+        if isinstance(part, dict) and isinstance(given := part.get("unset", []), list):
+            found = [list(each) for each in _nulls(part, path, len(path))]
+            if found:
+                part["unset"] = [*given, *found]
+
+
+def _nulls(data: dict[str, Any], path: Path, start: int) -> list[Path]:
+    """Takes the nulls of known fields, and of maps with free names, out of a map; their paths within its part."""
+    known = _fields_at(path) if None in data.values() else []
+    found: list[Path] = []
+    for key, value in list(data.items()):
+        here = (*path, key)
+        if isinstance(value, dict) and not (len(path) == start and key in _GROUPS):
+            inner = _nulls(value, here, start)
+            found += inner
+            if inner and not value:
+                del data[key]  # nothing else is said there
+        elif value is None and (not known or key in known) and (len(path) > start or key not in _STATED):
+            del data[key]
+            found.append(here[start:])
+    return found
+
+
+_STATED = frozenset(("apiVersion", "kind", "name", "names", "summary", "extends", "tags", *_GROUPS))
+"""Not inherited: null is what it is there."""
 
 
 def parse_document(source: Source) -> Document:

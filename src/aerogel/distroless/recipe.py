@@ -100,7 +100,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     - `packages` are pulled in with their dependencies, except for names in `skip` and what only they need; `pins` are
       patterns for versions;
     - `archives` are packages that are not in an apt archive: local files, addresses, wheels, packages of npm;
-    - `suites` and `components` are of Debian's archive, no suites: those of the release;
+    - `suites` and `components` are of Debian's archive, no suites: those of the release; `snapshot` is the moment at
+      which the archive is looked at, `20261101T000000Z`, empty for now;
     - `rules` names the profile of `rules` that decides about files, `slices` adds to it by package;
     - `inputs` has the SHA-256 of every file beside the declaration that is read, packages left out;
     - `slim` (build roots) leaves out manuals and documentation, now and in later installs.
@@ -112,6 +113,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     suites: tuple[str, ...] = ()
     components: tuple[str, ...] = ("main",)
     allow_expired: bool = False
+    snapshot: str = ""
     repositories: tuple[Repository, ...] = ()
     platforms: tuple[str, ...] = ()
     packages: tuple[str, ...]
@@ -119,7 +121,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     archives: tuple[PackageEntry, ...] = ()
     skip: tuple[str, ...] = ()
     recommends: bool = False
-    elf_closure: Literal["error", "warn", "off"] = "warn"
+    elf_closure: Literal["add", "error", "warn", "off"] = "warn"
     rules: str = "micro"
     slices: dict[str, Slice] = {}
     python: Python | None = None
@@ -212,13 +214,14 @@ def make_recipe(
         tests=part.tests,
         inputs={each: hashlib.sha256(read(each)).hexdigest() for each in files} if read and files else {},
     )
-    return _with_settings(made, part, part.image or ImageSettings())
+    return _with_settings(made, part, part.image or ImageSettings(), debian)
 
 
-def _with_settings(recipe: Recipe, part: Part, image: ImageSettings) -> Recipe:
-    """With what makers are told, and how a container runs."""
+def _with_settings(recipe: Recipe, part: Part, image: ImageSettings, debian: Debian) -> Recipe:
+    """With what makers are told, how a container runs, and of when the archive is."""
     return msgspec.structs.replace(
         recipe,
+        snapshot=debian.snapshot or "",
         python=part.python,
         java=part.java,
         nodejs=part.nodejs,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -400,3 +402,110 @@ def test_a_platform_that_a_base_is_not_made_for(base: Base):
     base.write("base.yaml", DECLARATION + "platforms: [linux/amd64, amd65]\n")
     base("base", "show", "base.yaml", status=2)
     assert "`platforms[1]`" in base.said
+
+
+def test_the_archive_of_another_day(base: Base, archive: Archive, monkeypatch: pytest.MonkeyPatch):
+    """A server of Debian's past: signatures that have run out since count as of then, and the lock names no address."""
+    moment = "20260301T120000Z"
+    dates = {"Date": "Sun, 01 Mar 2026 08:00:00 UTC", "Valid_Until": "Sun, 08 Mar 2026 08:00:00 UTC"}
+    for repo, name in ((archive.main, "debian"), (archive.security, "debian-security")):
+        repo.root = f"/past/archive/{name}/{moment}"
+        for suite in repo.suites:
+            archive.server.files |= repo.publish(suite, **dates)
+    archive.main.root, archive.security.root = "/debian", "/debian-security"
+    archive.put("tool", "2.0")
+    archive.publish()
+    text = DECLARATION + f"sources: {{debian: {{snapshot: {moment}}}}}\n"
+    base.write("base.yaml", text)
+    base("base", "show", *AMD64, "--packages", "base.yaml", status=2)
+    assert f"error: the archive of {moment} is asked for, and no server of Debian's past is known" in base.said
+    assert "AEROGEL_DEBIAN_SNAPSHOT_MIRROR" in base.said
+    monkeypatch.setenv("AEROGEL_DEBIAN_SNAPSHOT_MIRROR", f"{archive.server.url}/past/")
+    base("base", "lock", *AMD64)
+    lock = base.lock
+    packages = {one["name"]: one["version"] for one in lock["platforms"]["linux/amd64"]["packages"]}
+    assert packages["tool"] == "1.0"
+    assert lock["suites"]["trixie"]["date"] == 1772352000
+    assert "/past" not in (base.folder / "base.lock.json").read_text()
+    base("base", "build", *AMD64, "--locked", "-t", "one")
+    expected = layers(base, "one")
+    # What is of today stays apart in the same cache, and is not put off by what is older.
+    base.write("now.yaml", DECLARATION)
+    now = base.data("base", "show", *AMD64, "--packages", "now.yaml")["packages"]
+    assert {one["name"]: one["version"] for one in now}["tool"] == "2.0"
+    # Another machine has the lock and not the server: what today's mirror still has comes from there.
+    monkeypatch.delenv("AEROGEL_DEBIAN_SNAPSHOT_MIRROR")
+    base.on_another_machine("second")
+    base("base", "build", *AMD64, "--locked", "-t", "two")
+    assert layers(base, "two") == expected
+    # A signature must have been good at the moment itself.
+    monkeypatch.setenv("AEROGEL_DEBIAN_SNAPSHOT_MIRROR", f"{archive.server.url}/past")
+    wrong = {
+        "20260401T000000Z": "was valid until 2026-03-08 08:00 UTC, 23 days ago",
+        "20260201T000000Z": "28 days in the future",
+    }
+    for late, what in wrong.items():
+        for name in ("debian", "debian-security"):
+            old, new = f"/past/archive/{name}/{moment}/", f"/past/archive/{name}/{late}/"
+            served = {one.replace(old, new): data for one, data in archive.server.files.items() if old in one}
+            archive.server.files |= served
+        base.write("base.yaml", text.replace(moment, late))
+        base("base", "show", *AMD64, "--packages", "base.yaml", status=4)
+        assert what in base.said
+        assert f"hint: seen from the snapshot {late}" in base.said
+    base.write("base.yaml", text.replace(moment, "yesterday"))
+    base("base", "show", "base.yaml", status=2)
+    assert "`sources.debian.snapshot`" in base.said
+
+
+def needing(soname: str) -> bytes:
+    """A small ELF program for amd64 that asks the loader for a library."""
+    strings = b"\0" + soname.encode() + b"\0"
+    at, dynamic_at = 64 + 2 * 56, 64 + 2 * 56 + 64
+    dynamic = struct.pack("<8Q", 1, 1, 5, at + 0x1000, 10, len(strings), 0, 0)
+    body = strings.ljust(64, b"\0") + dynamic
+    end = at + len(body)
+    head = b"\x7fELF\2\1\1".ljust(16, b"\0") + struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    load = struct.pack("<IIQQQQQQ", 1, 5, 0, 0x1000, 0x1000, end, end, 0x1000)
+    return head + load + struct.pack("<IIQQQQQQ", 2, 6, dynamic_at, dynamic_at + 0x1000, 0, 64, 64, 8) + body
+
+
+def test_libraries_that_programs_lack_are_added(base: Base, archive: Archive):
+    """`elf-closure: add`: the package of Debian that has the library is chosen, and locked, with what it needs in turn."""
+    library = (("./usr/lib/x86_64-linux-gnu/libtinfo.so.6", needing("libzstd.so.1")),)
+    archive.put("libtinfo6", entries=library, Depends="libtinfodata")
+    archive.put("libtinfodata")
+    archive.put("libzstd1", entries=(("./usr/lib/x86_64-linux-gnu/libzstd.so.1", needing("libnobody.so.7")),))
+    archive.publish()
+    data = needing("libtinfo.so.6")
+    given = {"Package": "mytool", "Version": "3.0"}
+    base.write("mytool.deb", deb(given, (("./usr/lib/mytool/plugin.so", data),)))
+    lines = "resolve: {elf-closure: add}\n"
+    text = DECLARATION.replace("[tool]", "[{deb: mytool.deb}]")
+    base.write("base.yaml", text)
+    base("base", "build", *AMD64)
+    assert "`/usr/lib/mytool/plugin.so` of `mine:latest` needs the library `libtinfo.so.6`" in base.said
+    assert "hint: `resolve: {elf-closure: add}` adds it by itself" in base.said
+    base.write("base.yaml", text + lines)
+    assert base("base", "why", *AMD64, "base.yaml", "libtinfodata") == (
+        "libtinfodata 1.0: mytool needs libtinfo6 needs libtinfodata"
+    )
+    base("base", "lock", *AMD64)
+    assert "needs the library `libnobody.so.7`, which is not in the base" in base.said  # nobody has it: a warning
+    packages = {one["name"]: one["why"] for one in base.lock["platforms"]["linux/amd64"]["packages"]}
+    assert packages["libzstd1"] == ["mytool", "libtinfo6", "libzstd1"]
+    assert {"libzstd1", "libtinfo6", "libtinfodata"} <= set(
+        base.lock["platforms"]["linux/amd64"]["images"]["nonroot"]["packages"]
+    )
+    base("base", "build", *AMD64, "--locked", "-t", "one", "-o", "type=local,dest=out")
+    assert (base.folder / "out/usr/lib/x86_64-linux-gnu/libzstd.so.1").is_file()
+    # What `skip` names is never added, what a wheel or an address brings is looked into as well.
+    base.write("base.yaml", text + "resolve: {elf-closure: add, skip: [libtinfo6]}\n")
+    base("base", "build", *AMD64)
+    assert "hint: Debian has it in `libtinfo6`: add it to `packages`, or take it off `skip`" in base.said
+    digest = hashlib.sha256(data).hexdigest()
+    archive.server.files["/files/plain"] = data
+    entry_text = f"{{url: {archive.server.url}/files/plain, to: /opt/bin, sha256: {digest}}}"
+    base.write("base.yaml", DECLARATION.replace("[tool]", f"[{entry_text}]") + lines)
+    found = base.data("base", "show", "--packages", *AMD64, "base.yaml")["packages"]
+    assert {one["name"]: one["why"] for one in found}["libtinfo6"] == ["/opt/bin/plain", "libtinfo6"]

@@ -6,10 +6,11 @@ import re
 import textwrap
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from aerogel.distroless.catalogue import built_in, choose, declarations, find_declaration, lookup, tags
-from aerogel.distroless.declaration import Declaration, PackageEntry, Part, PathEntry
+from aerogel.distroless.declaration import Declaration, Java, PackageEntry, Part, PathEntry, Slice
 from aerogel.distroless.extend import family, merged
 from aerogel.distroless.reading import parse_declaration
 from aerogel.distroless.recipe import make_recipe
@@ -258,3 +259,56 @@ def guides() -> list[str]:
 @pytest.mark.parametrize("block", guides())
 def test_the_guide_is_true(block: str):
     read(block, head="" if block.startswith("apiVersion") else HEAD)
+
+
+def test_null_takes_back_what_is_inherited():
+    base = read(
+        """
+        packages: [libpq5]
+        timezone: Europe/Berlin
+        image: {entrypoint: [/x], env: {LANG: C.UTF-8, A: b}, labels: {a/b.c: d}, workdir: /srv}
+        java: {version: 21, languages: [de]}
+        accounts: {run-as: nonroot}
+        slices: {packages: {libssl3.0: {drop: [/a], keep: [/b]}}}
+        platforms: [linux/amd64]
+        releases: {trixie: {}}
+        variants: {latest: {}, small: {accounts: {run-as: "7"}, image: {workdir: /small}}}
+        """
+    )
+    over = read(
+        """
+        extends: above
+        packages: null
+        timezone: ~
+        image: {entrypoint: null, env: {A: null, B: c}, labels: {a/b.c: null}}
+        java: {languages: null}
+        slices: {packages: {libssl3.0: {drop: null}}}
+        sources: {debian: {snapshot: null}}
+        platforms: null
+        variants: {small: {image: {workdir: null}, accounts: null}}
+        """
+    )
+    whole = family(over, lambda *_: base)
+    assert whole.platforms == ()
+    found = make_recipe(whole, name="app", release="trixie", profile=None, variant="latest")
+    assert (found.packages, found.timezone, found.entrypoint, found.labels) == ((), "", (), {})
+    assert found.env == ("LANG=C.UTF-8", "B=c")
+    assert found.java == Java(version=21)
+    assert found.slices == {"libssl3.0": Slice(keep=("/b",))}
+    assert (found.user, found.workdir) == ("65532", "/srv")
+    small = make_recipe(whole, name="app", release="trixie", profile=None, variant="small")
+    assert (small.user, small.workdir) == ("", "")
+    # As JSON has it, which is how built-in declarations are kept; what was not inherited may be taken back too.
+    assert msgspec.json.decode(msgspec.json.encode(over), type=Declaration) == over
+    assert ("java", "languages") in over.unset
+    assert recipe("extends: static\nreleases: {trixie: {}}\njava: null\n") == recipe(
+        "extends: static\nreleases: {trixie: {}}\n"
+    )
+
+
+def test_null_of_a_field_that_is_not_there():
+    with pytest.raises(AerogelError, match="`image` has no field `enrtypoint`"):
+        read("image: {enrtypoint: null}\n")
+    with pytest.raises(AerogelError, match=r"`unset` names `image\.volume`, which is no field") as caught:
+        recipe("extends: static\nimage: {workdir: /}\nunset: [[image, volume]]\n")
+    assert caught.value.hints == ("did you mean `volumes`?",)
