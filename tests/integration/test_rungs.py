@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,22 @@ def test_the_container_takes_chroot(aerogel: Aerogel) -> None:
     done = Denied(aerogel.state)("doctor", "--offline", check=False)
     assert "isolation chroot" in done.stdout
     assert done.returncode == 0, done.stdout
+
+
+class Unable(Aerogel):
+    """As root of a container that has no capabilities."""
+
+    def argv(self, *words: str) -> list[str]:
+        return ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *super().argv(*words)]
+
+
+def test_files_in_shared_memory_are_no_devices(context: Path, tmp_path: Path) -> None:
+    """On `proot` a step's calls name files as the host does: with such a store below /dev, where devices are."""
+    (context / "Dockerfile").write_text(HEAD + FILES["users"])
+    found = []
+    with tempfile.TemporaryDirectory(dir="/dev/shm", ignore_cleanup_errors=True) as memory:
+        for place in (Path(memory), tmp_path):
+            program = Unable(place / "state")
+            program.env["AEROGEL_ISOLATION"] = "proot"
+            found.append(program("build", "--progress=plain", str(context)).stdout)
+    assert found[0] == found[1]

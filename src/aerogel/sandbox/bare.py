@@ -197,6 +197,9 @@ class BareRecorder(recorder.Recorder):
         owner = self._made_by(who, path)
         return owner if mode & needs == needs else (owner or ROOT)._replace(mode=mode)
 
+    def _is_shown(self, path: bytes) -> bool:
+        return _is_of_host(path)  # the tree may lie in /dev/shm
+
     def _make_directory(self, path: bytes, mode: int) -> None:
         os.mkdir(path, record.real_mode(mode, is_directory=True))
 

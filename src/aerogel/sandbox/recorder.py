@@ -469,28 +469,23 @@ class Recorder(IdCalls):
         self._open(call, who, call.args[0] & KEEP, call.args[1], flags, mode)
 
     def _open(self, call: Call, who: Credentials, dir_fd: int, address: int, flags: int, mode: int) -> None:
-        if who.is_root and not flags & (os.O_CREAT | _O_TMPFILE & ~os.O_DIRECTORY):
+        makes = flags & (os.O_CREAT | _O_TMPFILE & ~os.O_DIRECTORY)
+        if who.is_root and not makes:
             self._listener.go_on(call)
             return
         path = self._path(call, who, dir_fd, address)
-        if path.startswith(b"/dev/") or (path.startswith(b"/proc/") and not path.startswith(b"/proc/%d/" % call.pid)):
+        if self._is_shown(path) or (path.startswith(b"/proc/") and not path.startswith(b"/proc/%d/" % call.pid)):
             self._listener.go_on(call)
             return
         is_nameless = flags & _O_TMPFILE == _O_TMPFILE
-        if not is_nameless and os.path.lexists(path):
-            if not who.is_root and not os.path.islink(path):
-                status = os.stat(path)
-                owner = self._read(path, status.st_mode)
-                writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC)
-                if (
-                    writes
-                    and stat.S_ISREG(status.st_mode)
-                    and not who.may(2, owner.mode_of(status.st_mode), owner.uid, owner.gid)
-                ):
-                    raise Errno(errno.EACCES)
-            self._listener.go_on(call)
-            return
-        if not flags & (os.O_CREAT | _O_TMPFILE & ~os.O_DIRECTORY):
+        is_there = not is_nameless and os.path.lexists(path)
+        if is_there and not who.is_root and not os.path.islink(path):
+            status = os.stat(path)
+            owner = self._read(path, status.st_mode)
+            writes = stat.S_ISREG(status.st_mode) and flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC)
+            if writes and not who.may(2, owner.mode_of(status.st_mode), owner.uid, owner.gid):
+                raise Errno(errno.EACCES)
+        if is_there or not makes:
             self._listener.go_on(call)
             return
         mode = stat.S_IMODE(mode) & ~self._umask(call.pid)
@@ -499,6 +494,10 @@ class Recorder(IdCalls):
             self._listener.go_on(call)
             return
         self._create(call, path, flags, mode, owner_of_new)
+
+    def _is_shown(self, path: bytes) -> bool:
+        """Whether what lies there is no file of a layer."""
+        return path.startswith(b"/dev/")
 
     def _create(self, call: Call, path: bytes, flags: int, mode: int, owner: Record) -> None:
         exclusive = 0 if flags & _O_TMPFILE == _O_TMPFILE else os.O_EXCL
