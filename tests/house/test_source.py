@@ -196,3 +196,21 @@ def test_open_work_has_an_issue(path):
         if re.search(r"\b(?:TODO|FIXME)\b(?!.*#\d)", line)
     ]
     assert not wrong
+
+
+@each_file
+def test_listings_are_closed(path):
+    """One that is not read to its end holds a descriptor until the interpreter finds it, and then complains."""
+    used = {
+        id(call)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.With)
+        for item in node.items
+        for call in ast.walk(item.context_expr)
+    }
+    open_ones = [
+        node.lineno
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "os.scandir" and id(node) not in used
+    ]
+    assert not open_ones, f"`os.scandir` without `with` in lines {open_ones}"

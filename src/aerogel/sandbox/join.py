@@ -78,7 +78,9 @@ def _show_tools(program: int, folder: str, packages: int) -> None:
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
     trees: list[tuple[str, str | tuple[bool, int]]] = []
-    for entry in os.scandir("/"):
+    with os.scandir("/") as listing:
+        entries = list(listing)
+    for entry in entries:
         if entry.is_symlink():
             trees.append((entry.name, os.readlink(entry.path)))
         else:

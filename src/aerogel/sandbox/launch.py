@@ -154,7 +154,8 @@ class Helper:
             )
         request |= {"tree": process.tree, "tools": "" if tools is None else TOOLS, "packages": packages, "work": work}
         joined = Process(self, self._open("join"), None, None)
-        groups = () if process.group is None else process.group.fds
+        # a job must neither be frozen with the others nor count among them
+        groups = () if process.group is None or work is not None else process.group.fds
         request["groups"] = len(groups)
         more = (*(() if tools is None else (tools,)), *process.namespaces, *groups)
         started = _started(joined, request, (), (stdin, stdout, stderr), more)
@@ -352,7 +353,9 @@ class _Session:
     def abandoned(self) -> list[str]:
         """Sessions that nobody holds."""
         found = []
-        for entry in os.scandir(self.state_dir):
+        with os.scandir(self.state_dir) as listing:
+            entries = list(listing)
+        for entry in entries:
             if not entry.name.startswith("session-") or entry.path == self.path:
                 continue
             with contextlib.suppress(OSError):

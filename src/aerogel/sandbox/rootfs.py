@@ -157,14 +157,14 @@ def prepare_upper(upper: str, work: str, top_lower: str) -> None:
 
 def _clear_work(work: str) -> None:
     """Removes what an earlier mount left: a volatile one forbids the next."""
-    for entry in list(os.scandir(work)):
-        remove(entry.path)
+    for name in os.listdir(work):
+        remove(f"{work}/{name}")
 
 
 def remove(path: str) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
-        for entry in list(os.scandir(path)):
-            remove(entry.path)
+        for name in os.listdir(path):
+            remove(f"{path}/{name}")
         os.rmdir(path)
     else:
         os.unlink(path)

@@ -345,7 +345,8 @@ def prune(
 
 def _folders(path: str) -> int:
     try:
-        return sum(entry.is_dir(follow_symlinks=False) for entry in os.scandir(path))
+        with os.scandir(path) as entries:
+            return sum(entry.is_dir(follow_symlinks=False) for entry in entries)
     except OSError:
         return 0
 
