@@ -78,6 +78,24 @@ def test_a_port_that_is_taken(small):
     assert done.stderr.startswith(f"error: the host's port `{port}/tcp` cannot be used\n")
 
 
+def test_a_look_into_one_whose_network_keeps_it_from_starting(small, tmp_path):
+    """Its ports are left alone, and where there is no program for the network there is none."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = small("run", "-d", "--name", "held", "-p", f"127.0.0.1:{port}:80", "small", "true", check=False)
+        assert done.returncode == 3
+        done = small("debug", "held", "sh", "-c", "echo inside; ls /sys/class/net")
+    assert done.stdout.split()[:2] in (["inside", "lo"], ["inside", "eth0"]), done.stdout
+    assert len(done.stdout.split()) >= 3, done.stdout
+    (tmp_path / "busybox").symlink_to(shutil.which("busybox"))
+    done = small("debug", "held", "sh", "-c", "echo inside; ls /sys/class/net", env={"PATH": str(tmp_path)})
+    assert done.stdout.split() == ["inside", "lo"]
+    assert "its network cannot be made, so there is none: `--network sandbox` needs" in done.stderr
+    small("rm", "held")
+
+
 def test_the_host_cannot_be_reached(small):
     """Its loopback addresses are not the container's, and neither by the gateway."""
 

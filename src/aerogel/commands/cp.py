@@ -71,6 +71,11 @@ def _told(where: str) -> Iterator[None]:
     except AerogelError as error:
         if error.code.startswith("cp."):
             error.message += f" {where}"
+        if error.code == "tar.changed" and where != _HERE:
+            error.hints = (
+                *error.hints,
+                "a file that the kernel makes up, as in /proc, is read by `aerogel exec NAME cat FILE`",
+            )
         raise
 
 

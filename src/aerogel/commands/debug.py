@@ -43,6 +43,7 @@ EXAMPLES = (
 )
 _STOP = 15
 _GRACE_S = 10.0
+_NETWORK_FAULTS = ("sandbox.no-network", "sandbox.no-tun", "sandbox.network")
 _CAPABILITIES = (*DEFAULT_CAPABILITIES, "SYS_PTRACE")
 """To look into the container's processes, whatever user they have."""
 
@@ -187,12 +188,29 @@ def _in_new_root(sandbox: Sandbox, options: Debug, world: World, materials: Mate
     asked = _changed(sandbox, options, world)
     more = () if not options.tools else (packages_mount(packages_folder(_names(options), world, materials)),)
     root = msgspec.structs.replace(asked.root, upper=None, work=None, readonly=False)
-    asked = msgspec.structs.replace(asked, root=root, mounts=(*asked.mounts, tools, program, *more), create_cwd=True)
-    end = attend(world.helper(), asked, _STOP, _GRACE_S, interactive=True, stdio=world.streams)
+    mounts = (*_present(asked.mounts, world), tools, program, *more)
+    # its ports are not wanted here, and one that is taken may be why the container does not start
+    asked = msgspec.structs.replace(asked, root=root, mounts=mounts, create_cwd=True, ports=())
+    try:
+        end = attend(world.helper(), asked, _STOP, _GRACE_S, interactive=True, stdio=world.streams)
+    except AerogelError as error:
+        if not error.code.startswith(_NETWORK_FAULTS):
+            raise
+        world.sink.emit(Message(f"its network cannot be made, so there is none: {error.message}"))
+        asked = msgspec.structs.replace(asked, network="none")
+        end = attend(world.helper(), asked, _STOP, _GRACE_S, interactive=True, stdio=world.streams)
     if end.fault is not None:
         end.fault.exit_status = end.code
         raise end.fault
     return end.code
+
+
+def _present(mounts: tuple[Mount, ...], world: World) -> tuple[Mount, ...]:
+    """Without what the container was lent and this host has no more."""
+    gone = [mount for mount in mounts if mount.kind == "bind" and not os.path.lexists(mount.source)]
+    for mount in gone:
+        world.sink.emit(Message(f"`{mount.source}`, which it has at `{mount.target}`, is gone"))
+    return tuple(mount for mount in mounts if mount not in gone)
 
 
 def _beside(seen: Seen, options: Debug, world: World, materials: Materials) -> int:

@@ -19,6 +19,7 @@ from aerogel.commands.result import Result
 from aerogel.commands.run_flags import (
     ABSENT,
     Wish,
+    check_hostname,
     check_name,
     fault,
     parse_labels,
@@ -401,6 +402,7 @@ def _container_options(options: Run, world: World) -> ContainerOptions:
     if not options.init:
         raise fault("`--init=false` cannot be", "run.always", "leave it out: `--init` always holds")
     check_name(options.name)
+    check_hostname(options.hostname)
     if options.tty and options.interactive and not options.detach and not os.isatty(world.streams.stdin):
         raise fault("standard input is not a terminal, so `-it` cannot be", "run.no-terminal", "leave out `-t`")
     unknown = [one for one in options.security_opt if one.split("=")[0].split(":")[0] != "no-new-privileges"]

@@ -20,6 +20,7 @@ from aerogel.sandbox.spec import Mount
 __all__ = [
     "ABSENT",
     "Wish",
+    "check_hostname",
     "check_name",
     "fault",
     "parse_labels",
@@ -83,7 +84,11 @@ _MOUNT_KEYS = {
     "tmpfs-size": "size",
     "tmpfs-mode": "mode",
 }
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_HOSTNAME = re.compile(
+    r"(?=.{1,64}\Z)[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?)*"
+)
+"""What resolvers take, and no more than the kernel keeps."""
 
 
 def fault(message: str, code: str, *hints: str) -> AerogelError:
@@ -94,7 +99,19 @@ def check_name(name: str) -> None:
     """Refuses what docker refuses as the name of a container. Raises `run.name`."""
     if name and not _NAME.fullmatch(name):
         raise fault(
-            f"`{name}` is not a name for a container", "run.name", "letters, digits, `_`, `.` and `-`, a letter first"
+            f"`{name}` is not a name for a container",
+            "run.name",
+            "two or more letters, digits, `_`, `.` and `-`, a letter or digit first",
+        )
+
+
+def check_hostname(name: str) -> None:
+    """Refuses what is no name of a machine: it becomes a word of /etc/hosts. Raises `run.hostname`."""
+    if not _HOSTNAME.fullmatch(name):
+        raise fault(
+            f"`--hostname {name}`: this is not a name for a host",
+            "run.hostname",
+            "at most 64 letters, digits, `-`, `_` and `.`, such as `db-1.example`",
         )
 
 

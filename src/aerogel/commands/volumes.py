@@ -6,7 +6,7 @@ Spec: `docker run` reference; a volume that is empty gets what the image has at 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -103,11 +103,7 @@ def lending(world: World) -> Iterator[None]:
 
     When it fails nothing is left of the volumes that were made for that container; what killed processes left goes too.
     """
-    volumes, containers = volumes_of(world), containers_of(world).list
-
-    def discard(path: str) -> None:
-        world.helper().call("remove", {"path": path})
-
+    volumes, containers, discard = volumes_of(world), containers_of(world).list, _discarder(world)
     volumes.sweep(containers, discard)
     try:
         with volumes.lending():
@@ -117,6 +113,13 @@ def lending(world: World) -> Iterator[None]:
         raise
 
 
+def _discarder(world: World) -> Callable[[str], None]:
+    def discard(path: str) -> None:
+        world.helper().call("remove", {"path": path})
+
+    return discard
+
+
 def lend(
     wishes: Sequence[Wish], layers: Sequence[str], world: World
 ) -> tuple[tuple[VolumeUse, ...], tuple[Mount, ...]]:
@@ -124,7 +127,7 @@ def lend(
 
     For a block of `lending`. `layers` are the image's directories. Raises `volume.*`, and what filling raises.
     """
-    volumes = volumes_of(world)
+    volumes, discard = volumes_of(world), _discarder(world)
     uses: list[VolumeUse] = []
     mounts: list[Mount] = []
     can_mount = not wishes or world.helper().rung.name not in _WITHOUT_MOUNTS
@@ -139,10 +142,9 @@ def lend(
         volume = volumes.create(wish.name, world.clock(), is_passing=not wish.name)
         volumes.claim(volume.name, world.helper().rung.map_id)
         data = volumes.data_of(volume.name)
-        if wish.is_filled and _may_have(layers, wish.target):
-            with volumes.filling(volume.name) as is_empty:
-                if is_empty:
-                    _fill(data, wish.target, layers, world)
+        with volumes.filling(volume.name, discard) as is_empty:
+            if is_empty and wish.is_filled and _may_have(layers, wish.target):
+                _fill(data, wish.target, layers, world)
         uses.append(
             VolumeUse(
                 name=volume.name,

@@ -1,7 +1,8 @@
 """A file or a directory as a stream, from one root file system to another: what `aerogel cp` sends.
 
 The stream is a head (four bytes of length, then JSON: `name`, `kind` as a tar's type flag, `mode`, `uid`, `gid`,
-`mtime`) and a tar: of what is in a directory, by names relative to it, or of the one file. Both sides work
+`mtime`), a tar: of what is in a directory, by names relative to it, or of the one file, and a mark that nothing is
+missing. What is new gets its name when that has come, so a copy that fails leaves nothing. Both sides work
 below the root of their process, which in a sandbox is that of the container, so no link leads out of it. Standard
 library only: part of the helper's file jobs. Spec: `docker cp` reference.
 """
@@ -13,15 +14,17 @@ import io
 import json
 import os
 import posixpath
+import secrets
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from aerogel.errors import AerogelError
 from aerogel.files.diff import write_tree
 from aerogel.files.entry import BLK, CHR, DIR, FIFO, REG, SYM, WHITEOUT, Entry, shown
 from aerogel.files.extract import extract
+from aerogel.files.inside import remove_tree, system_errors
 from aerogel.files.tar import CHUNK, TarWriter
 from aerogel.sandbox import inroot, record
 from aerogel.sandbox.accounts import find_account
@@ -30,6 +33,7 @@ __all__ = ["Head", "pack", "read_head", "unpack"]
 
 _LENGTH = struct.Struct(">I")
 _LONGEST_HEAD = 1 << 16
+_END = b"complete"
 _KINDS = {
     stat.S_IFREG: REG,
     stat.S_IFDIR: DIR,
@@ -56,9 +60,17 @@ class _Reader:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._last = b""
 
     def read(self, size: int, /) -> bytes:
-        return os.read(self._fd, size)
+        data = os.read(self._fd, size)
+        self._last = (self._last + data)[-len(_END) :] if len(data) < len(_END) else data[-len(_END) :]
+        return data
+
+    def check_end(self) -> None:
+        """Raises `cp.stream` when something is missing."""
+        if self._last != _END:
+            raise AerogelError("the other side ended before all was copied", code="cp.stream")
 
 
 def _clean(path: str) -> str:
@@ -146,6 +158,7 @@ def _write(fd: int, path: str, head: Head, status: os.stat_result, *, recorded: 
                 os.close(root)
         else:
             _write_one(out.write, path, head, status)
+        out.write(_END)
         out.flush()
     finally:
         with contextlib.suppress(OSError, ValueError):  # what could not be written must not be tried again
@@ -187,31 +200,58 @@ def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         target = _clean(wanted)
         if not os.path.isdir(target):
             raise AerogelError(f"`{wanted}` is not a directory", code="cp.no-directory")
-        _extract(target, fds[0], change, recorded=recorded)
+        _extract(target, fds[0], change, recorded=recorded, is_raw=True)
         return {}
     head = read_head(fds[0])
     if head is None:
         return {}
     if head.kind != DIR:
-        place = _place_of_file(wanted, head)
-        name = os.fsencode(posixpath.basename(place))
-
-        def renamed(entry: Entry) -> Entry | None:
-            return change(entry._replace(path=name))
-
-        _extract(posixpath.dirname(place), fds[0], renamed, recorded=recorded)
+        _unpack_file(_place_of_file(wanted, head), fds[0], change, recorded=recorded)
         return {}
     place = _place_of_directory(wanted, head, contents=bool(args.get("contents")))
-    is_new = not os.path.isdir(place)
-    if is_new:
-        try:
-            os.mkdir(place, 0o700)
-        except (FileNotFoundError, NotADirectoryError):
-            raise _no_directory(posixpath.dirname(place)) from None
-    _extract(place, fds[0], change, recorded=recorded)
-    if is_new or args.get("dress"):
-        _dress(place, head, args.get("owner"), recorded=recorded)
+    if os.path.isdir(place):
+        _extract(place, fds[0], change, recorded=recorded)
+        if args.get("dress"):
+            _dress(place, head, args.get("owner"), recorded=recorded)
+        return {}
+    folder, name = posixpath.split(place)
+    with _made_aside(folder, name) as aside:
+        os.mkdir(aside, 0o700)
+        _extract(aside, fds[0], change, recorded=recorded)
+        _dress(aside, head, args.get("owner"), recorded=recorded)
     return {}
+
+
+def _unpack_file(place: str, fd: int, change: Callable[[Entry], Entry | None], *, recorded: bool) -> None:
+    folder, name = posixpath.split(place)
+    with _made_aside(folder, name) as aside:
+
+        def renamed(entry: Entry) -> Entry | None:
+            found = change(entry._replace(path=os.fsencode(name)))
+            if found is not None:
+                _refuse_other_kind(folder, found)
+                found = found._replace(path=os.fsencode(posixpath.basename(aside)))
+            return found
+
+        _extract(folder, fd, renamed, recorded=recorded)
+
+
+@contextlib.contextmanager
+def _made_aside(folder: str, name: str) -> Iterator[str]:
+    """A new path in the folder, which gets the name when the block ends well, and is removed when it does not."""
+    aside = posixpath.join(folder, f".aerogel-{secrets.token_hex(8)}")
+    try:
+        with system_errors("unpack", os.fsencode(name), "extract.failed"):
+            try:
+                yield aside
+            except (FileNotFoundError, NotADirectoryError):
+                raise _no_directory(folder) from None
+            with contextlib.suppress(FileNotFoundError):  # nothing came that was to be made
+                os.rename(aside, posixpath.join(folder, name))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove_tree(aside)
+        raise
 
 
 def _ids_of(user: str) -> list[int]:
@@ -243,7 +283,9 @@ def _changer(args: dict[str, Any]) -> Callable[[Entry], Entry | None]:
     return change
 
 
-def _extract(folder: str, fd: int, change: Callable[[Entry], Entry | None], *, recorded: bool) -> None:
+def _extract(
+    folder: str, fd: int, change: Callable[[Entry], Entry | None], *, recorded: bool, is_raw: bool = False
+) -> None:
     try:
         root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
@@ -252,18 +294,21 @@ def _extract(folder: str, fd: int, change: Callable[[Entry], Entry | None], *, r
     def checked(entry: Entry) -> Entry | None:
         found = change(entry)
         if found is not None:
-            _refuse_other_kind(root, found)
+            _refuse_other_kind(folder, found)
         return found
 
+    stream = _Reader(fd)
     try:
-        extract(_Reader(fd), root, change=checked, recorded=recorded)
+        extract(stream, root, change=checked, recorded=recorded)
+        if not is_raw:
+            stream.check_end()
     finally:
         os.close(root)
 
 
-def _refuse_other_kind(root: int, entry: Entry) -> None:
+def _refuse_other_kind(folder: str, entry: Entry) -> None:
     try:
-        is_there = os.lstat(entry.path, dir_fd=root).st_mode if entry.path else stat.S_IFDIR
+        is_there = os.lstat(os.path.join(os.fsencode(folder), entry.path)).st_mode if entry.path else stat.S_IFDIR
     except OSError:
         return
     if stat.S_ISDIR(is_there) != (entry.kind == DIR) and not stat.S_ISLNK(is_there):

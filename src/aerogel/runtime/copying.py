@@ -29,7 +29,10 @@ _MODULE = "aerogel.files.transfer"
 
 @contextmanager
 def piped(write: Callable[[int], object]) -> Iterator[int]:
-    """A descriptor to read what `write(fd)` writes in a thread meanwhile; its error is raised at the end."""
+    """A descriptor to read what `write(fd)` writes in a thread meanwhile; its error is raised at the end.
+
+    When the block finds that something is missing of it, the error that tells why is raised instead.
+    """
     read_fd, write_fd = os.pipe()
     faults: list[BaseException] = []
 
@@ -45,13 +48,20 @@ def piped(write: Callable[[int], object]) -> Iterator[int]:
 
     thread = threading.Thread(target=pump, name="copy", daemon=True)
     thread.start()
+    cut: AerogelError | None = None
     try:
         yield read_fd
+    except AerogelError as error:
+        if not error.code.startswith(("tar.", "cp.stream")):
+            raise
+        cut = error
     finally:
         os.close(read_fd)
         thread.join()
     if faults:
         raise faults[0]
+    if cut is not None:
+        raise cut
 
 
 def in_container(

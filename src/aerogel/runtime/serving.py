@@ -301,7 +301,7 @@ class Server:
         work = message.get("work")
         with self._lock:
             running = self._running()
-            if self._state.is_paused:
+            if self._state.is_paused and work is None:  # a job is none of the container's processes
                 raise AerogelError(
                     "the container is paused",
                     code="container.paused",

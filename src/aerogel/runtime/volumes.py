@@ -10,6 +10,7 @@
         <name>/          mode 0700
             volume.json  what it is; replaced whole
             filling      locked by who fills the volume for the first time
+            half         there while it is filled: who finds it with the lock begins anew
             data/        what containers see; owners as the rung of the containers maps them
 
 A volume without a name of the user's has 64 hexadecimal digits; it is made for one container and goes with it when that
@@ -101,9 +102,9 @@ class Volumes:
                 is_passing=is_passing and not name,
             )
             folder = f"{self.root}/.new-{secrets.token_hex(8)}"
-            os.makedirs(f"{folder}/data")
+            os.makedirs(folder)
             os.chmod(folder, 0o700)
-            os.chmod(f"{folder}/data", 0o755)  # noqa: S103 - what docker gives it; nobody else gets past its folder
+            _make_data(folder)
             _write(folder, made)
             os.rename(folder, f"{self.root}/{made.name}")
         return made
@@ -116,10 +117,23 @@ class Volumes:
             yield
 
     @contextmanager
-    def filling(self, name: str) -> Iterator[bool]:
-        """Whether the volume is empty, and so to be filled within the block; two never fill one at once."""
+    def filling(self, name: str, discard: Callable[[str], object]) -> Iterator[bool]:
+        """Whether the volume is empty, and so to be filled within the block; two never fill one at once.
+
+        What one wrote who was killed meanwhile, or failed, is removed before: `discard(path)` removes a tree of mapped owners.
+        """
+        half = f"{self.root}/{name}/half"
         with self._locked(f"{name}/filling"):
-            yield self.is_empty(name)
+            if os.path.exists(half):
+                with contextlib.suppress(FileNotFoundError):
+                    discard(self.data_of(name))
+                _make_data(f"{self.root}/{name}")
+            is_empty = self.is_empty(name)
+            if is_empty:
+                os.close(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            yield is_empty
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(half)
 
     def keep(self, names: Iterable[str]) -> None:
         """These volumes stay until somebody removes them."""
@@ -244,6 +258,11 @@ class Volumes:
             yield
         finally:
             os.close(fd)
+
+
+def _make_data(folder: str) -> None:
+    os.mkdir(f"{folder}/data")
+    os.chmod(f"{folder}/data", 0o755)  # noqa: S103 - what docker gives it; nobody else gets past its folder
 
 
 def _write(folder: str, volume: Volume) -> None:

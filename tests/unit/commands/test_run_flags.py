@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from aerogel.cli.parse import parse, specification
-from aerogel.commands.run_flags import ABSENT, parse_mount, parse_tmpfs, read_env_files, resolver_mount
+from aerogel.commands.run_flags import (
+    ABSENT,
+    check_hostname,
+    check_name,
+    parse_mount,
+    parse_tmpfs,
+    read_env_files,
+    resolver_mount,
+)
 from aerogel.commands.table import find_command
 from aerogel.errors import AerogelError
 from aerogel.runtime.container import signal_number
@@ -104,3 +112,26 @@ def test_flags_of_docker_that_are_not_there_say_what_to_use() -> None:
             ):
                 said = refused("cli.unknown-flag", parse, spec, words, settings)
                 assert said == f"`aerogel run` has no flag `{name}` | {instead}"
+
+
+@pytest.mark.parametrize("name", ["web", "w2", "0a", "a.b-c_d"])
+def test_names_of_containers(name: str) -> None:
+    check_name(name)
+    check_name("")
+
+
+@pytest.mark.parametrize("name", ["w", "-web", "a b", "a/b", "été", "web\n"])
+def test_names_that_docker_refuses(name: str) -> None:
+    said = refused("run.name", check_name, name)
+    assert said.startswith(f"`{name}` is not a name for a container | two or more letters")
+
+
+@pytest.mark.parametrize("name", ["h", "db-1.example", "a_b", "x" * 64])
+def test_names_of_hosts(name: str) -> None:
+    check_hostname(name)
+
+
+@pytest.mark.parametrize("name", ["bad host", "", "-x", "x-", "a..b", ".a", "a\n127.0.0.1 evil", "x" * 65, "ü"])
+def test_names_that_are_none_of_hosts(name: str) -> None:
+    said = refused("run.hostname", check_hostname, name)
+    assert said.startswith(f"`--hostname {name}`: this is not a name for a host | at most 64 ")

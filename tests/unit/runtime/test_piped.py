@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from aerogel.errors import AerogelError
 from aerogel.runtime.copying import piped
 
 
@@ -30,3 +31,32 @@ def test_who_reads_no_more_is_no_fault() -> None:
 
     with piped(writes) as read:
         assert os.read(read, 1) == b"x"
+
+
+def test_why_something_is_missing_is_said_by_who_did_not_send_it() -> None:
+    def fails(fd: int) -> None:
+        raise AerogelError("the file changed", code="tar.changed")
+
+    def reads(code: str) -> None:
+        with piped(fails) as read:
+            assert os.read(read, 100) == b""
+            raise AerogelError("it is not whole", code=code)
+
+    for code, raised in (
+        ("tar.truncated", "tar.changed"),
+        ("cp.stream", "tar.changed"),
+        ("extract.failed", "extract.failed"),
+    ):
+        with pytest.raises(AerogelError) as caught:
+            reads(code)
+        assert caught.value.code == raised
+
+
+def test_what_is_wrong_with_the_stream_itself_is_said() -> None:
+    def reads() -> None:
+        with piped(lambda _fd: None):
+            raise AerogelError("it is damaged", code="tar.damaged")
+
+    with pytest.raises(AerogelError) as caught:
+        reads()
+    assert caught.value.code == "tar.damaged"

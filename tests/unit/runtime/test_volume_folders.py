@@ -113,7 +113,7 @@ def test_two_do_not_fill_it_at_once(volumes: Volumes) -> None:
     at_work = threading.Event()
 
     def first() -> None:
-        with volumes.filling("kept") as is_empty:
+        with volumes.filling("kept", shutil.rmtree) as is_empty:
             found.append(is_empty)
             at_work.set()
             Path(volumes.data_of("kept"), "file").write_text("x")
@@ -121,7 +121,32 @@ def test_two_do_not_fill_it_at_once(volumes: Volumes) -> None:
     thread = threading.Thread(target=first)
     thread.start()
     at_work.wait(20)
-    with volumes.filling("kept") as is_empty:
+    with volumes.filling("kept", shutil.rmtree) as is_empty:
         found.append(is_empty)
     thread.join()
     assert found == [True, False]
+
+
+def test_what_a_killed_one_filled_is_not_taken_for_filled(volumes: Volumes) -> None:
+    volumes.create("kept", 1.0)
+    data = Path(volumes.data_of("kept"))
+
+    def killed() -> None:
+        with volumes.filling("kept", shutil.rmtree):
+            (data / "half").write_text("of it")
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            killed()
+        assert os.listdir(data) == ["half"]
+    with volumes.filling("kept", shutil.rmtree) as is_empty:
+        assert is_empty
+        assert os.listdir(data) == []
+        (data / "whole").write_text("")
+    with volumes.filling("kept", shutil.rmtree) as is_empty:
+        assert not is_empty
+    assert os.listdir(data) == ["whole"]
+    with volumes.filling("kept", shutil.rmtree):
+        (data / "more").write_text("")  # who finds it full writes nothing, so there is no half of that
+    assert sorted(os.listdir(data)) == ["more", "whole"]
