@@ -296,7 +296,7 @@ def test_java(aerogel: Aerogel, other: Path, tmp_path: Path, name: str, release:
     (tmp_path / "Dockerfile").write_text(f"FROM aerogel/{name}\n")
     aerogel("build", "-q", "-t", "java", str(tmp_path))
     wanted = ["static", "base", "root", "release", "java-base"]
-    wanted += [f"debian{release}", "java", name] if release else []
+    wanted += [f"debian{release}", "java", "java-release", name] if release else []
     files = [TESTS / f"{one}.yaml" for one in wanted]
     found = ours(aerogel, "java", *files)
     assert [one for one in found if not one[2]] == []

@@ -23,6 +23,7 @@ from aerogel.distroless.apt import apt_files
 from aerogel.distroless.closure import check_closure
 from aerogel.distroless.compose import compose, nothing_beside
 from aerogel.distroless.externals import External, externals_of, place_external
+from aerogel.distroless.java import java_env
 from aerogel.distroless.layering import layered
 from aerogel.distroless.layout import Item, Layout, write_layer
 from aerogel.distroless.makers import wanted_makers
@@ -403,7 +404,7 @@ def image_config(selection: Selection, diff_ids: tuple[Digest, ...], epoch: int)
         variant=platform.variant,
         config=ContainerConfig(
             user=recipe.user,
-            env=recipe.env,
+            env=(*recipe.env, *java_env(recipe, selection.packages)),
             entrypoint=recipe.entrypoint,
             cmd=recipe.cmd,
             working_dir=recipe.workdir,

@@ -33,6 +33,7 @@ __all__ = [
     "Part",
     "PathEntry",
     "Python",
+    "ReleasePart",
     "Repository",
     "Resolve",
     "Selected",
@@ -330,6 +331,14 @@ class Selected(_Struct, frozen=True, kw_only=True):
     variant: str = "latest"
 
 
+class ReleasePart(Part, frozen=True, kw_only=True):
+    """What counts for one release only."""
+
+    platforms: Annotated[
+        tuple[str, ...] | None, Meta(description="Those of the base that this release has; all if not given")
+    ] = None
+
+
 class Declaration(Part, frozen=True, kw_only=True):
     """A base image."""
 
@@ -355,7 +364,7 @@ class Declaration(Part, frozen=True, kw_only=True):
         tuple[str, ...] | None, Meta(description="`linux/amd64`, `linux/arm/v7`, ...; those of the base if not given")
     ] = None
     releases: Annotated[
-        dict[str, Part] | None,
+        dict[str, ReleasePart] | None,
         Meta(description="Releases that there are, the usual one first, and what counts for one only"),
     ] = None
     profiles: Annotated[

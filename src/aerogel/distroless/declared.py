@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -241,17 +241,24 @@ def _check_own(one: Declaration, document: Document) -> None:
 
 
 def _check_platforms(one: Declaration, document: Document) -> None:
-    for number, text in enumerate(one.platforms or ()):
+    _check_platforms_at((), one.platforms, document)
+    for release, part in (one.releases or {}).items():
+        _check_platforms_at(("releases", release), part.platforms, document)
+
+
+def _check_platforms_at(place: tuple[str, ...], platforms: Sequence[str] | None, document: Document) -> None:
+    for number, text in enumerate(platforms or ()):
         try:
             name = str(Platform.parse(text).normal())
         except AerogelError:
             name = text
         if name not in DEBIAN_ARCHITECTURES:
             near = nearest(name, DEBIAN_ARCHITECTURES)
+            field = ".".join((*place, f"platforms[{number}]"))
             raise AerogelError(
-                f"`platforms[{number}]`: Debian has nothing for `{text}`",
+                f"`{field}`: Debian has nothing for `{text}`",
                 code="base.field",
-                span=document.span(("platforms", number)),
+                span=document.span((*place, "platforms", number)),
                 hints=[f"did you mean `{near}`?" if near else f"platforms are {', '.join(DEBIAN_ARCHITECTURES)}"],
                 exit_status=EXIT_USAGE,
             )

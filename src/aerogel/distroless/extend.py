@@ -15,6 +15,7 @@ import msgspec
 
 from aerogel.distroless.declaration import APPENDED, Accounts, Declaration, ImageSettings, PackageEntry, Part
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
+from aerogel.oci.platform import Platform
 
 __all__ = ["Family", "family", "forgotten", "merged"]
 
@@ -93,6 +94,14 @@ class Family:
     @property
     def platforms(self) -> tuple[str, ...]:
         return self._last("platforms") or ()
+
+    def platforms_of(self, release: str) -> tuple[str, ...]:
+        """The platforms of the base that a release has: Debian 12 is not made for RISC-V."""
+        parts = [one.releases[release] for one in self.chain if one.releases and release in one.releases]
+        names = [{str(Platform.parse(name).normal()) for name in part.platforms} for part in parts if part.platforms]
+        return tuple(
+            one for one in self.platforms if all(str(Platform.parse(one).normal()) in known for known in names)
+        )
 
     @property
     def releases(self) -> tuple[str, ...]:

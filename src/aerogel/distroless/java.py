@@ -10,6 +10,7 @@ Spec: JEP 282 (jlink), JEP 341 (default CDS archives).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,12 @@ from aerogel.errors import AerogelError
 from aerogel.files.entry import REG, directory
 
 if TYPE_CHECKING:
+    from aerogel.debian.package import Package
     from aerogel.distroless.declaration import Java
     from aerogel.distroless.recipe import Recipe
     from aerogel.distroless.work import Work
 
-__all__ = ["LANGUAGES", "MODULES", "SKIP", "add_java", "java_tools", "link_rule", "wants_java"]
+__all__ = ["LANGUAGES", "MODULES", "SKIP", "add_java", "java_env", "java_tools", "link_rule", "wants_java"]
 
 MODULES = (
     "java.se",
@@ -131,6 +133,21 @@ def add_java(work: Work) -> None:
     elif f"{home}/bin/java".encode() not in work.layout.items:
         raise _no_java(f"openjdk-{java.version}-jre-headless")
     work.layout.link(b"usr/bin/java", f"/{home}/bin/java".encode())
+    # The names that upstream's images have for it, where its runtime is the one of Temurin.
+    work.layout.link(f"usr/lib/jvm/temurin-{java.version}-jre-{work.arch}".encode(), f"/{home}".encode())
+    if java.jdk:
+        work.layout.link(f"usr/lib/jvm/temurin-{java.version}-jdk-{work.arch}".encode(), f"/{home}".encode())
+    work.layout.link(b"etc/ssl/certs/adoptium/cacerts", b"/" + KEYSTORE)
+
+
+def java_env(recipe: Recipe, packages: Sequence[Package]) -> tuple[str, ...]:
+    """`JAVA_VERSION=21.0.13`: the version of Debian's package without its revision, unless the declaration says one."""
+    if not wants_java(recipe) or any(each.startswith("JAVA_VERSION=") for each in recipe.env):
+        return ()
+    assert recipe.java is not None  # it is wanted
+    name = f"openjdk-{recipe.java.version}-"
+    version = next((each.version for each in packages if each.name.startswith(name)), str(recipe.java.version))
+    return (f"JAVA_VERSION={re.split('[+~-]', version)[0]}",)
 
 
 def _no_java(package: str) -> AerogelError:

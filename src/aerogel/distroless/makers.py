@@ -59,7 +59,7 @@ MAKERS: tuple[Maker, ...] = (
     Maker("probe", 1, lambda recipe: recipe.probe, _make_probe),
     Maker("strip", 1, wants_strip, strip_symbols, _strip_tools),
     Maker("keystore", 1, wants_keystore, add_keystore),
-    Maker("java", 1, wants_java, add_java, _java_tools, JAVA_SKIP),
+    Maker("java", 2, wants_java, add_java, _java_tools, JAVA_SKIP),
     Maker("locales", 1, lambda recipe: bool(recipe.locales), make_locales, lambda _: {"build": LOCALE_TOOLS}),
     Maker("python", 1, wants_bytecode, add_bytecode, _python_tools),
 )

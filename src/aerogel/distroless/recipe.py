@@ -188,7 +188,7 @@ def make_recipe(
         components=debian.components or ("main",),
         allow_expired=bool(debian.allow_expired),
         repositories=sources.extra,
-        platforms=family.platforms,
+        platforms=family.platforms_of(release),
         packages=tuple(sorted(packages)) if family.method == "files" else packages,
         pins=pins,
         archives=archives,

@@ -402,6 +402,14 @@ def test_a_platform_that_a_base_is_not_made_for(base: Base):
     base.write("base.yaml", DECLARATION + "platforms: [linux/amd64, amd65]\n")
     base("base", "show", "base.yaml", status=2)
     assert "`platforms[1]`" in base.said
+    base.write("base.yaml", DECLARATION + "releases: {trixie: {platforms: [linux/s309x]}}\n")
+    base("base", "show", "base.yaml", status=2)
+    assert "`releases.trixie.platforms[0]`: Debian has nothing for `linux/s309x`" in base.said
+    assert "hint: did you mean `linux/s390x`?" in base.said
+    base.write("base.yaml", DECLARATION + "releases: {trixie: {platforms: [linux/arm64]}}\n")
+    base("base", "build", "--platform", "linux/amd64", "base.yaml", status=2)
+    assert "error: `mine:latest` is not made for `linux/amd64`" in base.said
+    assert "hint: platforms are linux/arm64\n" in base.said
 
 
 def test_the_archive_of_another_day(base: Base, archive: Archive, monkeypatch: pytest.MonkeyPatch):

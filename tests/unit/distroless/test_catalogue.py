@@ -6,7 +6,18 @@ import itertools
 
 import pytest
 
-from aerogel.distroless.catalogue import VARIANTS, find, lookup, suggestion, upstream
+from aerogel.distroless.catalogue import (
+    VARIANTS,
+    Choice,
+    built_in,
+    declarations,
+    find,
+    lookup,
+    suggestion,
+    upstream,
+)
+from aerogel.distroless.externals import externals_of
+from aerogel.distroless.recipe import DEBIAN_ARCHITECTURES
 from aerogel.errors import AerogelError
 
 
@@ -98,3 +109,23 @@ def test_each_is_based_on_the_one_before():
     family = ("static", "base-nossl", "base", "cc", "python3")
     packages = [set(lookup(f"gcr.io/distroless/{name}").packages) for name in family]
     assert all(small < large for small, large in itertools.pairwise(packages))
+
+
+def test_debian_12_is_not_made_for_every_platform():
+    for name in declarations():
+        base = built_in(name)
+        for release in base.releases:
+            made = base.platforms_of(release)
+            assert ("linux/riscv64" in made) == ("linux/riscv64" in base.platforms and release != "bookworm")
+            assert set(base.platforms) - set(made) <= {"linux/riscv64"}
+    assert lookup("gcr.io/distroless/cc-debian12").platforms == built_in("cc").platforms_of("bookworm")
+
+
+@pytest.mark.parametrize("name", declarations())
+def test_what_is_fetched_elsewhere_has_a_digest_for_each_platform(name):
+    base = built_in(name)
+    for release in base.releases:
+        found = lookup(Choice(base, release, "latest").name)
+        for platform in found.platforms:
+            arch = DEBIAN_ARCHITECTURES[platform]
+            assert all(each.sha256 or each.sha512 for each in externals_of(found.archives, arch))
