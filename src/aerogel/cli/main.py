@@ -46,6 +46,8 @@ def main(words: Sequence[str] | None = None) -> int:
         _end_at_interrupt()
         status = run.failed(error)
     (_end_at_interrupt if is_program else _raise_at_interrupt)()
+    if is_program:
+        _leave(status)
     return status
 
 
@@ -377,6 +379,28 @@ def _catch_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, terminate)
+
+
+def _leave(status: int) -> None:
+    """Ends the process at once: for Python to take itself apart takes a fifth of a short run.
+
+    What has registered itself for the end runs before. Returns where a thread has to be waited for, under a profiler, and
+    when something cannot be written, and Python ends in its own way.
+    """
+    import atexit
+    import os
+
+    threading = sys.modules.get("threading")
+    others = [one for one in threading.enumerate() if one is not threading.main_thread()] if threading else []
+    if sys.getprofile() or sys.gettrace() or not all(one.daemon for one in others):
+        return
+    atexit._run_exitfuncs()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except (OSError, AttributeError):  # there is none of a stream that was closed from the start
+        return
+    os._exit(status)
 
 
 def _drop_stdout() -> None:

@@ -52,6 +52,9 @@ __all__ = [
 PARALLEL = 4
 """Blobs that move at the same time."""
 
+_SETTLE = 8 << 20
+"""Bytes of a blob after which the medium may begin with them."""
+
 
 def open_registries(world: World, insecure: Iterable[str] = ()) -> Registries:
     """The client with the settings' proxies, certificates, credentials and insecure registries; the caller closes.
@@ -297,10 +300,19 @@ def _is_wanted(blob: Descriptor, store: Store) -> bool:
 
 
 def _fetch(blob: Descriptor, repository: Repository, store: Store, meter: Meter) -> None:
-    add = meter.of(blob)
+    count, unsettled = meter.of(blob), 0
+
+    def add(number: int) -> None:
+        nonlocal unsettled
+        count(number)
+        unsettled += number
+        if unsettled >= _SETTLE:
+            unsettled = 0
+            writer.settle()
+
     with store.once(f"blob-{blob.digest}"):
         if not _is_wanted(blob, store):
-            add(blob.size)  # another process has brought it meanwhile
+            count(blob.size)  # another process has brought it meanwhile
             return
         with store.blobs.resume(blob.digest) as writer:
             try:

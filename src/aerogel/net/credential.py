@@ -7,7 +7,6 @@ Spec: docker-credential-helpers, README "Development" (protocol on stdin and std
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 from typing import Literal
 
@@ -28,6 +27,8 @@ def call_credential_program(name: str, action: Action, data: bytes, environment:
 
     Raises `net.credential-program` when it is not installed, fails or does not answer.
     """
+    import subprocess  # takes 3 ms, and few have such a program
+
     program = f"docker-credential-{name}"
     if not name or not name.replace("-", "").replace("_", "").replace(".", "").isalnum() or name.startswith("."):
         raise AerogelError(f"`{name}` is no name of a credential program", code="net.credential-program")

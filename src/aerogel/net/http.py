@@ -20,6 +20,7 @@ import msgspec
 
 from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.net.fault import HttpError, translated
+from aerogel.net.library import load
 from aerogel.net.peer import NOBODY, Peer, tls_context
 from aerogel.net.proxy import proxy_for, redact
 from aerogel.net.stream import pieces
@@ -250,6 +251,7 @@ class Http:
     def _once(
         self, method: str, url: str, first: str, headers: dict[str, str], body: Body, peer: Peer
     ) -> BaseHTTPResponse:
+        load()
         import urllib3
 
         with translated(method, first, url):
@@ -286,6 +288,7 @@ class Http:
         return found
 
     def _new_manager(self, scheme: str, proxy: str, peer: Peer) -> PoolManager:
+        load()
         import urllib3
 
         context = tls_context(peer, self._ca) if scheme == "https" else None

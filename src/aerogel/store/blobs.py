@@ -208,6 +208,7 @@ class BlobWriter:
         """What a writer of `Blobs.resume` has got stays, without a name, when it is not committed."""
         self._blobs = blobs
         self._path: str | None = path
+        self._settled = 0
         self._hash = new_hash()
 
     def __enter__(self) -> Self:
@@ -230,6 +231,16 @@ class BlobWriter:
                 view = view[os.write(self.fd, view) :]
         self._hash.update(data)
         self.size += len(data)
+
+    def settle(self) -> None:
+        """Lets the medium begin with what was written since the last call, so that `Blobs.sync` has less to wait for.
+
+        Linux begins to write what is said not to be needed soon, and keeps in memory what is being written.
+        """
+        end = os.fstat(self.fd).st_size
+        if end > self._settled:
+            os.posix_fadvise(self.fd, self._settled, end - self._settled, os.POSIX_FADV_DONTNEED)
+        self._settled = end
 
     def commit(self, digest: Digest | None = None, size: int | None = None) -> Digest:
         """Ends the blob and gives it its name, at once complete. Raises `store.mismatch` when what was written

@@ -256,3 +256,40 @@ def test_an_interrupt_while_a_module_is_half_imported():
     )
     done = subprocess.run([sys.executable, "-c", program], env=environ(), cwd="/", capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "canceled\n")
+
+
+LATE = """
+import atexit, sys, threading, time
+def late():
+    time.sleep(0.3)
+    sys.stdout.write("late\\n")
+if {is_thread}:
+    threading.Thread(target=late).start()
+else:
+    atexit.register(late)
+class Last:
+    def __del__(self):
+        print("taken apart")
+last = Last()
+sys.argv = ["aerogel", "images", "--json"]
+from aerogel.cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("is_thread", "end"), [(False, "late\n"), (True, "late\ntaken apart\n")])
+def test_the_end_waits_for_what_is_still_to_do_and_for_nothing_else(is_thread, end, tmp_path):
+    """What is registered and threads, but not that Python takes itself apart, unless it has to."""
+    program = LATE.format(is_thread=is_thread)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environ(HOME=str(tmp_path)), cwd="/", capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.partition("\n}\n")[2], done.stderr) == (0, end, "")
+
+
+def test_a_profiler_gets_to_its_end(tmp_path):
+    program = "import cProfile, sys; sys.argv = ['aerogel', 'images']; cProfile.run('from aerogel.cli.main import main; main()')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environ(HOME=str(tmp_path)), cwd="/", capture_output=True, text=True
+    )
+    assert "function calls" in done.stdout, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import tarfile
 from collections.abc import Iterator
@@ -85,6 +86,18 @@ def test_pull(shell: Shell, server: LoopRegistry) -> None:
     assert digest in shell("images", "--digests")
     assert json.loads(shell("pull", "--json", name))["transferred"] == 0
     assert shell("pull", "-q", name) == f"{name}\n"
+
+
+def test_the_medium_begins_while_a_layer_still_comes(
+    shell: Shell, server: LoopRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = random.Random(1).randbytes(20 << 20)
+    serve_image(server, "team/app", "one", files={"noise": noise})
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, at, size, __: told.append((at, size)))
+    shell("pull", f"{server.host}/team/app:one")
+    assert len(told) == 2
+    assert told[1][0] == told[0][1] >= 8 << 20
 
 
 def test_pull_takes_the_platform(shell: Shell, server: LoopRegistry) -> None:

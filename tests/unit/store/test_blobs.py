@@ -204,3 +204,20 @@ def test_a_download_that_was_ended_is_gone_on_with(store: Store) -> None:
     part.touch(mode=0o600)
     assert store.reclaim(parts=True) == []
     assert not part.exists()
+
+
+def test_the_medium_begins_while_a_blob_still_grows(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, at, size, advice: told.append((at, size, advice)))
+    with store.blobs.write() as writer:
+        writer.settle()
+        writer.write(b"first")
+        writer.settle()
+        writer.write(b"second")
+        writer.settle()
+        os.ftruncate(writer.fd, 2)
+        writer.settle()
+        os.lseek(writer.fd, 2, os.SEEK_SET)
+        os.write(writer.fd, b"third")
+        writer.settle()
+    assert told == [(at, size, os.POSIX_FADV_DONTNEED) for at, size in ((0, 5), (5, 6), (2, 5))]
