@@ -2,54 +2,62 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 from msgspec import Struct
 
-from aerogel.commands.format import columns
+from aerogel.commands.base_changes import (
+    ChangedFile,
+    ChangedPackage,
+    Packages,
+    changed_files,
+    changed_packages,
+    shown_changes,
+    shown_files,
+)
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
 from aerogel.flag import Flag
 
-if TYPE_CHECKING:
-    from aerogel.distroless.lock import Lock
+__all__ = ["EXAMPLES", "BaseDiff", "BaseDiffResult", "run"]
 
-__all__ = ["EXAMPLES", "BaseDiff", "BaseDiffResult", "ChangedPackage", "changed_packages", "run", "shown_changes"]
-
-EXAMPLES = (("what an update changed", "aerogel base diff old.lock.json base.lock.json"),)
+EXAMPLES = (
+    ("what an update changed, and which vulnerabilities it fixes", "aerogel base diff old.lock.json base.lock.json"),
+    ("the files as well", "aerogel base diff --files old.lock.json base.lock.json"),
+)
 
 
 class BaseDiff(Struct, frozen=True, kw_only=True):
-    """Show which packages differ between two locks."""
+    """Show which packages differ between two locks, what they fix, and which of their files differ.
+
+    What is fixed stands in the changelogs of the packages, which are taken from the cache, from `vendor` beside the newer
+    lock, or from the mirror.
+    """
 
     before: Annotated[str, Flag("The older lock", positional=True, metavar="OLD", complete="file")]
     after: Annotated[str, Flag("The newer lock", positional=True, metavar="NEW", complete="file")]
-
-
-class ChangedPackage(Struct, frozen=True, kw_only=True):
-    """A package on a platform; an empty version: not there. `kind`: added, removed, newer, older or rebuilt."""
-
-    platform: str
-    name: str
-    before: str
-    after: str
-    kind: str
+    files: Annotated[bool, Flag("List the files of packages that differ, with their sizes")] = False
+    profile: Annotated[
+        Literal["micro", "parity"], Flag("Rules that say which files count for `--files`", metavar="NAME")
+    ] = "micro"
 
 
 class BaseDiffResult(Result, frozen=True, kw_only=True):
-    """`layers`: whether the layers of any tag differ."""
+    """`layers`: whether the layers of any tag differ. `files` are those of the packages that differ."""
 
     changes: tuple[ChangedPackage, ...]
     layers: bool
+    files: tuple[ChangedFile, ...] = ()
 
     def text(self) -> str:
-        shown = shown_changes(self.changes)
+        shown = "\n\n".join(filter(None, (shown_changes(self.changes), shown_files(self.files))))
         return shown or ("no package differs; layers do" if self.layers else "nothing differs")
 
 
 def run(options: BaseDiff, world: World) -> BaseDiffResult:
     """Reads both. Raises `base.lock`, `base.no-file`."""
     from aerogel.commands.locking import read_lock
+    from aerogel.commands.recipes import archive_of
 
     here = world.settings.directory
     before, after = (read_lock(here / name, name) for name in (options.before, options.after))
@@ -57,25 +65,11 @@ def run(options: BaseDiff, world: World) -> BaseDiffResult:
         {(platform, tag): image.layers for platform, one in lock.platforms.items() for tag, image in one.images.items()}
         for lock in (before, after)
     ]
-    return BaseDiffResult(changes=changed_packages(before, after), layers=layers[0] != layers[1])
-
-
-def changed_packages(before: Lock, after: Lock) -> tuple[ChangedPackage, ...]:
-    """The changes as a command prints them."""
-    from aerogel.distroless.lock import changes
-
-    return tuple(
-        ChangedPackage(platform=one.platform, name=one.name, before=one.before, after=one.after, kind=one.kind)
-        for one in changes(before, after)
+    vendor = (here / options.after).parent / "vendor"
+    archive = archive_of(world, is_locked=True, vendor=vendor if vendor.is_dir() else None)
+    packages = Packages(archive, world.settings.cache / "debian-v1", world.sink)
+    return BaseDiffResult(
+        changes=changed_packages(before, after, packages),
+        layers=layers[0] != layers[1],
+        files=changed_files(before, after, packages, options.profile) if options.files else (),
     )
-
-
-def shown_changes(changes: tuple[ChangedPackage, ...]) -> str:
-    """A table; the same change on several platforms is one line. Empty for no change."""
-    rows: dict[tuple[str, str, str, str], list[str]] = {}
-    for one in changes:
-        rows.setdefault((one.name, one.before or "-", one.after or "-", one.kind), []).append(one.platform)
-    if not rows:
-        return ""
-    lines = [[*key, " ".join(platforms)] for key, platforms in rows.items()]
-    return columns(["PACKAGE", "BEFORE", "AFTER", "CHANGE", "PLATFORMS"], lines)

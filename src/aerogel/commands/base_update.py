@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from aerogel.commands.base_diff import ChangedPackage, changed_packages, shown_changes
+from aerogel.commands.base_changes import ChangedPackage, Packages, changed_packages, shown_changes
 from aerogel.commands.recipes import open_recipe
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
@@ -21,7 +21,10 @@ EXAMPLES = (
 
 
 class BaseUpdate(Struct, frozen=True, kw_only=True):
-    """Move the lock of a base to the packages of today."""
+    """Move the lock of a base to the packages of today, and tell which vulnerabilities that fixes.
+
+    With `--security-only` packages move that have a fix in the security archive, and those which must go with them.
+    """
 
     name: Annotated[str, Flag("A declaration or a built-in base", positional=True, metavar="BASE", complete="file")] = (
         "base.yaml"
@@ -45,6 +48,8 @@ class BaseUpdateResult(Result, frozen=True, kw_only=True):
 def run(options: BaseUpdate, world: World) -> BaseUpdateResult:
     """Asks the mirror anew. Raises `base.*`, and what composing raises."""
     from aerogel.commands.locking import lock_file, make_lock, platforms_of, read_lock, write_lock
+    from aerogel.distroless.base import debian_architecture
+    from aerogel.oci.platform import Platform
 
     source = open_recipe(options.name, world)
     source.lock = None
@@ -60,4 +65,10 @@ def run(options: BaseUpdate, world: World) -> BaseUpdateResult:
     )
     if not options.dry_run and after != before:
         write_lock(path, after)
-    return BaseUpdateResult(path=path.name, changes=changed_packages(before, after))
+    archive = source.archive(world)
+    archive.trust_locked()
+    pool = source.pool(archive, world)
+    for platform in after.platforms:
+        pool.local(debian_architecture(Platform.parse(platform)))
+    packages = Packages(pool, world.settings.cache / "debian-v1", world.sink)
+    return BaseUpdateResult(path=path.name, changes=changed_packages(before, after, packages))

@@ -10,7 +10,6 @@ import msgspec
 from aerogel.commands.recipes import RecipeSource, lock_path
 from aerogel.commands.world import World
 from aerogel.debian.archive import Archive
-from aerogel.debian.resolve import Chosen
 from aerogel.distroless.base import Selection, compose_base, debian_architecture, python_of, select
 from aerogel.distroless.externals import externals_of
 from aerogel.distroless.libraries import with_libraries
@@ -30,6 +29,7 @@ from aerogel.distroless.lock import (
 )
 from aerogel.distroless.pool import LOCAL, Pool
 from aerogel.distroless.recipe import Recipe
+from aerogel.distroless.security import security_only
 from aerogel.errors import EXIT_USAGE, AerogelError, Source
 from aerogel.events import step
 from aerogel.files.codec import LayerWriter
@@ -37,7 +37,6 @@ from aerogel.oci.platform import Platform
 
 __all__ = ["lock_file", "make_lock", "platforms_of", "read_lock", "write_lock"]
 
-_SECURITY = "-security"
 _OF_CONFIG = (
     "name",
     "env",
@@ -150,7 +149,7 @@ def _platform(
             step=number,
         )
         if keep is not None:
-            selection = _kept(selection, keep, tag, pool)
+            selection = _kept(selection, keep, tag, pool, world)
         _note_suites(selection, archive, pool, seen)
         packages |= {each.package.name: LockedPackage.of(each) for each in selection.chosen}
         tools |= {
@@ -192,30 +191,14 @@ def _note_suites(selection: Selection, archive: Archive, pool: Pool, seen: dict[
             seen[suite] = LockedSuite(in_release=release.sha256, date=release.date, signers=release.signers)
 
 
-def _kept(selection: Selection, lock: Lock, tag: str, pool: Pool) -> Selection:
+def _kept(selection: Selection, lock: Lock, tag: str, pool: Pool, world: World) -> Selection:
     """The selection with the packages of a lock wherever no fix of security has come."""
     before = locked_selection(selection.recipe, selection.platform, selection.arch, lock, tag)
     if before is None:
         return selection
-    old = {each.package.name: each for each in before.chosen}
-    fixed = {
-        each.package.source
-        for each in selection.chosen
-        if each.package.suite.endswith(_SECURITY)
-        and each.package.name in old
-        and old[each.package.name].package.sha256 != each.package.sha256
-    }
-
-    def stays(each: Chosen) -> Chosen:
-        known = old.get(each.package.name)
-        return each if known is None or each.package.source in fixed else known
-
-    chosen = tuple(map(stays, selection.chosen))
     pool.trust_locked()
-    from aerogel.distroless.base import selection_key
-
-    key = selection_key(selection.recipe, selection.arch, chosen, selection.tools)
-    return msgspec.structs.replace(selection, chosen=chosen, key=key)
+    pool.local(selection.arch)
+    return security_only(selection, before, pool, world.settings.cache / "debian-v1", world.sink)
 
 
 def _composed(

@@ -11,7 +11,7 @@ composition: an aerogel that composes otherwise says so.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -38,6 +38,7 @@ __all__ = [
     "changes",
     "composer",
     "locked_selection",
+    "members",
     "parse_lock",
     "recipes_digest",
     "with_archives",
@@ -239,13 +240,19 @@ def changes(before: Lock, after: Lock) -> list[Change]:
     return found
 
 
-def _contents(platform: LockedPlatform | None) -> dict[str, tuple[str, str]]:
-    """Version and digest by name, tools under the name of their maker."""
+def members(platform: LockedPlatform | None) -> dict[str, LockedPackage]:
+    """The packages by name, tools with that of their maker in front: `java/build:libc6`."""
     if platform is None:
         return {}
-    rows: Iterable[tuple[str, LockedPackage]] = [(each.name, each) for each in platform.packages]
-    rows = [*rows, *((f"{key}:{each.name}", each) for key, tools in platform.tools.items() for each in tools)]
-    found = {name: (each.version, each.sha256) for name, each in rows}
+    tools = {f"{key}:{each.name}": each for key, group in platform.tools.items() for each in group}
+    return {each.name: each for each in platform.packages} | tools
+
+
+def _contents(platform: LockedPlatform | None) -> dict[str, tuple[str, str]]:
+    """Version and digest by name."""
+    if platform is None:
+        return {}
+    found = {name: (each.version, each.sha256) for name, each in members(platform).items()}
     return found | {each.name: (each.name.rpartition("@")[2], each.sha256) for each in platform.archives}
 
 

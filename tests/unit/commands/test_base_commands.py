@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -517,3 +518,127 @@ def test_libraries_that_programs_lack_are_added(base: Base, archive: Archive):
     base.write("base.yaml", DECLARATION.replace("[tool]", f"[{entry_text}]") + lines)
     found = base.data("base", "show", "--packages", *AMD64, "base.yaml")["packages"]
     assert {one["name"]: one["why"] for one in found}["libtinfo6"] == ["/opt/bin/plain", "libtinfo6"]
+
+
+def changes_entry(source: str, version: str, *lines: str) -> str:
+    body = "".join(f"  * {line}\n" for line in lines)
+    return f"{source} ({version}) trixie-security; urgency=high\n\n{body}\n -- A B <a@b.example>  Sun, 01 Mar 2026 08:00:00 +0000\n\n"
+
+
+TOOL_CHANGES = (
+    changes_entry(
+        "tool", "1.0+deb13u2", "Fix a heap overflow (CVE-2026-10001, CVE-2025-9002).", "and CVE-2025-9002 again"
+    )
+    + changes_entry("tool", "1.0+deb13u1", "CVE-2025-0815: refuse long names")
+    + changes_entry("tool", "1.0", "New upstream release, fixes CVE-2024-1111")
+)
+
+
+def put_fixed_tool(archive: Archive) -> None:
+    """As Debian does: one source, the changelog in one of its packages, an address of it in the other."""
+    link = special("./usr/share/doc/tool", tarfile.SYMTYPE, "libtool1")
+    binary = ("./usr/bin/tool", b"tool, mended\n")
+    archive.put(
+        "tool",
+        "1.0+deb13u2",
+        suite="trixie-security",
+        entries=(binary, link),
+        Depends="libtool1 (= 1.0+deb13u2)",
+        Source="tool",
+    )
+    files = (
+        ("./usr/lib/libtool.so.1", b"library, mended\n"),
+        ("./usr/lib/libtool-new.so.1", b"more\n"),
+        ("./usr/share/man/man1/tool.1", b"left out\n"),
+        ("./usr/share/doc/libtool1/changelog.Debian.gz", gzip.compress(TOOL_CHANGES.encode())),
+    )
+    archive.put("libtool1", "1.0+deb13u2", suite="trixie-security", entries=files, Source="tool")
+    archive.publish()
+
+
+def test_what_an_update_fixes(base: Base, archive: Archive):
+    """The numbers come from the changelogs in the packages: between the two versions, from whichever package has it."""
+    base("base", "lock", *AMD64)
+    shutil.copy(base.folder / "base.lock.json", base.folder / "old.lock.json")
+    put_fixed_tool(archive)
+    assert base("base", "update").splitlines()[1:] == [
+        "libtool1   1.0      1.0+deb13u2   newer    linux/amd64",
+        "tool       1.0      1.0+deb13u2   newer    linux/amd64",
+        "tool 1.0 -> 1.0+deb13u2 fixes CVE-2025-0815, CVE-2025-9002, CVE-2026-10001",
+    ]
+    numbers = ["CVE-2025-0815", "CVE-2025-9002", "CVE-2026-10001"]
+    found = base.data("base", "diff", "--files", "old.lock.json", "base.lock.json")
+    assert [one["fixes"] for one in found["changes"]] == [numbers, numbers]
+    assert [(one["path"], one["before"], one["after"], one["kind"]) for one in found["files"]] == [
+        ("/usr/bin/tool", 9, 13, "changed"),
+        ("/usr/lib/libtool-new.so.1", -1, 5, "added"),
+        ("/usr/lib/libtool.so.1", 8, 16, "changed"),
+        ("/usr/share/doc/tool", -1, 0, "added"),  # the link to where the copyright is
+    ]
+    whole = base.data("base", "diff", "--files", "--profile", "parity", "old.lock.json", "base.lock.json")["files"]
+    assert "/usr/share/man/man1/tool.1" in {one["path"] for one in whole}
+    said = base("base", "diff", "--files", "base.lock.json", "old.lock.json")
+    assert "tool 1.0+deb13u2 -> 1.0 brings back CVE-2025-0815, CVE-2025-9002, CVE-2026-10001" in said
+    assert "/usr/lib/libtool-new.so.1   5        -       removed   linux/amd64" in said
+    # Without the packages the versions are told all the same, and that the rest is not known.
+    archive.server.files.clear()
+    base.on_another_machine("second")
+    said = base("base", "diff", "old.lock.json", "base.lock.json")
+    assert "CVE" not in said
+    assert len(said.splitlines()) == 3
+    assert "`libtool1 1.0+deb13u2 amd64` cannot be looked into: " in base.said
+
+
+def test_security_moves_what_must_move_together(base: Base, archive: Archive):
+    """Between what stays and what moves all relations are looked at again."""
+    for name, fields in (
+        ("partner", {"Depends": "libtool1 (= 1.0)"}),
+        ("other", {"Depends": "helper"}),
+        ("helper", {"Depends": "deep"}),
+        ("deep", {}),
+    ):
+        archive.put(name, **fields)
+    archive.publish()
+    base.write("base.yaml", DECLARATION.replace("[tool]", "[tool, partner, other]"))
+    base("base", "lock", *AMD64)
+    put_fixed_tool(archive)
+    archive.put("libtool1", "1.0+deb13u3", suite="trixie-security", Source="tool", Depends="netbase (>= 2)")
+    archive.put(
+        "tool", "1.0+deb13u3", suite="trixie-security", Source="tool", Depends="libtool1", Breaks="helper (<< 2)"
+    )
+    archive.put("netbase", "2.0")
+    archive.put("media-types", "2.0")
+    archive.put("partner", "2.0", Depends="libtool1 (= 1.0+deb13u3), added")
+    archive.put("added")
+    archive.put("helper", "2.0")  # does without `deep`
+    archive.put("other", "2.0", Depends="helper")
+    archive.publish()
+    found = base.data("base", "update", "--security-only")["changes"]
+    assert {one["name"]: (one["before"], one["after"]) for one in found} == {
+        "libtool1": ("1.0", "1.0+deb13u3"),
+        "tool": ("1.0", "1.0+deb13u3"),
+        "partner": ("1.0", "2.0"),
+        "added": ("", "1.0"),
+        "netbase": ("1.0", "2.0"),
+        "helper": ("1.0", "2.0"),
+        "deep": ("1.0", ""),
+    }
+    for text in (
+        "`partner` moves too, from 1.0 to 2.0: `partner` 1.0 needs `libtool1 (= 1.0)`",
+        "`netbase` moves too, from 1.0 to 2.0: `libtool1` 1.0+deb13u3 needs `netbase (>= 2)`",
+        "`helper` moves too, from 1.0 to 2.0: `tool` 1.0+deb13u3 does not go with `helper (<< 2)`",
+        "`added` 1.0 is added: `partner` 2.0 needs `added`",
+    ):
+        assert text in base.said
+    base("base", "build", *AMD64, "--locked", "-t", "one")
+
+
+def test_security_keeps_what_a_package_needs_that_stays(base: Base, archive: Archive):
+    """Today's closure has lost a package that the kept version of another one still needs."""
+    base("base", "lock", *AMD64)
+    archive.put("tool", "2.0")
+    archive.put("netbase", "1.0+deb13u1", suite="trixie-security")
+    archive.publish()
+    found = base.data("base", "update", "--security-only")["changes"]
+    assert [one["name"] for one in found] == ["netbase"]
+    assert "libtool1" in base.lock["platforms"]["linux/amd64"]["images"]["latest"]["packages"]
