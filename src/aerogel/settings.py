@@ -47,7 +47,6 @@ from aerogel.flag import Flag
 
 __all__ = [
     "Bases",
-    "Certified",
     "Color",
     "ConfigFile",
     "Isolation",
@@ -55,6 +54,7 @@ __all__ = [
     "RegistryEntry",
     "Settings",
     "Signatures",
+    "Signer",
     "config_paths",
     "key_span",
     "load_settings",
@@ -105,20 +105,30 @@ class ConfigFile(Struct, frozen=True):
     """The user's own, not that of a project, which comes with somebody's repository."""
 
 
-class Certified(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """A signature without a key: who has it in the certificate, and who says so; `trusted_root` is Sigstore's when empty."""
+class Signer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """Who must have signed: who has a key, or who stands in the certificate of a signature without one."""
 
-    identity: str
-    issuer: str
+    key: str | list[str] = ""
+    """Public keys, of which one is enough."""
+    identity: str = ""
+    issuer: str = ""
+    """Who says that it is `identity`."""
     trusted_root: str = ""
+    """Sigstore's when empty."""
+    signed_for: str = ""
+    """What the names were when they were signed: a prefix in the place of the rule's, or `any`. As they are when empty."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self.key) if isinstance(self.key, list) else (self.key,) if self.key else ()
 
 
 class Signatures(NamedTuple):
-    """What `[signatures]` of one file says: prefix of names -> whole paths of public keys, a certificate, `none`, `reject`."""
+    """What `[signatures]` of one file says: prefix of names -> whole paths of public keys, a signer, `none`, `reject`."""
 
     is_users: bool
     """The user's own file, not the one of a project, which may only ask for more."""
-    rules: dict[str, tuple[str | Certified, ...]]
+    rules: dict[str, tuple[str | Signer, ...]]
 
 
 class RegistryEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -435,28 +445,43 @@ def _not_projects(file: ConfigFile, key: str, what: str) -> AerogelError:
     )
 
 
-def _signatures(file: ConfigFile, table: Any) -> dict[str, tuple[str | Certified, ...]]:
+def _signatures(file: ConfigFile, table: Any) -> dict[str, tuple[str | Signer, ...]]:
     """Paths of keys and roots count from the folder of the file."""
-    told = _checked(file, "signatures", table, {"signatures": dict[str, str | list[str] | Certified]})
+    told = _checked(file, "signatures", table, {"signatures": dict[str, str | list[str] | Signer]})
     folder = Path(file.source.name).absolute().parent
 
-    def whole(word: str | Certified) -> str | Certified:
-        if isinstance(word, str):
-            return word if word in ("none", "reject") else str(folder / Path(word).expanduser())
-        root = str(folder / Path(word.trusted_root).expanduser()) if word.trusted_root else ""
-        return msgspec.structs.replace(word, trusted_root=root)
+    def beside(name: str) -> str:
+        return str(folder / Path(name).expanduser())
 
-    found: dict[str, tuple[str | Certified, ...]] = {}
+    def whole(word: str | Signer) -> str | Signer:
+        if isinstance(word, str):
+            return word if word in ("none", "reject") else beside(word)
+        root = beside(word.trusted_root) if word.trusted_root else ""
+        moved = word.signed_for.removesuffix("/")
+        return msgspec.structs.replace(
+            word, key=[beside(one) for one in word.keys], trusted_root=root, signed_for=moved
+        )
+
+    found: dict[str, tuple[str | Signer, ...]] = {}
     for scope, words in told.items():
         listed = words if isinstance(words, list) else [words]
-        if not listed or (isinstance(words, Certified) and not (words.identity and words.issuer)):
+        if not listed or (isinstance(words, Signer) and not _is_signer(words)):
             raise AerogelError(
                 f"`[signatures]` names no key for `{scope}`",
                 code="settings.value",
                 span=key_span(file.source, scope),
                 hints=[
-                    "name the file of a public key, `{ identity = ..., issuer = ... }`, or write `none` or `reject`"
+                    "name a public key, `{ key = ... }` or `{ identity = ..., issuer = ... }`; or write `none` or `reject`"
                 ],
+                exit_status=EXIT_USAGE,
+            )
+        moved = words.signed_for if isinstance(words, Signer) else ""
+        if moved not in ("", "any") and ("*" in moved or not _is_scope(moved)):
+            raise AerogelError(
+                f'`signed-for = "{moved}"` in `[signatures]` is no registry and no name that begins with one',
+                code="settings.value",
+                span=key_span(file.source, scope),
+                hints=["write the prefix that the names had when they were signed, or `any`"],
                 exit_status=EXIT_USAGE,
             )
         if not _is_scope(scope):
@@ -471,6 +496,13 @@ def _signatures(file: ConfigFile, table: Any) -> dict[str, tuple[str | Certified
             )
         found[scope.removesuffix("/")] = tuple(whole(word) for word in listed)
     return found
+
+
+def _is_signer(told: Signer) -> bool:
+    """Whether it names a key or a certificate, and not both or half of one."""
+    if told.keys:
+        return not (told.identity or told.issuer or told.trusted_root) and all(told.keys)
+    return bool(told.identity and told.issuer)
 
 
 def _is_scope(text: str) -> bool:

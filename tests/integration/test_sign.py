@@ -118,7 +118,8 @@ def test_openssl_agrees(aerogel: Aerogel, registry: Server, keys: Path, tmp_path
     envelope = bundle["dsseEnvelope"]
     body = base64.b64decode(envelope["payload"])
     statement = json.loads(body)
-    assert statement["subject"] == [{"digest": {"sha256": digest.removeprefix("sha256:")}}]
+    subject = {"name": name.removesuffix(":1"), "digest": {"sha256": digest.removeprefix("sha256:")}}
+    assert statement["subject"] == [subject]
     kind = envelope["payloadType"]
     data = f"DSSEv1 {len(kind)} {kind} {len(body)} ".encode() + body
     tagged = f"{registry.host}/team/forms:{digest.replace(':', '-')}.sig"

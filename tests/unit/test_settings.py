@@ -100,8 +100,18 @@ def test_signatures(tmp_path):
     [(_, rules), _] = load_settings(environ, str(project.parent)).signatures
     [rule] = rules["a.example"]
     assert (rule.identity, rule.issuer, rule.trusted_root) == ("me", "https://i", str(own.parent / "r.json"))
+    own.write_text('[signatures]\n"a.example" = { key = ["k.pub", "/l.pub"], signed-for = "b.example/a/" }\n')
+    [(_, rules), _] = load_settings(environ, str(project.parent)).signatures
+    [rule] = rules["a.example"]
+    assert (rule.keys, rule.signed_for) == ((str(own.parent / "k.pub"), "/l.pub"), "b.example/a")
     for said in (
         '{ identity = "me" }',
+        '{ key = "k", trusted-root = "r" }',
+        "{ key = [] }",
+        '{ key = [""] }',
+        '{ signed-for = "any" }',
+        '{ key = "k", signed-for = "team" }',
+        '{ key = "k", signed-for = "*" }',
         '{ identity = "me", issuer = "" }',
         '{ identity = "a", issuer = "b", key = "k" }',
     ):

@@ -66,6 +66,8 @@ class Bases:
         self._materials = materials
         self._images = images
         self._pull = pull
+        self._refused: set[str] = set()
+        """Names of images of the store that a policy does not let be used without asking the registry."""
         self.is_quiet = False
         """Nothing is said of a base that is at hand."""
         self.will_run = False
@@ -129,6 +131,9 @@ class Bases:
         try:
             return self._pulled(reference, name, platform)
         except AerogelError as error:
+            if name in self._refused:
+                hint = f"what the local store has under this name came from elsewhere; `aerogel tag {name} {name}` makes it yours"
+                error.hints = (*error.hints, hint)
             if error.code.startswith(("policy.", "sign.")):
                 raise
             found = self._stored(reference, name, platform) if self._pull else None
@@ -189,11 +194,6 @@ class Bases:
     def _stored(self, reference: Reference, name: str, platform: str) -> BaseImage | None:
         """An image of the local store, if it is for the platform."""
         store = self._world.store
-        if reference.digest is not None:
-            from aerogel.commands.policy import is_accepted
-
-            if not is_accepted(self._world, reference):
-                return None
         for path in store.images.paths(reference):
             self._world.witness.keep(path)
         wanted = Platform.parse(platform)
@@ -205,6 +205,11 @@ class Bases:
 
             descriptor = stored_by_digest(store, reference, wanted)
         if descriptor is None:
+            return None
+        from aerogel.commands.policy import may_use
+
+        if not may_use(self._world, reference, reference.digest or descriptor.digest):
+            self._refused.add(name)
             return None
         found = self._loaded(descriptor, name, platform)
         if not wanted.matches(found.config.platform):

@@ -174,7 +174,7 @@ def _to_store(cargo: Cargo, reference: Reference, world: World, number: int) -> 
     if reference.tag is None:
         store.images.add(cargo.descriptor, meta)
     else:
-        store.images.tag(msgspec.structs.replace(reference, digest=None), cargo.descriptor, meta)
+        store.images.tag(msgspec.structs.replace(reference, digest=None), cargo.descriptor, meta, is_own=True)
     for artifact in cargo.artifacts:
         if not artifact.tag:
             store.referrers.add(artifact.subject, artifact.descriptor)

@@ -128,7 +128,7 @@ class Exporter:
         store = self._world.store
         store.images.add(made.descriptor, meta)
         for name in names:
-            store.images.tag(name, made.descriptor, meta)
+            store.images.tag(name, made.descriptor, meta, is_own=True)
 
     def _attest(self, images: Images, kept: Sequence[Output]) -> None:
         from aerogel.commands.attesting import attach

@@ -10,15 +10,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from aerogel.commands.signing import Attested, bundles_of
+from aerogel.commands.signing import Attested
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_NETWORK, EXIT_USAGE, AerogelError
 from aerogel.oci.artifact import IN_TOTO
 from aerogel.oci.attestation import is_about
 from aerogel.oci.digest import Digest
-from aerogel.registry.client import Repository
 from aerogel.store.disk import disk_errors
 
 __all__ = ["Asked", "certified_bundle", "find_certified"]
@@ -33,9 +33,15 @@ class Asked(NamedTuple):
 
 
 def find_certified(
-    repository: Repository, digest: Digest, kind: str, identity: str, issuer: str, root: str, world: World
+    bundles: Iterable[tuple[Digest, str, bytes]],
+    digest: Digest,
+    kind: str,
+    identity: str,
+    issuer: str,
+    root: str,
+    world: World,
 ) -> list[Attested]:
-    """All bundles with a certificate that refer to a manifest; `statement` is None where the check fails.
+    """Judges bundles that refer to a manifest (`bundles_of`); `statement` is None where the check fails.
 
     `kind` is the type of the predicate, `root` a file with a trusted root. Raises `verify.no-keyless`, `verify.root`,
     `registry.*`, `net.*`.
@@ -45,7 +51,7 @@ def find_certified(
 
     verifier, policy = _verifier(root, world), Identity(identity=identity, issuer=issuer)
     found = []
-    for holder, _, data in bundles_of(repository, digest):
+    for holder, _, data in bundles:
         statement = _statement(data, verifier, policy)
         if statement is None or statement.get("predicateType") != kind or not is_about(statement, digest):
             statement = None

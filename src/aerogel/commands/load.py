@@ -7,10 +7,13 @@ from typing import Annotated
 
 from msgspec import Struct
 
+from aerogel.commands.policy import may_use
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
-from aerogel.errors import EXIT_USAGE, AerogelError
+from aerogel.errors import EXIT_USAGE, AerogelError, Diagnostic
+from aerogel.events import Warned
 from aerogel.flag import Flag
+from aerogel.oci.reference import Reference
 from aerogel.store.disk import disk_errors
 from aerogel.store.images import describe
 from aerogel.store.load import Loaded, load_archive, load_layout
@@ -68,11 +71,24 @@ def run(options: Load, world: World) -> LoadResult:
     return LoadResult(images=tuple(_named(one, world) for one in loaded))
 
 
+def _warn(reference: Reference, world: World) -> None:
+    """A name that an archive tells is no proof of where the image comes from."""
+    name = reference.familiar()
+    remark = Diagnostic(
+        f"`{name}` is not used as it came: a signature is asked for, and the archive has none that is right",
+        code="policy.loaded",
+        hints=[f"`aerogel tag {name} {name}` makes the name yours; without it the registry is asked"],
+    )
+    world.sink.emit(Warned(remark))
+
+
 def _named(loaded: Loaded, world: World) -> LoadedImage:
     meta = describe(loaded.descriptor, world.store.blobs)
     world.store.images.add(loaded.descriptor, meta)
     for reference in loaded.references:
         world.store.images.tag(reference, loaded.descriptor, meta)
+        if not may_use(world, reference, loaded.descriptor.digest):
+            _warn(reference, world)
     return LoadedImage(
         id=meta.image_id or loaded.descriptor.digest,
         digest=loaded.descriptor.digest,

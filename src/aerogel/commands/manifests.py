@@ -100,7 +100,7 @@ def keep_list(world: World, reference: Reference, members: list[Descriptor]) -> 
     store = world.store
     unique = {each.digest: each for each in members}
     made = create_index(list(unique.values()), store.blobs)
-    store.images.tag(reference, made, describe(made, store.blobs))
+    store.images.tag(reference, made, describe(made, store.blobs), is_own=True)
     store.sync()
     return made
 

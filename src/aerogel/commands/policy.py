@@ -1,11 +1,14 @@
-"""Which images of registries may be used: those that are signed by the right key, where a policy asks for it.
+"""Which images may be used: those that are signed by the right key, where a policy asks for it.
 
 `[signatures]` of aerogel.toml maps a registry, or a prefix of names, to the public keys of which one must have signed, or
 to who must have signed without a key (`identity` and `issuer` of the certificate);
 `none` asks for nothing there, `reject` refuses all. The longest prefix decides, `*` is for all others. Where nothing of
 the user's own file fits, containers' `policy.json` decides: `insecureAcceptAnything`, `reject` and `sigstoreSigned` with
 keys. A project's file is asked beside these: it can ask for more, and never allows what they refuse.
-Asked by all that comes from a registry: FROM, pull, run, copy. Spec: containers-policy.json(5).
+
+`enforce` is asked by all that comes from a registry: FROM, pull, run, copy. `may_use` is asked before an image of the store
+is run or built upon by its name. A name that somebody here gave an image (a build, `tag`, `copy`) is not asked about, as it
+did not come from anywhere; one that came along (`pull`, `load`) is. Spec: containers-policy.json(5).
 """
 
 from __future__ import annotations
@@ -13,39 +16,46 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aerogel.commands.signing import find_signatures
+from aerogel.commands.signed_names import ANY, BOTH, KINDS, TOLD, Identity, is_for, plain
 from aerogel.commands.world import World
 from aerogel.errors import AerogelError
 from aerogel.graph.ops import frame
 from aerogel.oci.digest import Digest, digest_of
-from aerogel.oci.keys import PublicKey
-from aerogel.oci.reference import DEFAULT_REGISTRY, Reference
-from aerogel.oci.signature import SIGNED as SIGNATURE
-from aerogel.registry.client import Repository
-from aerogel.registry.hosts import HUB_HOST
-from aerogel.settings import Certified
+from aerogel.oci.reference import Reference
+from aerogel.settings import Signer
 from aerogel.store.disk import disk_errors
 
-__all__ = ["enforce", "is_accepted", "scopes"]
+if TYPE_CHECKING:
+    from aerogel.commands.signing import Attested, Found
+    from aerogel.oci.keys import PublicKey
+    from aerogel.registry.client import Repository
+
+__all__ = ["enforce", "may_use", "refuse", "scopes"]
 
 _MOST = 1 << 20
-_HUB_NAMES = frozenset({"index.docker.io", HUB_HOST})
 ACCEPT, REJECT, SIGNED = "insecureAcceptAnything", "reject", "sigstoreSigned"
 
 
 class _Rule(NamedTuple):
-    """What one scope asks for. `identity` is the rule of policy.json for the name that a signature is for."""
+    """What one scope asks for."""
 
     kind: str
     keys: tuple[tuple[str, bytes], ...] = ()
-    certified: tuple[tuple[Certified, bytes], ...] = ()
+    certified: tuple[tuple[Signer, bytes], ...] = ()
     """Who may have signed without a key, and the trusted root; empty for Sigstore's."""
-    identity: str = ""
+    identity: Identity = Identity()
     place: str = ""
+
+
+class _Signatures(NamedTuple):
+    """Where the signatures of a manifest are looked for: those of a key, those with certificates."""
+
+    by_key: Callable[[Digest, PublicKey], list[Found]]
+    certified: Callable[[Digest, Signer], list[Attested]]
 
 
 def enforce(world: World, repository: Repository, reference: Reference, *digests: Digest) -> None:
@@ -54,26 +64,79 @@ def enforce(world: World, repository: Repository, reference: Reference, *digests
 
     Raises `policy.rejected`, `policy.unsigned`, `policy.malformed`, `policy.key`, `sign.key`, `registry.*`, `net.*`, `store.*`.
     """
-    for rule in _rules(world, reference):
-        signed = _check(world, rule, repository, reference, digests)
+    rules = _rules(world, reference)
+    if not rules:
+        return
+    from aerogel.commands.signing import bundles_of, find_signatures
+
+    place = _Signatures(
+        lambda digest, key: find_signatures(repository, digest, key),
+        lambda digest, who: _certified(world, bundles_of(repository, digest), digest, who),
+    )
+    for rule in rules:
+        signed = _check(rule, place, reference, digests)
         # An image of a signed index is as good as signed; an index is not signed by what is said of one image.
         for digest in digests[digests.index(signed) :]:
-            world.store.actions.put(_accepted(rule, reference, digest), {"policy": reference.name}, {})
+            _accept(world, rule, reference, digest)
 
 
-def is_accepted(world: World, reference: Reference) -> bool:
-    """Whether an image that is named by its digest may be taken from the local store, where it may have come by another
-    name: no rule asks for anything, it has been asked under this name, or has it there. Raises `policy.*`.
+def may_use(world: World, reference: Reference, digest: Digest) -> bool:
+    """Whether an image of the store may be run or built upon by a name: no rule asks for anything, somebody here gave it
+    the name, it has been asked under the name, or a signature came along with it that is right. Raises `policy.*`, `sign.key`.
     """
-    rules, digest = _rules(world, reference), reference.digest
-    if not rules or digest is None:
+    rules = _rules(world, reference)
+    if not rules:
         return True
+    is_own = world.store.images.is_own(reference, digest)
+    if is_own and reference.digest is None:
+        return True  # the file that says so is watched, as all that a name means
     world.witness.doubt(reference.familiar())
-    known = world.store.actions
-    if all(rule.kind == SIGNED and known.get(_accepted(rule, reference, digest)) is not None for rule in rules):
+    if is_own:
         return True
-    named = (record for record in world.store.images.list() if record.descriptor.digest == digest)
-    return any(each.name == reference.name for record in named for each in record.references)
+    return all(_is_known(world, rule, reference, digest) for rule in rules)
+
+
+def refuse(world: World, reference: Reference, digest: Digest) -> None:
+    """Raises `policy.rejected` or `policy.unsigned` for what `may_use` refuses."""
+    for rule in _rules(world, reference):
+        if rule.kind == REJECT:
+            raise _rejected(rule, reference)
+        if not _is_known(world, rule, reference, digest):
+            raise _unsigned(rule, reference, digest, "the local store knows none")
+
+
+def _is_known(world: World, rule: _Rule, reference: Reference, digest: Digest) -> bool:
+    if rule.kind == REJECT:
+        return False
+    if world.store.actions.get(_accepted(rule, reference, digest)) is not None:
+        return True
+    from aerogel.commands.signing import stored_bundles, stored_signatures
+
+    place = _Signatures(
+        lambda digest, key: stored_signatures(world.store, digest, key),
+        lambda digest, who: _certified(world, stored_bundles(world.store, digest), digest, who),
+    )
+    try:
+        _check(rule, place, reference, [digest])
+    except AerogelError as error:
+        if error.code != "policy.unsigned":
+            raise
+        return False
+    _accept(world, rule, reference, digest)
+    return True
+
+
+def _certified(
+    world: World, bundles: Iterator[tuple[Digest, str, bytes]], digest: Digest, who: Signer
+) -> list[Attested]:
+    from aerogel.commands.keyless import find_certified
+    from aerogel.oci.signature import SIGNED as SIGNATURE
+
+    return find_certified(bundles, digest, SIGNATURE, who.identity, who.issuer, who.trusted_root, world)
+
+
+def _accept(world: World, rule: _Rule, reference: Reference, digest: Digest) -> None:
+    world.store.actions.put(_accepted(rule, reference, digest), {"policy": reference.name}, {})
 
 
 def _rules(world: World, reference: Reference) -> list[_Rule]:
@@ -94,49 +157,67 @@ def _accepted(rule: _Rule, reference: Reference, digest: Digest) -> Digest:
     keys = [pem for _, pem in rule.keys]
     for who, root in rule.certified:
         keys += [b"certified", who.identity.encode(), who.issuer.encode(), root]
-    return digest_of(frame(b"policy-v1", reference.name.encode(), digest.encode(), rule.identity.encode(), *keys))
+    words = (rule.identity.kind, *rule.identity.words)
+    if rule.identity.kind not in (ANY, TOLD):
+        words += (reference.tag or "",)
+    named = frame(*(word.encode() for word in words))
+    return digest_of(frame(b"policy-v2", reference.name.encode(), digest.encode(), named, *keys))
 
 
-def _check(
-    world: World, rule: _Rule, repository: Repository, reference: Reference, digests: Sequence[Digest]
-) -> Digest:
+def _check(rule: _Rule, place: _Signatures, reference: Reference, digests: Sequence[Digest]) -> Digest:
     """The digest that is signed as the rule asks."""
-    name = reference.familiar()
     if rule.kind == REJECT:
-        raise AerogelError(
-            f"`{name}` may not be used: {rule.place} rejects it",
-            code="policy.rejected",
-            hints=["take another image, or change the policy"],
-        )
+        raise _rejected(rule, reference)
+    from aerogel.oci.attestation import subject_names
+    from aerogel.oci.keys import PublicKey
+
     found = 0
+    other: tuple[str, ...] = ()
     for label, pem in rule.keys:
         key = PublicKey(pem, label)
         for digest in dict.fromkeys(digests):
-            for each in find_signatures(repository, digest, key):
+            for each in place.by_key(digest, key):
                 found += 1
-                if each.is_right and (not rule.identity or _is_for(each.name, reference, rule.identity)):
+                if each.is_right and is_for(each.names, reference, rule.identity):
                     return digest
+                other += each.names
     for who, _ in rule.certified:
-        from aerogel.commands.keyless import find_certified
-
         for digest in dict.fromkeys(digests):
-            asked = (who.identity, who.issuer, who.trusted_root)
-            for judged in find_certified(repository, digest, SIGNATURE, *asked, world):
+            for judged in place.certified(digest, who):
                 found += 1
-                if judged.statement is not None:
+                names = subject_names(judged.statement, digest) if judged.statement is not None else ()
+                if judged.statement is not None and is_for(names, reference, rule.identity):
                     return digest
+                other += names
+    told = "the signatures that it has are of others" if found else "it has none"
+    if other:
+        told = "it is signed as " + ", ".join(f"`{name}`" for name in dict.fromkeys(other))
+    raise _unsigned(rule, reference, digests[0], told, is_moved=bool(other))
+
+
+def _rejected(rule: _Rule, reference: Reference) -> AerogelError:
+    return AerogelError(
+        f"`{reference.familiar()}` may not be used: {rule.place} rejects it",
+        code="policy.rejected",
+        hints=["take another image, or change the policy"],
+    )
+
+
+def _unsigned(rule: _Rule, reference: Reference, digest: Digest, told: str, *, is_moved: bool = False) -> AerogelError:
     keys = " or ".join(f"`{label}`" for label in (*dict(rule.keys), *(who.identity for who, _ in rule.certified)))
-    others = "the signatures that it has are of others" if found else "it has none"
-    raise AerogelError(
-        f"`{name}` (`{digests[0]}`) has no signature by {keys}, which {rule.place} asks for: {others}",
+    hint = "do not use what should be signed and is not; `aerogel verify --key FILE NAME` tells of one key"
+    if is_moved:
+        hint = "where images are copied from elsewhere on purpose, `signed-for` in `[signatures]` says from where"
+    return AerogelError(
+        f"`{reference.familiar()}` (`{digest}`) has no signature by {keys}, which {rule.place} asks for: {told}",
         code="policy.unsigned",
-        hints=["do not use what should be signed and is not; `aerogel verify --key FILE NAME` tells of one key"],
+        hints=[hint],
     )
 
 
 def scopes(reference: Reference) -> Iterator[str]:
     """What rules may call an image, the most exact first: name with tag or digest, name, parents, registry, domains."""
-    name = _plain(reference.name)
+    name = plain(reference.name)
     if reference.digest is not None:
         yield f"{name}@{reference.digest}"
     if reference.tag is not None:
@@ -150,15 +231,8 @@ def scopes(reference: Reference) -> Iterator[str]:
         yield f"*.{host}"
 
 
-def _plain(name: str) -> str:
-    """A name or scope with its registry in the one form in which rules are compared: no other spelling goes past them."""
-    host, sign, rest = name.partition("/")
-    host = host.lower().removesuffix(":443")
-    return f"{DEFAULT_REGISTRY if host in _HUB_NAMES else host}{sign}{rest}"
-
-
-def _own(told: Mapping[str, tuple[str | Certified, ...]], reference: Reference) -> _Rule | None:
-    rules = {_plain(scope): words for scope, words in told.items()}
+def _own(told: Mapping[str, tuple[str | Signer, ...]], reference: Reference) -> _Rule | None:
+    rules = {plain(scope): words for scope, words in told.items()}
     for scope in (*scopes(reference), "*"):
         if scope not in rules:
             continue
@@ -166,13 +240,24 @@ def _own(told: Mapping[str, tuple[str | Certified, ...]], reference: Reference) 
         words = rules[scope]
         if words in (("none",), ("reject",)):
             return _Rule(ACCEPT if words == ("none",) else REJECT, place=place)
+        who = (
+            words[0] if isinstance(words[0], Signer) else Signer(key=[word for word in words if isinstance(word, str)])
+        )
         return _Rule(
             SIGNED,
-            tuple((word, _key(Path(word), place)) for word in words if isinstance(word, str)),
-            tuple((word, _root(word, place)) for word in words if isinstance(word, Certified)),
-            place=place,
+            tuple((key, _key(Path(key), place)) for key in who.keys),
+            ((who, _root(who, place)),) if who.identity else (),
+            _moved(scope, who.signed_for),
+            place,
         )
     return None
+
+
+def _moved(scope: str, signed_for: str) -> Identity:
+    """The names that images of a scope of `[signatures]` were signed under."""
+    if signed_for in ("", ANY):
+        return Identity(signed_for or TOLD)
+    return Identity(TOLD, ("" if "*" in scope else scope, plain(signed_for)))
 
 
 def _containers(world: World, reference: Reference) -> _Rule | None:
@@ -183,7 +268,7 @@ def _containers(world: World, reference: Reference) -> _Rule | None:
         try:
             policy = json.loads(_read(path))
             told = policy.get("transports", {}).get("docker", {})
-            rules = {_plain(name): listed for name, listed in told.items()}
+            rules = {plain(name): listed for name, listed in told.items()}
             scope = next((one for one in (*scopes(reference), "") if one in rules), None)
             listed = policy["default"] if scope is None else rules[scope]
             return _strictest([_rule(each, path, scope) for each in listed], path)
@@ -215,9 +300,12 @@ def _rule(said: Mapping[str, Any], path: Path, scope: str | None) -> _Rule:
     if kind != SIGNED or said.keys() - known:
         more = ", ".join(sorted(said.keys() - known)) if kind == SIGNED else kind
         raise _unknown(path, f"`{more}`")
-    identity = said.get("signedIdentity", {"type": "matchRepoDigestOrExact"})["type"]
-    if identity not in ("matchRepoDigestOrExact", "matchRepository", "matchExact"):
-        raise _unknown(path, f"`{identity}`")
+    told = said.get("signedIdentity", {"type": BOTH})
+    if told["type"] not in KINDS or told.keys() - {"type", *KINDS[told["type"]]}:
+        raise _unknown(path, f"`{told['type']}`")
+    identity = Identity(told["type"], tuple(told[key] for key in KINDS[told["type"]]))
+    if not all(isinstance(word, str) and word for word in identity.words):
+        raise TypeError(f"`{told['type']}` wants texts")
     paths = [*said.get("keyPaths", ()), *([said["keyPath"]] if "keyPath" in said else [])]
     data = [*said.get("keyDatas", ()), *([said["keyData"]] if "keyData" in said else [])]
     keys = [(one, _key(Path(one), place)) for one in paths]
@@ -230,19 +318,6 @@ def _rule(said: Mapping[str, Any], path: Path, scope: str | None) -> _Rule:
     return _Rule(SIGNED, tuple(keys), identity=identity, place=place)
 
 
-def _is_for(told: str, reference: Reference, identity: str) -> bool:
-    """Whether the name that was signed is that of the image; bundles tell none."""
-    try:
-        signed = Reference.parse(told)
-    except AerogelError:
-        return False
-    if signed.name != reference.name:
-        return False
-    if identity == "matchRepository" or (identity == "matchRepoDigestOrExact" and reference.digest is not None):
-        return True
-    return told in (f"{reference.name}:{reference.tag}", reference.familiar())
-
-
 def _unknown(path: Path, what: str) -> AerogelError:
     return AerogelError(
         f"`{path}` asks for {what}, which is not checked here, so the image is not used",
@@ -251,7 +326,7 @@ def _unknown(path: Path, what: str) -> AerogelError:
     )
 
 
-def _root(who: Certified, place: str) -> bytes:
+def _root(who: Signer, place: str) -> bytes:
     return _key(Path(who.trusted_root), place) if who.trusted_root else b""
 
 

@@ -374,11 +374,14 @@ def found_image(
 
     platform = Platform.parse(world.settings.platform or str(Platform.host()))
     record = world.store.images.find(name, platform)
-    if record is not None and record.references and record.references[0].digest is not None:
-        from aerogel.commands.policy import is_accepted
+    if record is not None and record.references:
+        from aerogel.commands.policy import may_use, refuse
 
-        if not is_accepted(world, record.references[0]):
-            record, pull = None, "missing" if pull == "never" else pull  # whoever refuses says why
+        meant = record.references[0]
+        if not may_use(world, meant, meant.digest or record.descriptor.digest):
+            if pull == "never":
+                refuse(world, meant, meant.digest or record.descriptor.digest)
+            record = None  # the registry is asked, and whoever refuses says why
     if record is None and pull == "never":
         record = find_image(world.store, name)
     if record is not None and (pull == "never" or not record.references or (pull != "always" and _fits(record, world))):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from aerogel.oci.signature import (
     SIGNED,
     SIMPLE,
     bundle,
-    bundle_is_right,
+    bundle_names,
     payload,
     payload_is_right,
     payload_name,
@@ -42,6 +42,7 @@ from aerogel.registry.client import MAX_DOCUMENT, Registries, Repository
 from aerogel.registry.push import Uploads
 from aerogel.registry.referrers import list_referrers
 from aerogel.store.disk import disk_errors
+from aerogel.store.store import Store
 
 __all__ = [
     "Attested",
@@ -56,6 +57,8 @@ __all__ = [
     "put_bundle",
     "put_signatures",
     "signing_key",
+    "stored_bundles",
+    "stored_signatures",
 ]
 
 _MOST = 1 << 20
@@ -72,8 +75,8 @@ class Found(NamedTuple):
     digest: Digest
     form: str
     is_right: bool
-    name: str = ""
-    """Of the image that was signed, where the form tells it; only to be believed when it is right."""
+    names: tuple[str, ...] = ()
+    """Of the image that was signed, where the form tells them; there are none when it is not right."""
 
 
 class Attested(NamedTuple):
@@ -111,17 +114,28 @@ def _read(text: str, world: World) -> bytes:
 
 def find_signatures(repository: Repository, digest: Digest, key: PublicKey) -> list[Found]:
     """All signatures of a manifest in both forms, whoever made them. Raises `registry.*`, `net.*`, `oci.malformed`."""
-    found = []
-    for holder, predicate, data in bundles_of(repository, digest, _MOST):
-        is_right = bundle_is_right(data, digest, key)
-        if is_right or predicate in ("", SIGNED):
-            found.append(Found(holder, "bundle", is_right))
+    found = _judged(bundles_of(repository, digest, _MOST), digest, key)
     tagged = _tagged(repository, signature_tag(digest))
     for part in tagged.layers if tagged is not None else ():
         if part.media_type == SIMPLE and part.size <= _MOST:
             data = repository.blobs().read(part.digest, part.size)
             is_right = payload_is_right(data, part.annotations.get(SIGNATURE, ""), digest, key)
-            found.append(Found(part.digest, "tag", is_right, payload_name(data) if is_right else ""))
+            names = (payload_name(data),) if is_right else ()
+            found.append(Found(part.digest, "tag", is_right, names))
+    return found
+
+
+def stored_signatures(store: Store, digest: Digest, key: PublicKey) -> list[Found]:
+    """Those of a manifest that came along with it into the store, as bundles do. Raises `store.*`."""
+    return _judged(stored_bundles(store, digest, _MOST), digest, key)
+
+
+def _judged(bundles: Iterable[tuple[Digest, str, bytes]], digest: Digest, key: PublicKey) -> list[Found]:
+    found = []
+    for holder, predicate, data in bundles:
+        names = bundle_names(data, digest, key)
+        if names is not None or predicate in ("", SIGNED):
+            found.append(Found(holder, "bundle", names is not None, names or ()))
     return found
 
 
@@ -167,6 +181,22 @@ def bundles_of(
                 yield listed.digest, manifest.annotations.get(_PREDICATE, ""), data
 
 
+def stored_bundles(store: Store, digest: Digest, most: int = _MOST_STATEMENT) -> Iterator[tuple[Digest, str, bytes]]:
+    """The same of those that are in the store. What is not all there is left out."""
+    for listed in store.referrers.of(digest):
+        try:
+            manifest = decode(store.blobs.read(listed.digest, listed.size), Manifest)
+            if manifest.subject is None or manifest.subject.digest != digest:
+                continue
+            for part in manifest.layers:
+                if part.media_type == BUNDLE and part.size <= most:
+                    data = store.blobs.read(part.digest, part.size)
+                    yield listed.digest, manifest.annotations.get(_PREDICATE, ""), data
+        except AerogelError as error:
+            if not error.code.startswith(("oci.", "store.corrupt", "store.missing", "store.too-large")):
+                raise
+
+
 def find_statement(repository: Repository, digest: Digest, kind: str) -> dict[str, Any] | None:
     """What an unsigned statement that refers to a manifest says, as builds attach them; None when there is none."""
     blobs = repository.blobs()
@@ -204,7 +234,7 @@ def put_signatures(registries: Registries, reference: Reference, image: Descript
     """Signs a manifest in both forms; returns what was put. Raises `registry.*`, `net.*`."""
     repository = registries.repository(reference)
     uploads = Uploads(repository)
-    bundled = put_bundle(repository, image, bundle(image.digest, key), SIGNED)
+    bundled = put_bundle(repository, image, bundle(image.digest, reference.name, key), SIGNED)
     data = payload(image.digest, reference.name)
     made = MemoryBlobs()
     notes = {SIGNATURE: base64.b64encode(key.sign(data)).decode()}

@@ -31,5 +31,5 @@ class TagResult(Result, frozen=True, kw_only=True):
 def run(options: Tag, world: World) -> TagResult:
     """Names the image; what had the name before keeps its other names. Raises `image.not-found`, `oci.reference`."""
     record = find_image(world.store, options.source)
-    world.store.images.tag(Reference.parse(options.target), record.descriptor, record.meta)
+    world.store.images.tag(Reference.parse(options.target), record.descriptor, record.meta, is_own=True)
     return TagResult()

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from aerogel.commands.registries import open_registries
 from aerogel.commands.result import Result
-from aerogel.commands.signing import Attested, find_attestations, find_signatures, public_key
+from aerogel.commands.signing import Attested, bundles_of, find_attestations, find_signatures, public_key
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.flag import Flag
@@ -121,7 +121,7 @@ def _certified(
     from aerogel.commands.keyless import find_certified
 
     asked = (options.certificate_identity, options.certificate_oidc_issuer, options.trusted_root)
-    judged, said = _told(find_certified(repository, digest, kind or SIGNED, *asked, world))
+    judged, said = _told(find_certified(bundles_of(repository, digest), digest, kind or SIGNED, *asked, world))
     return judged, said if kind else []
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "opened",
     "predicate_type",
     "statement_of",
+    "subject_names",
     "wrapped",
 ]
 
@@ -145,6 +146,16 @@ def is_about(statement: Mapping[str, Any], digest: Digest) -> bool:
         return any(subject["digest"].get(algorithm) == encoded for subject in statement["subject"])
     except (KeyError, TypeError, AttributeError):
         return False
+
+
+def subject_names(statement: Mapping[str, Any], digest: Digest) -> tuple[str, ...]:
+    """What the statement, which is about the manifest, calls it; nothing when it tells no name."""
+    algorithm, _, encoded = digest.partition(":")
+    found = []
+    for subject in statement["subject"]:
+        if isinstance(subject, dict) and isinstance(subject.get("digest"), dict) and subject.get("name"):
+            found += [str(subject["name"])] if subject["digest"].get(algorithm) == encoded else []
+    return tuple(found)
 
 
 def _framed(statement: bytes) -> bytes:

@@ -11,7 +11,7 @@ import binascii
 import json
 from typing import Any
 
-from aerogel.oci.attestation import BUNDLE, bundle_of, envelope_in, is_about, opened
+from aerogel.oci.attestation import BUNDLE, bundle_of, envelope_in, is_about, opened, statement_of, subject_names
 from aerogel.oci.digest import Digest
 from aerogel.oci.keys import PublicKey, SigningKey
 
@@ -21,7 +21,7 @@ __all__ = [
     "SIGNED",
     "SIMPLE",
     "bundle",
-    "bundle_is_right",
+    "bundle_names",
     "payload",
     "payload_is_right",
     "payload_name",
@@ -35,7 +35,6 @@ SIGNATURE = "dev.cosignproject.cosign/signature"
 SIGNED = "https://sigstore.dev/cosign/sign/v1"
 """What a statement says that is nothing but a signature."""
 
-_STATEMENT = "https://in-toto.io/Statement/v1"
 _KIND = "cosign container image signature"
 
 
@@ -44,22 +43,19 @@ def signature_tag(digest: Digest) -> str:
     return f"{digest.replace(':', '-')}.sig"
 
 
-def bundle(digest: Digest, key: SigningKey) -> bytes:
-    """A bundle that signs a manifest."""
-    algorithm, _, encoded = digest.partition(":")
-    statement = _json({
-        "_type": _STATEMENT,
-        "subject": [{"digest": {algorithm: encoded}}],
-        "predicateType": SIGNED,
-        "predicate": {},
-    })  # fmt: skip
-    return bundle_of(statement, key)
+def bundle(digest: Digest, name: str, key: SigningKey) -> bytes:
+    """A bundle that signs a manifest of the repository `name`."""
+    return bundle_of(statement_of(digest, name, SIGNED, {}), key)
 
 
-def bundle_is_right(data: bytes, digest: Digest, key: PublicKey) -> bool:
-    """Whether a bundle is a signature of the manifest by the key. What it says is looked at after the signature."""
+def bundle_names(data: bytes, digest: Digest, key: PublicKey) -> tuple[str, ...] | None:
+    """What a bundle that is a signature of the manifest by the key calls the image, that of cosign 3 nothing; None when
+    it is none. What it says is looked at after the signature.
+    """
     found = opened(envelope_in(data), key)
-    return found is not None and found.get("predicateType") == SIGNED and is_about(found, digest)
+    if found is None or found.get("predicateType") != SIGNED or not is_about(found, digest):
+        return None
+    return subject_names(found, digest)
 
 
 def payload(digest: Digest, name: str) -> bytes:

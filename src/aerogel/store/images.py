@@ -4,7 +4,9 @@
 
     <data>/images-v1/
         refs/<40 hex>.json      {"name": canonical reference, "digest": ...}; the hex is of the name's sha256;
-                                "others": digests of the same name for more platforms, pulled one by one
+                                "others": digests of the same name for more platforms, pulled one by one;
+                                "own": those that somebody here gave the name, by a build or by hand: of the rest
+                                it is what a registry or an archive says
         by-digest/<hex>.json    {"descriptor": ..., "created": ..., "size": ...}: one image, tagged or not
 
 One file for each reference, so that concurrent tags of different names never meet and of one name the last wins.
@@ -87,19 +89,26 @@ class Images:
         self._scratch.write_file(path, data)
 
     def tag(
-        self, reference: Reference, descriptor: Descriptor, meta: ImageMeta, beside: Container[Digest] = ()
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        meta: ImageMeta,
+        beside: Container[Digest] = (),
+        *,
+        is_own: bool = False,
     ) -> None:
         """Lets a name mean this image; before it may have meant another one, which loses it unless it is in `beside`.
 
-        Those are the images of one index: each platform that was pulled stays. Raises as `add`, and `store.name` for a
-        reference without tag.
+        Those are the images of one index: each platform that was pulled stays. `is_own` says that the name is the word of
+        whoever works here. Raises as `add`, and `store.name` for a reference without tag.
         """
         if reference.tag is None:
             raise AerogelError(f"`{reference.familiar()}` has no tag to give", code="store.name")
         self.add(descriptor, meta)
         name = f"{reference.name}:{reference.tag}"
         others = [digest for digest in self.digests(reference) if digest in beside and digest != descriptor.digest]
-        self._write_ref(name, [descriptor.digest, *others])
+        own = {*self._own(reference), *([descriptor.digest] if is_own else [])}
+        self._write_ref(name, [descriptor.digest, *others], own)
 
     def digests(self, reference: Reference) -> tuple[Digest, ...]:
         """What a name with a tag means, for one platform after the other; the last that was tagged is first."""
@@ -107,8 +116,24 @@ class Images:
         record = _parse(read_file(self._ref_path(name)))
         return _digests(record) if record is not None and record.get("name") == name else ()
 
-    def _write_ref(self, name: str, digests: Sequence[Digest]) -> None:
-        record = {"digest": digests[0], "name": name, **({"others": digests[1:]} if digests[1:] else {})}
+    def is_own(self, reference: Reference, digest: Digest) -> bool:
+        """Whether somebody here gave an image this name; for a name without tag, any tag of that repository."""
+        if reference.digest is None:
+            return digest in self._own(reference)
+        named = (found for found, digests in self._all_refs() if digest in digests and found.name == reference.name)
+        return any(digest in self._own(found) for found in named)
+
+    def _own(self, reference: Reference) -> tuple[Digest, ...]:
+        name = f"{reference.name}:{reference.tag}"
+        record = _parse(read_file(self._ref_path(name)))
+        listed = record.get("own") if record is not None and record.get("name") == name else None
+        return tuple(listed) if isinstance(listed, list) else ()
+
+    def _write_ref(self, name: str, digests: Sequence[Digest], own: Container[Digest]) -> None:
+        kept = [digest for digest in digests if digest in own]
+        record: dict[str, Any] = {"digest": digests[0], "name": name}
+        record |= {"others": digests[1:]} if digests[1:] else {}
+        record |= {"own": kept} if kept else {}
         data = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
         path = self._ref_path(name)
         if read_file(path) != data:
@@ -129,7 +154,7 @@ class Images:
                 continue
             left = [each for each in found if each != digest]
             if left:
-                self._write_ref(f"{reference.name}:{reference.tag}", left)
+                self._write_ref(f"{reference.name}:{reference.tag}", left, self._own(reference))
             else:
                 self.untag(reference)
                 names.append(reference)

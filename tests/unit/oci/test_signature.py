@@ -10,7 +10,7 @@ import pytest
 
 from aerogel.oci.digest import Digest
 from aerogel.oci.keys import PublicKey
-from aerogel.oci.signature import bundle_is_right, payload_is_right, payload_name, signature_tag
+from aerogel.oci.signature import bundle_names, payload_is_right, payload_name, signature_tag
 
 PUBLIC = b"""-----BEGIN PUBLIC KEY-----
 MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEtKDmwL/7h/7tuAlv+RARClYM+P4Q
@@ -70,9 +70,9 @@ def test_a_payload_of_cosign():
 
 
 def test_a_bundle_of_cosign():
-    assert bundle_is_right(bundle(), ATTESTED, key())
-    assert not bundle_is_right(bundle(), SIGNED, key()), "of another image"
-    assert bundle_is_right(bundle(signatures=[{"sig": SIGNATURE}, {"sig": SECOND}]), ATTESTED, key())
+    assert bundle_names(bundle(), ATTESTED, key()) == ("127.0.0.1:35073/team/new",)
+    assert bundle_names(bundle(), SIGNED, key()) is None, "of another image"
+    assert bundle_names(bundle(signatures=[{"sig": SIGNATURE}, {"sig": SECOND}]), ATTESTED, key()) is not None
 
 
 @pytest.mark.parametrize(
@@ -91,17 +91,17 @@ def test_a_bundle_of_cosign():
     ],
 )
 def test_bundles_that_are_not_right(changes: dict[str, Any]):
-    assert not bundle_is_right(bundle(**changes), ATTESTED, key())
+    assert bundle_names(bundle(**changes), ATTESTED, key()) is None
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"dsseEnvelope": []}', b"[" * 100_000, b"\xff"])
 def test_what_is_no_bundle(data: bytes):
-    assert not bundle_is_right(data, ATTESTED, key())
+    assert bundle_names(data, ATTESTED, key()) is None
 
 
 def test_another_key():
     assert not payload_is_right(PAYLOAD, SIGNATURE, SIGNED, key(OTHER))
-    assert not bundle_is_right(bundle(), ATTESTED, key(OTHER))
+    assert bundle_names(bundle(), ATTESTED, key(OTHER)) is None
 
 
 def test_names_in_payloads() -> None:
