@@ -31,7 +31,7 @@ from aerogel.distroless.placing import place_paths
 from aerogel.distroless.pool import LOCAL, Index, Origin, Pinned, Pool
 from aerogel.distroless.recipe import COMPOSE_VERSION, DEBIAN_ARCHITECTURES, Recipe
 from aerogel.distroless.rules import SLIM, profile
-from aerogel.distroless.unpacked import Unpacked, unpack
+from aerogel.distroless.unpacked import Unpacked, newest_time, unpack
 from aerogel.distroless.work import Bench, Side
 from aerogel.errors import EXIT_HOST, EXIT_USAGE, AerogelError, nearest
 from aerogel.events import Sink, StepLog
@@ -61,6 +61,9 @@ __all__ = [
     "suites",
 ]
 
+
+_ROOT_VERSION = b"root-v2"
+"""Of the way in which build roots are set up; another one when the same packages would give other bytes."""
 
 TOOL_SKIP = (
     "awk",
@@ -215,6 +218,7 @@ def selection_key(recipe: Recipe, arch: str, chosen: Sequence[Chosen], tools: To
     rules = (*profile(recipe.rules), SLIM) if recipe.slim else profile(recipe.rules)
     parts = [COMPOSE_VERSION, msgspec.json.encode(recipe), msgspec.json.encode(rules), arch.encode()]
     if recipe.kind == "buildroot":
+        parts.append(_ROOT_VERSION)
         parts += [part for pair in sorted(apt_files(recipe.suite, slim=recipe.slim).items()) for part in pair]
     parts += sorted(each.package.digest.encode() for each in chosen)
     parts += [msgspec.json.encode(each) for each in externals_of(recipe.archives, arch)]
@@ -266,39 +270,63 @@ def compose_base(
     below: list[tuple[LayerBlob, LayerIndex]] = []
     debs = archive.fetch_all(selection.packages, step=step)
     sink.emit(StepLog(step, b"unpacking the packages\n"))
-    with unpack(selection.packages, debs, cache) as unpacked:
-        sink.emit(StepLog(step, b"laying out the files\n"))
-        if recipe.kind == "buildroot":
-            from aerogel.distroless.buildroot import compose_buildroot
-
-            with _foreign_named(selection), ExitStack() as stack:
-                taken = fetched_externals(recipe, selection.arch, archive)
-                index, epoch = compose_buildroot(
-                    recipe,
-                    unpacked,
-                    debs,
-                    writer.write,
-                    helper=helper_factory(),
-                    scratch=scratch(),
-                    sink=sink,
-                    step=step,
-                    emulated=Emulator().prepare(helper_factory, str(selection.platform)),
-                    add=partial(_add_to_root, recipe, taken, read, stack),
-                )
-        else:
-            with ExitStack() as stack:
-                taken = fetched_externals(recipe, selection.arch, archive)
-                bench = _bench(selection, archive, cache, stack, helper_factory, scratch, sink, step)
-                composition = compose(recipe, unpacked, selection.arch, bench, read, taken)
-                check_closure(composition.layout, recipe, sink)
-                sources = {each.name: each.source for each in selection.packages}
-                *lower, last = layered(composition.items, sources, recipe.layers)
-                below = [_lower(items, keep or _hashed) for items in lower]
-                index, epoch = write_layer(last, writer.write), composition.epoch
+    if recipe.kind == "buildroot":
+        with ExitStack() as stack:
+            taken = fetched_externals(recipe, selection.arch, archive)
+            add = partial(_add_to_root, recipe, taken, read, stack)
+            index, epoch = _compose_root(selection, debs, writer, cache, helper_factory, scratch, sink, step, add)
+    else:
+        with unpack(selection.packages, debs, cache) as unpacked, ExitStack() as stack:
+            sink.emit(StepLog(step, b"laying out the files\n"))
+            taken = fetched_externals(recipe, selection.arch, archive)
+            bench = _bench(selection, archive, cache, stack, helper_factory, scratch, sink, step)
+            composition = compose(recipe, unpacked, selection.arch, bench, read, taken)
+            check_closure(composition.layout, recipe, sink)
+            sources = {each.name: each.source for each in selection.packages}
+            *lower, last = layered(composition.items, sources, recipe.layers)
+            below = [_lower(items, keep or _hashed) for items in lower]
+            index, epoch = write_layer(last, writer.write), composition.epoch
     blob = writer.finish()
     diff_ids = (*(each.diff_id for each, _ in below), blob.diff_id)
     config = image_config(selection, tuple(map(Digest, diff_ids)), epoch)
     return ComposedBase(blob, index, config, epoch, selection.summary, tuple(below))
+
+
+def _compose_root(
+    selection: Selection,
+    debs: Sequence[Path],
+    writer: LayerWriter,
+    cache: Path,
+    helper_factory: Callable[[], Helper],
+    scratch: Callable[[], str],
+    sink: Sink,
+    step: int,
+    add: Callable[[Layout], None],
+) -> tuple[LayerIndex, int]:
+    """A build root: what dpkg needs is unpacked here, the rest only looked at."""
+    from aerogel.distroless.buildroot import compose_buildroot, needed_first
+
+    names = needed_first(selection.packages)
+    pairs = list(zip(selection.packages, debs, strict=True))
+    first = [pair for pair in pairs if pair[0].name in names]
+    others = [pair for pair in pairs if pair[0].name not in names]
+    epoch = newest_time([package for package, _ in others], [deb for _, deb in others], cache)
+    with unpack([package for package, _ in first], [deb for _, deb in first], cache) as unpacked:
+        sink.emit(StepLog(step, b"laying out the files\n"))
+        with _foreign_named(selection):
+            return compose_buildroot(
+                selection.recipe,
+                unpacked,
+                debs,
+                writer.write,
+                epoch=epoch,
+                helper=helper_factory(),
+                scratch=scratch(),
+                sink=sink,
+                step=step,
+                emulated=Emulator().prepare(helper_factory, str(selection.platform)),
+                add=add,
+            )
 
 
 def _hashed(fill: Callable[[LayerWriter], None]) -> LayerBlob:

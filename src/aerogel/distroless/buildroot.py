@@ -1,7 +1,8 @@
 """`debian`: the essential packages and apt, set up by dpkg inside the sandbox, as debootstrap does.
 
-1. The contents of all packages are laid out as one tree, so that dpkg itself can run in it.
-2. `dpkg --install` of all of them in that tree: their scripts run with the identities of the image, never the host's.
+1. The contents of the packages that dpkg and every script may count on are laid out as one tree, so that dpkg itself
+   can run in it. All others are unpacked by dpkg only: a compiler need not be written twice.
+2. `dpkg --install` of all packages in that tree: their scripts run with the identities of the image, never the host's.
 3. The tree is written as one canonical layer, without what differs from run to run: logs, caches, backups.
 The clock is kept out by SOURCE_DATE_EPOCH (shadow's days) and by no file being newer than the newest package, so two
 runs, by root or by a user with subordinate ids, give the same bytes.
@@ -21,6 +22,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aerogel.debian.control import relations
+from aerogel.debian.package import Package
 from aerogel.distroless.apt import apt_files
 from aerogel.distroless.layout import Layout
 from aerogel.distroless.recipe import PATH, Recipe
@@ -35,7 +38,7 @@ from aerogel.sandbox.spec import Mount, Rootfs, Sandbox
 if TYPE_CHECKING:
     from aerogel.sandbox.launch import Helper
 
-__all__ = ["LEFT_OUT", "compose_buildroot"]
+__all__ = ["LEFT_OUT", "compose_buildroot", "needed_first"]
 
 LEFT_OUT = (
     "etc/.pwd.lock",
@@ -72,12 +75,41 @@ _DEBS = "/aerogel-packages"
 _TAIL_LINES = 30
 
 
+def needed_first(packages: Sequence[Package]) -> set[str]:
+    """Names of the packages whose files must be there before dpkg and scripts run, by Debian Policy 3.8 and 7.2.
+
+    Those are the essential ones, dpkg, all that another one depends on even for unpacking, and what they need. Other
+    sizes of libraries (libc6-i386 and such) are among them, whose folders are links into `/usr` before there are files.
+    """
+    providers: dict[str, list[Package]] = {}
+    for each in packages:
+        for name in (each.name, *(one.name for group in relations(each.provides) for one in group)):
+            providers.setdefault(name, []).append(each)
+    todo = [each for each in packages if each.essential or each.name == "dpkg" or each.name.startswith("libc6-")]
+    todo += [
+        one
+        for each in packages
+        for group in relations(each.pre_depends)
+        for way in group
+        for one in providers.get(way.name, ())
+    ]
+    found: set[str] = set()
+    while todo:
+        each = todo.pop()
+        if each.name not in found:
+            found.add(each.name)
+            for group in (*relations(each.pre_depends), *relations(each.depends)):
+                todo += [one for way in group for one in providers.get(way.name, ())]
+    return found
+
+
 def compose_buildroot(
     recipe: Recipe,
     packages: Sequence[Unpacked],
     debs: Sequence[Path],
     write: Callable[[bytes | memoryview], object],
     *,
+    epoch: int,
     helper: Helper,
     scratch: str,
     sink: Sink,
@@ -87,11 +119,12 @@ def compose_buildroot(
 ) -> tuple[LayerIndex, int]:
     """Sets the packages up below `scratch` and writes the layer; returns its index and epoch (seconds since 1970).
 
-    `packages` are in the order of their dependencies, `debs` are their files, all in folders that the sandbox may
-    read. `add` puts in what is in no package. `emulated` when they are for another machine. `scratch` is an empty directory of the state directory's file system; it is empty again at the end.
+    `packages` are those of `needed_first`, `debs` are the files of all in the order of their dependencies, in folders
+    that the sandbox may read. `epoch` is the newest time in the others. `add` puts in what is in no package. `emulated` when they are for another machine. `scratch` is an empty directory of the state directory's file system; it is empty again at the end.
     Raises `distroless.setup` with the last lines of dpkg's output, `sandbox.*`.
     """
     layout = _layout(recipe, packages)
+    layout.epoch = max(layout.epoch, epoch)
     add(layout)
     tree, work = f"{scratch}/tree", f"{scratch}/work"
     os.mkdir(tree, 0o755)

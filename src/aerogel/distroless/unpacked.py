@@ -6,8 +6,9 @@ cache may be damaged. Not for: writing files anywhere else.
 
     <cache>/data-v1/<sha256 of the .deb>.data     the contents of its files, one after the other
     <cache>/data-v1/<sha256 of the .deb>.index    marshal: digest of that, control files, entries with offsets
+    <cache>/data-v1/<sha256 of the .deb>.newest   marshal: newest time of its files, which were looked at only
 
-Both appear by rename, the index last; readers need no lock.
+Each appears by rename, the index behind the contents; readers need no lock.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -28,7 +30,7 @@ from aerogel.debian.package import Package
 from aerogel.files.entry import Entry
 from aerogel.files.tar import CHUNK
 
-__all__ = ["FOLDER", "Unpacked", "unpack"]
+__all__ = ["FOLDER", "Unpacked", "newest_time", "unpack"]
 
 FOLDER = "data-v1"
 _VERSION = 1
@@ -71,6 +73,30 @@ def unpack(packages: Sequence[Package], debs: Sequence[Path], cache: Path) -> It
         if faults:
             raise faults[0]
         yield found
+
+
+def newest_time(packages: Sequence[Package], debs: Sequence[Path], cache: Path) -> int:
+    """The newest time in any package, seconds since 1970, for packages that another program unpacks.
+
+    Every entry is looked at as `unpack` does, which raises the same errors, but no content is kept.
+    """
+    folder = cache / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return max(pool.map(_newest, packages, debs, repeat(folder)), default=0)
+
+
+def _newest(package: Package, deb: Path, folder: Path) -> int:
+    kept = folder / f"{package.sha256}.newest"
+    with contextlib.suppress(FileNotFoundError, EOFError, ValueError, TypeError):  # damaged: it is made anew
+        version, found = marshal.loads(kept.read_bytes())  # noqa: S302 - our own file
+        if version == _VERSION and isinstance(found, int):
+            return found
+    with open_deb(deb) as opened:
+        found = max((entry.mtime for entry, _ in opened.entries()), default=0)
+    with _made(kept) as out:
+        out.write(marshal.dumps((_VERSION, found)))
+    return found
 
 
 def _open(package: Package, deb: Path, folder: Path) -> Unpacked:

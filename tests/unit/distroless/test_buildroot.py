@@ -1,0 +1,78 @@
+"""What is unpacked before dpkg runs, and what is only looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from debian_repo import deb, special
+
+from aerogel.debian.package import Package
+from aerogel.distroless.buildroot import needed_first
+from aerogel.distroless.unpacked import FOLDER, newest_time
+from aerogel.errors import AerogelError
+
+
+def package(name: str, *, data: bytes = b"", **fields: object) -> Package:
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Package(name, "1", "amd64", f"pool/{name}.deb", len(data), sha256, name, "1", **fields)
+
+
+def test_what_dpkg_and_scripts_count_on_comes_first() -> None:
+    packages = [
+        package("base-files", essential=True, pre_depends="awk"),
+        package("mawk", provides="awk", depends="libc6 (>= 2.4)"),
+        package("libc6"),
+        package("dpkg", depends="tar"),
+        package("tar"),
+        package("golang", depends="gcc, libc6"),
+        package("gcc", depends="binutils"),
+        package("binutils"),
+        package("python3", pre_depends="python3-minimal | nothing", depends="libpython3"),
+        package("python3-minimal", depends="libexpat1"),
+        package("libexpat1"),
+        package("libpython3"),
+        package("libc6-i386"),
+    ]
+    expected = {"base-files", "mawk", "libc6", "dpkg", "tar", "python3-minimal", "libexpat1", "libc6-i386"}
+    assert needed_first(packages) == expected
+
+
+def made(folder: Path, entries: Iterable[tarfile.TarInfo | tuple[str, bytes]]) -> tuple[Package, Path]:
+    data = deb(entries=entries)
+    path = folder / f"{hashlib.sha256(data).hexdigest()}.deb"
+    path.write_bytes(data)
+    return package("hello", data=data), path
+
+
+def aged(name: str, mtime: int) -> tarfile.TarInfo:
+    found = special(name, tarfile.DIRTYPE)
+    found.mtime = mtime
+    return found
+
+
+def test_the_newest_time_is_found_once(tmp_path: Path) -> None:
+    one, first = made(tmp_path, [aged("./a", 70), aged("./b", 50)])
+    two, second = made(tmp_path, [aged("./c", 60)])
+    assert newest_time([one, two], [first, second], tmp_path) == 70
+    assert newest_time([], [], tmp_path) == 0
+    assert sorted(path.suffix for path in (tmp_path / FOLDER).iterdir()) == [".newest", ".newest"]
+    first.unlink()
+    assert newest_time([one], [first], tmp_path) == 70
+    (tmp_path / FOLDER / f"{two.sha256}.newest").write_bytes(b"damaged")
+    assert newest_time([two], [second], tmp_path) == 60
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [special("./dev", tarfile.CHRTYPE), special("./../out", tarfile.DIRTYPE), special("./a", tarfile.LNKTYPE, "./b")],
+)
+def test_what_dpkg_unpacks_is_checked_too(tmp_path: Path, entry: tarfile.TarInfo) -> None:
+    one, path = made(tmp_path, [entry])
+    with pytest.raises(AerogelError) as caught:
+        newest_time([one], [path], tmp_path)
+    assert caught.value.code == "debian.deb-unsafe"
+    assert not list((tmp_path / FOLDER).iterdir())
