@@ -151,7 +151,9 @@ def compose_one(name: str, platform: str, cache: Path) -> dict[str, Any]:
     http = Http()
     recipe = lookup(name)
     fetcher = Fetcher(cache, http, dict(os.environ))
-    pool = Pool(Archive(discover(), cache, http, allow_expired=recipe.allow_expired), archives=recipe.archives, fetcher=fetcher)
+    pool = Pool(
+        Archive(discover(), cache, http, allow_expired=recipe.allow_expired), archives=recipe.archives, fetcher=fetcher
+    )
     wanted = Platform.parse(platform) if platform else Platform.host()
     selection = bases.select(recipe, wanted, pool)
     with tempfile.TemporaryFile() as blob, LayerWriter(blob.fileno(), GZIP) as writer:

@@ -244,6 +244,23 @@ def test_no_namespaces(case: Case) -> None:
 
 
 @ROOT_ONLY
+def test_no_newuidmap(case: Case) -> None:
+    (case.folder / "ranges").write_text("root:100000:65536\n")
+    hide = 'for each in /etc/subuid /etc/subgid; do mount --bind "$1" $each; done; shift; '
+    hide += 'for each in newuidmap newgidmap; do mount --bind /dev/null /usr/bin/$each; done; exec "$@"'
+    case.fails("unshare", "--mount", "sh", "-ec", hide, "sh", str(case.folder / "ranges"))
+    case.works()
+
+
+@ROOT_ONLY
+@pytest.mark.host("slirp4netns")
+@pytest.mark.skipif(not os.path.isdir("/dev/net"), reason="this host has no /dev/net to hide")
+def test_no_tun(case: Case) -> None:
+    case.fails("unshare", "--mount", "sh", "-ec", 'mount -t tmpfs tmpfs /dev/net; exec "$@"', "sh")
+    case.works()
+
+
+@ROOT_ONLY
 @pytest.mark.parametrize("words", [["build", "."], ["run", "debian", "true"]])
 def test_a_host_without_isolation_says_so_before_anything_is_fetched(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM gcr.io/distroless/cc AS base\nFROM debian\nRUN true\n")

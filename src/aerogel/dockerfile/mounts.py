@@ -317,14 +317,14 @@ def _secret(options: _Options, span: Span, owner: tuple[int, int, int]) -> Secre
             "a secret mount has no `from`", spans["from"], ["its `id` says which secret: `--secret id=NAME,src=FILE`"]
         )
     if text.get("source") and text.get("id"):
-        raise _error("`source` of a secret is another name of `id`: give one of them", spans["source"])
+        raise _error("`source` of a secret is another name of `id`", spans["source"], ["give one of them"])
     target, env = text.get("target", ""), text.get("env")
     name = text.get("id") or text.get("source") or ""
     if not name and not target:
         raise _error("a secret mount needs an `id` or a `target`", span, ["for example `--mount=type=secret,id=token`"])
     name = name or posixpath.basename(target)
     if not name or name in (".", ".."):
-        raise _error(f"the secret needs an `id`: its target `{target}` gives none", spans["target"])
+        raise _error(f"the secret needs an `id`: its target `{target}` gives none", spans["target"], ["add `id=NAME`"])
     file: str | None = target or None
     if file is None and env is None:
         file = "/run/secrets/" + posixpath.basename(name)
@@ -350,12 +350,14 @@ def _error(message: str, span: Span, hints: list[str] | None = None) -> AerogelE
 
 def _key_hints(key: str) -> list[str]:
     near = nearest(key, _KEYS)
-    return [f"did you mean `{near}`?"] if near and near != key else []
+    if near and near != key:
+        return [f"did you mean `{near}`?"]
+    return ["there are " + ", ".join(f"`{each}`" for each in _KEYS if each not in _ALIASES)]
 
 
 def _value_hints(key: str) -> list[str]:
     known = key if key in _KEYS else nearest(key, _KEYS)
-    return [f"write `{known}=...`"] if known else []
+    return [f"write `{known}=...`"] if known else _key_hints(key)
 
 
 def _choice_hints(value: str, choices: tuple[str, ...]) -> list[str]:

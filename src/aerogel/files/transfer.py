@@ -248,9 +248,11 @@ def _made_aside(folder: str, name: str) -> Iterator[str]:
                 raise _no_directory(folder) from None
             with contextlib.suppress(FileNotFoundError):  # nothing came that was to be made
                 os.rename(aside, posixpath.join(folder, name))
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             remove_tree(aside)
+        if isinstance(error, AerogelError):
+            error.message = error.message.replace(posixpath.basename(aside), name)
         raise
 
 
