@@ -24,7 +24,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = ("tests/unit", "tests/golden", "tests/house")
-MOVED = tuple(f"tests/integration/test_{name}.py" for name in ("platforms", "reproducible", "runtimes", "structure"))
+MOVED = tuple(
+    f"tests/integration/test_{name}.py"
+    for name in ("platforms", "reproducible", "runtimes", "https_programs", "structure")
+)
 HOST = (
     ("tests/differential", *FAST, "tests/fuzz", "tests/host", "tests/redteam", *MOVED),
     ("tests/integration", *(f"--ignore={one}" for one in MOVED)),

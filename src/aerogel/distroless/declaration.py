@@ -47,7 +47,7 @@ __all__ = [
 API_VERSION = "aerogel/v1"
 
 APPENDED = frozenset(
-    ("additional", "extra", "groups", "locales", "packages", "paths", "skip", "tests", "users", "without")
+    ("additional", "extra", "groups", "locales", "packages", "paths", "skip", "tests", "users", "variables", "without")
 )
 """Lists that grow along `extends`; any other list takes the place of the inherited one."""
 
@@ -214,6 +214,12 @@ class Certificates(_Struct, frozen=True, kw_only=True):
     java_keystore: Annotated[
         Literal["auto", "always", "never"] | None, Meta(description="Java's truststore; `auto`: if there is a Java")
     ] = None
+    variables: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Variables that name the bundle if there is an `additional`: for programs with a list of their own"
+        ),
+    ] = ()
 
 
 class UserEntry(_Struct, frozen=True, kw_only=True):

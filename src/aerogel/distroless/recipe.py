@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from aerogel.distroless.accounts import GROUPS, USERS, Group, User
+from aerogel.distroless.certificates import BUNDLE
 from aerogel.distroless.declaration import (
     Accounts,
     Certificates,
@@ -227,7 +228,7 @@ def _with_settings(recipe: Recipe, part: Part, image: ImageSettings, debian: Deb
         nodejs=part.nodejs,
         dotnet=part.dotnet,
         probe=bool(part.probe),
-        env=tuple(f"{key}={value}" for key, value in (image.env or {}).items()),
+        env=tuple(f"{key}={value}" for key, value in (_trust(part.certificates) | (image.env or {})).items()),
         entrypoint=image.entrypoint or (),
         cmd=image.cmd or (),
         workdir=image.workdir or "",
@@ -236,6 +237,13 @@ def _with_settings(recipe: Recipe, part: Part, image: ImageSettings, debian: Deb
         volumes=image.volumes or (),
         ports=image.ports or (),
     )
+
+
+def _trust(certificates: Certificates | None) -> dict[str, str]:
+    """The variables by which programs that trust a list of their own learn what the image trusts besides."""
+    if certificates is None or not certificates.additional:
+        return {}
+    return dict.fromkeys(certificates.variables, f"/{BUNDLE.decode()}")
 
 
 def _packages(part: Part) -> tuple[tuple[str, ...], dict[str, str], tuple[PackageEntry, ...]]:

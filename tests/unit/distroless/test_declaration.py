@@ -170,6 +170,17 @@ def test_own_base():
     assert found.workdir == "/"
 
 
+def test_programs_with_a_list_of_their_own_learn_what_is_trusted_besides():
+    """The variables of the base and one's own, which `image.env` can say otherwise; none without an `additional`."""
+    text = "extends: nodejs24\ncertificates: {additional: [a.pem], variables: [REQUESTS_CA_BUNDLE]}\n"
+    bundle = "/etc/ssl/certs/ca-certificates.crt"
+    env = dict(each.split("=") for each in recipe(text).env)
+    assert env["NODE_EXTRA_CA_CERTS"] == env["REQUESTS_CA_BUNDLE"] == bundle
+    env = dict(each.split("=") for each in recipe(text + "image: {env: {NODE_EXTRA_CA_CERTS: /own}}\n").env)
+    assert env["NODE_EXTRA_CA_CERTS"] == "/own"
+    assert not any("CA_" in each for each in recipe("extends: nodejs24\n").env)
+
+
 def test_a_variant_of_ones_own():
     text = """
         extends: static
