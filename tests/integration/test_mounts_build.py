@@ -101,6 +101,41 @@ def test_a_mount_leaves_nothing_in_a_layer(project: Project, agent: Path, mount:
     assert len(made["layers"]) == 1, "only what COPY made"
 
 
+RUNGS = ("root", "ident", "single", "chroot", "proot") if os.getuid() == 0 else ("auto",)
+TOGETHER = (
+    *("type=bind,target=/a/b", "type=bind,target=/a/c,rw", "type=bind,source=f,target=/etc/f"),
+    *("type=bind,from=base,target=/image", "type=bind,from=base,source=/bin/busybox,target=/one/file,rw"),
+    *("type=cache,target=/var/cache/x", "type=cache,target=/var/cache/y,id=seeded,from=base,source=/bin"),
+    *("type=cache,target=/c,sharing=private,ro", "type=cache,target=/d,sharing=locked,uid=7,gid=8,mode=0711"),
+    *("type=tmpfs,target=/run/t", "type=secret,id=s", "type=secret,id=s,target=/root/deep/s,env=S", "type=ssh"),
+    "type=bind,from=base,source=/bin/busybox,target=/tool/busybox",
+)
+
+
+@pytest.mark.host("setpriv", "proot")
+@pytest.mark.parametrize("rung", RUNGS)
+def test_nothing_is_left_of_all_kinds_of_mounts(project: Project, agent: Path, rung: str) -> None:
+    """On a base, and on none at all, where the program comes with a mount; with hosts, resolv.conf and what the kernel shows."""
+    (project.folder / "s").write_text(SECRET)
+    words = ["--secret", f"id=s,src={project.folder / 's'}", "--ssh", f"default={agent}", "-t", "x"]
+    mounts = " ".join(f"--mount={each}" for each in TOGETHER)
+    looks = (
+        "for f in /etc/hosts /etc/resolv.conf /a/c/f /var/cache/y/busybox /run/secrets/s; do test -s $f || exit 9; done"
+    )
+    for base, layers in (("base", 1), ("scratch", 0)):
+        text = (
+            f'FROM {base}\nRUN {mounts} ["/tool/busybox", "sh", "-c", "{looks}; /tool/busybox touch /a/c/new /d/new"]\n'
+        )
+        project.write(text)
+        weak = {"ident": ["-sys_admin"], "proot": ["-all", "--inh-caps=-all"]}.get(rung)
+        prefix = ["setpriv", "--bounding-set", *weak] if weak else []
+        argv = [*prefix, *project.aerogel.argv("build", "--json", str(project.context), *words)]
+        env = {**project.aerogel.env, "AEROGEL_ISOLATION": rung}
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)["layers"]) == layers, done.stdout
+
+
 def test_the_root_is_the_same_on_every_rung(project: Project) -> None:
     (project.folder / "s").write_text(SECRET)
     text = (

@@ -1,4 +1,4 @@
-"""Kernels that lack newer system calls, and a home that nobody may write to: the same image, or words.
+"""Kernels that lack newer system calls, a disk that takes no overlay, a home that nobody may write to: the same image, or words.
 
 Debian packages: busybox-static.
 """
@@ -57,6 +57,27 @@ def test_the_same_image_without_newer_calls(tmp_path: Path, context: Path) -> No
     for rung in ("single", "chroot"):
         assert told[f"isolation {rung}"]["state"] != "ok", told
         assert "answer the system calls of another" in told[f"isolation {rung}"]["found"], told
+
+
+ON_AN_OVERLAY = """set -e; cd "$1"; shift; mkdir lower state merged; mount -t tmpfs none state; mkdir state/upper state/work
+mount -t overlay none -o lowerdir=lower,upperdir=state/upper,workdir=state/work merged; exec "$@"
+"""
+
+
+@pytest.mark.parametrize("rung", ["auto", "single"])
+def test_a_disk_that_takes_no_overlay(tmp_path: Path, context: Path, rung: str) -> None:
+    """The store lies on an overlay, as in a container of Docker without a volume: no other can write onto that."""
+    wanted = Aerogel(tmp_path / "usual")("build", "--progress=plain", str(context)).stdout
+    aerogel = Aerogel(tmp_path / "merged" / "root")
+    words = ["unshare", "--mount", "sh", "-c", ON_AN_OVERLAY, "sh", str(tmp_path)]
+    env = {**aerogel.env, "AEROGEL_ISOLATION": rung}
+    look = [*words[:-1], str(tmp_path / "doctor"), *aerogel.argv("doctor", "--offline")]
+    done = subprocess.run([*words, *aerogel.argv("build", str(context))], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, wanted), done.stderr
+    (tmp_path / "doctor").mkdir()
+    env["AEROGEL_ROOT"] = str(tmp_path / "doctor/merged/root")
+    told = subprocess.run(look, env=env, capture_output=True, text=True).stdout
+    assert "no overlay can be written in the cache folder, so each step copies its root" in told, told
 
 
 def test_a_home_that_cannot_be_written(tmp_path: Path, context: Path) -> None:

@@ -1,6 +1,6 @@
-"""What the store of an ordinary user takes, with files of subordinate ids in folders that the user may not list.
+"""What the store of an ordinary user takes, with files of subordinate ids in folders that the user may not list, and that it can be removed.
 
-Debian packages: uidmap, busybox-static.
+Debian packages: uidmap, busybox-static, util-linux.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from process import Aerogel
 
-pytestmark = pytest.mark.host("busybox", "newuidmap")
+pytestmark = pytest.mark.host("busybox", "newuidmap", "setpriv")
 
 DOCKERFILE = """\
 FROM scratch
@@ -42,3 +42,6 @@ def test_sizes_of_files_that_the_user_may_not_see(ordinary: Aerogel) -> None:
     assert done["freed_bytes"] == expected["freed_bytes"] == before - real(str(used.state))
     assert done["mounts"] == 1
     assert used.json("du")["snapshots"] == 0
+    # what is left is the user's own: no rights are needed to remove it
+    user = ["setpriv", f"--reuid={ordinary.account}", f"--regid={ordinary.account}", "--clear-groups"]
+    subprocess.run([*user, "rm", "-r", str(used.state)], check=True)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import termios
 import threading
 import time
 
@@ -245,6 +246,50 @@ def test_terminal(box):
     lines = said.decode().split("\r\n")
     lines.remove("word")  # the echo
     assert lines == ["31 97", "/dev/pts/0", "0     ptmx", "got word", ""] or lines[:2] == ["31 97", "/dev/pts/0"]
+
+
+def read_until(fd, wanted):
+    said = b""
+    while wanted not in said:
+        said += os.read(fd, 1000)
+    return said
+
+
+def test_a_window_that_changes(box):
+    """Every program in the foreground is told (SIGWINCH), and the terminal says its new size."""
+    script = "trap 'stty size; exit 7' WINCH; stty size; while :; do sleep 0.05; done"
+    sandbox = Sandbox(argv=("sh", "-c", script), root=Rootfs(lowers=(box.layer,)), tty=True, window=(31, 97))
+    with box.helper.run(sandbox, stdout=1, stderr=2) as process:
+        read_until(process.tty, b"31 97\r\n")
+        termios.tcsetwinsize(process.tty, (52, 133))
+        read_until(process.tty, b"52 133\r\n")
+        assert process.wait(5).code == 7
+
+
+def test_input_that_ends(box):
+    """Of a step at once; of a pipe when its writer closes; of a terminal with its key for that."""
+    assert box.run("sh", "-c", "cat; read x; echo $?")[1] == "1\n"
+    read, write = os.pipe()
+    given, giver = os.pipe()
+    with box.helper.run(
+        Sandbox(argv=("sh", "-c", "cat; echo over"), root=Rootfs(lowers=(box.layer,))),
+        stdin=given,
+        stdout=write,
+        stderr=write,
+    ) as process:
+        os.close(given)
+        os.close(write)
+        os.write(giver, b"words\n")
+        read_until(read, b"words\n")
+        os.close(giver)
+        assert process.wait(5).code == 0
+        assert os.read(read, 100) == b"over\n"
+    os.close(read)
+    sandbox = Sandbox(argv=("sh", "-c", "echo up; cat; exit 4"), root=Rootfs(lowers=(box.layer,)), tty=True)
+    with box.helper.run(sandbox, stdout=1, stderr=2) as process:
+        read_until(process.tty, b"up\r\n")
+        os.write(process.tty, b"word\n\x04")
+        assert process.wait(5).code == 4
 
 
 def test_control_c_on_the_terminal(box):
