@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ pytestmark = pytest.mark.host("docker-registry")
 
 HTPASSWD = "amy:$2y$05$abcdefghijklmnopqrstuutXu9KzOt.1yBoZUeFWoT/914/JfszCO\n"
 PASSWORD = "open-sesame"
+SIGNATURE = "hush-hush"
+"""Of an address that works without a password."""
 BASIC = base64.b64encode(f"amy:{PASSWORD}".encode()).decode()
 PAGE = Said(200, b"<html>log in first</html>", {"Content-Type": "text/html"})
 BUSY = Said(503, b'{"errors":[{"code":"UNAVAILABLE","message":"busy"}]}')
@@ -49,6 +52,16 @@ class Case(NamedTuple):
     act: Callable[[FaultProxy], object]
     told: tuple[str, ...] = ()
     status: int = EXIT_NETWORK
+
+    def is_told(self, status: int, told: str, proxy: FaultProxy) -> None:
+        """The words that are asked for, and in all cases method, address, and status if there was an answer."""
+        assert status == self.status, told
+        assert "Traceback" not in told
+        for part in self.told:
+            assert part in told
+        requests = re.findall(rf"(?:GET|HEAD|POST|PUT|PATCH) http://{proxy.host}/v2/\S*: (\d\d\d)?", told)
+        assert requests, told
+        assert all(requests) is not self.name.endswith("silent"), told
 
 
 @pytest.fixture(scope="module", params=["aerogel", "docker-registry"])
@@ -105,7 +118,7 @@ class Shell:
         """Every blob is right, and nothing half lies about."""
         for path in self.blobs():
             assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
-        for secret in (PASSWORD, BASIC, "token-"):
+        for secret in (PASSWORD, BASIC, "token-", SIGNATURE):
             assert secret not in self.printed
 
 
@@ -135,6 +148,12 @@ def body(change: Callable[[bytes], bytes]) -> Callable[[Said], Said]:
         return Said(said.status, data, kept)
 
     return changed
+
+
+def unnamed(said: Said) -> Said:
+    """Without the header that says the digest."""
+    kept = {name: value for name, value in said.headers.items() if name.lower() != "docker-content-digest"}
+    return Said(said.status, said.body, kept)
 
 
 def cut(at: int) -> Callable[[Said], Said]:
@@ -182,15 +201,18 @@ PULLS = [
     Case("manifest-401-loop", replies(M, LOCKED, 99), ("refuses the credentials of `amy`", ": 401", "UNAUTHORIZED")),
     Case("manifest-403", replies(M, DENIED, 99), ("denies", ": 403 Forbidden, DENIED (not yours)")),
     Case("manifest-cut", changes(M, cut(40), 2)),
-    Case("manifest-cut-always", changes(M, cut(40), 99), ("/v2/app/manifests/1", "the connection")),
+    Case("manifest-cut-always", changes(M, cut(40), 99), ("/v2/app/manifests/1: 200, the connection was cut",)),
     Case("manifest-half", changes(M, HALF, 99), ("is not what its digest names",)),
+    Case("manifest-half-unnamed", changes(M, lambda said: unnamed(HALF(said)), 99), ("which is no manifest",)),
     Case("manifest-flipped", changes(M, FLIP, 99), ("is not what its digest names", "expected sha256:")),
     Case("manifest-page", replies(M, PAGE, 99), ("answers with `text/html`", "which is no manifest")),
-    Case("manifest-slow", changes(M, slowly, 99), ("/v2/app/manifests/1: the server sends almost nothing",)),
+    Case("manifest-slow", changes(M, slowly, 99), ("/v2/app/manifests/1: 200, the server sends almost nothing",)),
     Case("manifest-silent", replies(M, Said(0, every_s=1, is_silent=True), 99), ("/v2/app/manifests/1: the ",)),
     Case("manifest-redirect-loop", replies(M, Said(307, b"", {"Location": M + "1"}), 99), ("more than 10 times",)),
     Case(
-        "manifest-redirect-file", replies(M, Said(302, b"", {"Location": "file:///etc/passwd"}), 9), ("redirects to",)
+        "manifest-redirect-file",
+        replies(M, Said(302, b"", {"Location": f"file:///etc/passwd?signature={SIGNATURE}"}), 9),
+        ("redirects to",),
     ),
     Case("blob-500", replies(B, BROKEN, 3)),
     Case("blob-500-always", replies(B, BROKEN, 99), (f"{B}", ": 500 Internal Server Error, UNKNOWN (disk)")),
@@ -198,7 +220,7 @@ PULLS = [
     Case("blob-404", replies(B, Said(404), 99), ("is not in the registry", ": 404"), status=1),
     Case("blob-401-loop", replies(B, LOCKED, 99), ("refuses the credentials of `amy`", ": 401", "UNAUTHORIZED")),
     Case("blob-cut", changes(B, cut(100), 5)),
-    Case("blob-cut-at-once", changes(B, cut(0), 99), ("the connection",)),
+    Case("blob-cut-at-once", changes(B, cut(0), 99), (": 200, the connection was cut after 0 of ",)),
     Case("blob-flipped-once", changes(B, FLIP, 1)),
     Case("blob-flipped", changes(B, FLIP, 99), ("is not what its digest names", "expected sha256:")),
     Case("blob-shorter", changes(B, SHORTER, 99), ("bytes are served, expected",)),
@@ -222,10 +244,7 @@ def test_pull(shell: Shell, proxy: FaultProxy, case: Case) -> None:
         assert status == 0, told
         assert shell("save", "-o", str(shell.folder / "app.tar"), name)[0] == 0
         return
-    assert status == case.status, told
-    assert "Traceback" not in told
-    for part in case.told:
-        assert part in told
+    case.is_told(status, told, proxy)
     assert shell("images", "-q") == (0, "")
     assert shell.printed.endswith(told), "no image is listed"
     # Later, without the fault, it comes.
@@ -268,10 +287,7 @@ def test_push(shell: Shell, proxy: FaultProxy, case: Case) -> None:
     status, told = shell("push", name)
     shell.is_sound()
     if case.told:
-        assert status == case.status, told
-        assert "Traceback" not in told
-        for part in case.told:
-            assert part in told
+        case.is_told(status, told, proxy)
         proxy.faults.clear()
         missing, words = shell("pull", name)
         assert (missing, "is not in the registry" in words) == (1, True), "the tag is not there"
@@ -281,6 +297,30 @@ def test_push(shell: Shell, proxy: FaultProxy, case: Case) -> None:
     proxy.faults.clear()
     assert shell("rmi", name)[0] == 0
     assert shell("pull", name)[0] == 0
+
+
+SECRETS = {
+    **{
+        case.name: case.act
+        for case in PULLS
+        if case.name in ("manifest-401-loop", "blob-500-always", "manifest-silent")
+    },
+    "redirect": replies(M, Said(302, b"", {"Location": f"http://127.0.0.1:1/gone?signature={SIGNATURE}"}), 99),
+    "tokens": lambda proxy: (tokens(9)(proxy), proxy.answer("GET", B, BROKEN, 99)),
+    "mangled": lambda proxy: (tokens(9)(proxy), proxy.change("GET", B, FLIP, 99)),
+}
+
+
+@pytest.mark.parametrize("act", SECRETS.values(), ids=SECRETS)
+def test_nothing_secret_is_shown_to_who_looks_for_faults(
+    shell: Shell, proxy: FaultProxy, act: Callable[[FaultProxy], object]
+) -> None:
+    act(proxy)
+    status, told = shell("pull", "--debug", f"{proxy.host}/app:1")
+    assert status == EXIT_NETWORK
+    assert "Traceback" in told
+    assert any("authorization" in headers for _, _, headers in proxy.seen)
+    shell.is_sound()
 
 
 def test_a_redirect_to_another_host_gets_no_password(shell: Shell, proxy: FaultProxy, registry: str) -> None:

@@ -38,8 +38,9 @@ class HttpError(AerogelError):
         is_refused: bool = False,
         hints: Iterable[str] = (),
     ) -> None:
+        answered = f"{status}, " if status and not what.startswith(str(status)) else ""
         super().__init__(
-            f"{method} {redact(url)}: {what}",
+            f"{method} {redact(url)}: {answered}{what}",
             code=code,
             hints=tuple(hints),
             exit_status=EXIT_NETWORK,
@@ -56,8 +57,11 @@ class HttpError(AerogelError):
 
 
 @contextlib.contextmanager
-def translated(method: str, url: str, target: str) -> Iterator[None]:
-    """Turns urllib3's exceptions into `HttpError` with a stable code and no secret in the text."""
+def translated(method: str, url: str, target: str, status: int = 0) -> Iterator[None]:
+    """Turns urllib3's exceptions into `HttpError` with a stable code and no secret in the text.
+
+    `status` is that of the answer whose body is read.
+    """
     import http.client
 
     from urllib3 import exceptions as faults
@@ -65,9 +69,9 @@ def translated(method: str, url: str, target: str) -> Iterator[None]:
     def error(
         what: str, code: str, *, temporary: bool = True, is_refused: bool = False, hints: Iterable[str] = ()
     ) -> HttpError:
-        return HttpError(
-            what, code=code, method=method, url=url, temporary=temporary, is_refused=is_refused, hints=hints
-        )
+        made = HttpError(what, code=code, method=method, url=url, status=status, temporary=temporary, hints=hints)
+        made.is_refused = is_refused
+        return made
 
     parts = urlsplit(target)
     host = parts.hostname or "?"
@@ -106,7 +110,17 @@ def translated(method: str, url: str, target: str) -> Iterator[None]:
     except (faults.LocationParseError, faults.LocationValueError) as fault:
         raise error(f"the address cannot be used: {_reason(fault)}", "net.url", temporary=False) from None
     except (faults.ProtocolError, faults.HTTPError, http.client.HTTPException, OSError) as fault:
-        raise error(f"the connection broke: {_reason(fault)}", "net.cut") from None
+        raise error(_breach(fault), "net.cut") from None
+
+
+def _breach(fault: BaseException) -> str:
+    """How a connection ended before its time."""
+    from urllib3.exceptions import IncompleteRead
+
+    cut = fault.__cause__
+    if isinstance(cut, IncompleteRead) and isinstance(cut.expected, int):
+        return f"the connection was cut after {cut.partial} of {cut.partial + cut.expected} bytes"
+    return f"the connection broke: {_reason(fault)}"
 
 
 def _reason(fault: BaseException) -> str:

@@ -246,7 +246,9 @@ class Http:
                 peer = NOBODY
             if answer.status == 303 or (answer.status in (301, 302) and method == "POST"):
                 method, body = ("HEAD" if method == "HEAD" else "GET"), None
-        raise HttpError("it redirects more than 10 times", code="net.redirect", method=method, url=first)
+        raise HttpError(
+            "it redirects more than 10 times", code="net.redirect", method=method, url=first, status=answer.status
+        )
 
     def _once(
         self, method: str, url: str, first: str, headers: dict[str, str], body: Body, peer: Peer
@@ -324,7 +326,7 @@ class Http:
         mark_s, mark_bytes = time.monotonic(), 0
         arriving = pieces(answer)
         while True:
-            with translated(method, url, url):
+            with translated(method, url, url, answer.status):
                 piece = next(arriving, b"")
             if not piece:
                 break
@@ -342,7 +344,12 @@ class Http:
             if now - mark_s > self._read_timeout_s:
                 if total - mark_bytes < SLOWEST_BYTES_S * self._read_timeout_s:
                     raise HttpError(
-                        "the server sends almost nothing", code="net.timeout", method=method, url=url, temporary=True
+                        "the server sends almost nothing",
+                        code="net.timeout",
+                        method=method,
+                        url=url,
+                        status=answer.status,
+                        temporary=True,
                     )
                 mark_s, mark_bytes = now, total
         announced = answer.headers.get("Content-Length", "")
@@ -352,6 +359,7 @@ class Http:
                 code="net.cut",
                 method=method,
                 url=url,
+                status=answer.status,
                 temporary=True,
             )
 

@@ -168,7 +168,7 @@ class Authority:
                 hints=["a registry with TLS needs a token server with TLS"],
                 exit_status=EXIT_NETWORK,
             )
-        credential = self._find(repository)
+        credential, method = self._find(repository), "GET"
         query = {"service": challenge.parameters.get("service", "")}
         headers, peer = {"Accept": "application/json"}, self._peer(realm)
         fields = [(name, value) for name, value in query.items() if value]
@@ -178,8 +178,9 @@ class Authority:
                 fields += [("refresh_token", credential.identity_token), ("scope", " ".join(sorted(scopes)))]
                 headers["Content-Type"] = "application/x-www-form-urlencoded"
                 body = urlencode(fields).encode()
+                method = "POST"
                 answer = self._http.request(
-                    "POST", realm, headers=headers, body=body, limit=TOKEN_LIMIT, redirect=False, peer=peer
+                    method, realm, headers=headers, body=body, limit=TOKEN_LIMIT, redirect=False, peer=peer
                 )
             else:
                 fields += [("scope", scope) for scope in sorted(scopes)]
@@ -187,13 +188,13 @@ class Authority:
                     headers["Authorization"] = _basic(credential)
                     fields += [("account", credential.username)]
                 url = f"{realm}{'&' if parts.query else '?'}{urlencode(fields)}"
-                answer = self._http.request("GET", url, headers=headers, limit=TOKEN_LIMIT, redirect=False, peer=peer)
+                answer = self._http.request(method, url, headers=headers, limit=TOKEN_LIMIT, redirect=False, peer=peer)
         except HttpError as error:
             user = None if credential is None else credential.username or "the identity token"
             raise explain(error, _what(scopes, self._registry), registry=self._registry, user=user) from None
-        return self._read(answer.body, redact(realm))
+        return self._read(answer.body, redact(realm), method)
 
-    def _read(self, body: bytes, realm: str) -> tuple[str, float]:
+    def _read(self, body: bytes, realm: str, method: str) -> tuple[str, float]:
         try:
             value = json.loads(body)
             token = value.get("token") or value.get("access_token")
@@ -202,7 +203,8 @@ class Authority:
             token, lifetime = None, None
         if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable() or " " in token:
             raise AerogelError(
-                f"the token server `{realm}` of the registry `{self._registry}` answers without a token",
+                f"the token server `{realm}` of the registry `{self._registry}` answers without a token: "
+                f"{method} {realm}: 200",
                 code="registry.token",
                 exit_status=EXIT_NETWORK,
             )

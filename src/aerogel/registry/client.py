@@ -26,6 +26,7 @@ from aerogel.oci.reference import Reference
 from aerogel.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from aerogel.registry.credentials import Credential, Credentials
 from aerogel.registry.endpoint import MAX_MANIFEST, Endpoint
+from aerogel.registry.fault import request_line
 from aerogel.registry.hosts import BLOBS, PULL, RESOLVE, Hosts, Place, Source
 
 __all__ = [
@@ -225,16 +226,18 @@ class Repository:
 
     def _document(self, reference: Reference) -> Document:
         what = f"image `{reference.familiar()}`"
+        url = self.url("manifests", reference.digest or reference.tag or "latest")
         answer = self.endpoint.request(
             self.name,
             self.scopes,
             "GET",
-            self.url("manifests", reference.digest or reference.tag or "latest"),
+            url,
             what=what,
             headers={"Accept": ACCEPT},
             limit=MAX_MANIFEST,
         )
-        return _checked(answer, reference.digest, what, self.endpoint.registry)
+        line = request_line("GET", url, answer.status)
+        return _checked(answer, reference.digest, what, self.endpoint.registry, line)
 
     def _advice(self, reference: Reference) -> tuple[str, ...]:
         """What else could have been meant; asked of the registry, which may not say."""
@@ -307,14 +310,15 @@ class Repository:
                 peer=peer,
             )
 
-        found = digest
+        found, line = digest, ""
         for _ in range(2):
-            self.endpoint.authorized(self.name, self.scopes, url, f"blob `{digest}` of `{self}`", send)
+            answer = self.endpoint.authorized(self.name, self.scopes, url, f"blob `{digest}` of `{self}`", send)
             found = target.digest()
             if found == digest:
                 return
+            line = request_line("GET", url, answer.status)
             target.clear()
-        raise _mismatch(f"blob `{digest}`", f"{self.endpoint.registry}/{self.name}", digest, found)
+        raise _mismatch(f"blob `{digest}`", f"{self.endpoint.registry}/{self.name}", digest, found, line)
 
     def blobs(self) -> RepositoryBlobs:
         return RepositoryBlobs(self)
@@ -376,8 +380,10 @@ class RepositoryBlobs:
             data = file.getvalue()
         if size is not None and len(data) != size:
             detail = f"expected {size} bytes\nfound    {len(data)} bytes"
+            kind = "manifests" if digest in self._manifests else "blobs"
+            line = request_line("GET", self.repository.url(kind, digest), 200)
             raise AerogelError(
-                f"`{digest}` has another size than its descriptor says",
+                f"`{digest}` has another size than its descriptor says: {line}",
                 code="registry.digest-mismatch",
                 detail=detail,
                 exit_status=EXIT_NETWORK,
@@ -445,7 +451,8 @@ class _Hashed:
         return of_hash(self._hash)
 
 
-def _checked(answer: Response, digest: Digest | None, what: str, registry: str) -> Document:
+def _checked(answer: Response, digest: Digest | None, what: str, registry: str, line: str) -> Document:
+    """The document of an answer; `line` says which request it was."""
     served = answer.headers.get("docker-content-digest", "")
     for expected in {digest, Digest(served) if is_digest(served) else None}:
         if expected is not None:
@@ -453,7 +460,7 @@ def _checked(answer: Response, digest: Digest | None, what: str, registry: str) 
                 check(answer.body, expected, what=what)
             except AerogelError as error:
                 raise AerogelError(
-                    f"{what} of the registry `{registry}` is not what its digest names",
+                    f"{what} of the registry `{registry}` is not what its digest names: {line}",
                     code="registry.digest-mismatch",
                     detail=error.detail,
                     exit_status=EXIT_NETWORK,
@@ -466,7 +473,7 @@ def _checked(answer: Response, digest: Digest | None, what: str, registry: str) 
         body = None
     if not isinstance(body, dict) or not isinstance(body.get("schemaVersion"), int):
         raise AerogelError(
-            f"the registry `{registry}` answers with `{said or 'no type'}` for {what}, which is no manifest",
+            f"the registry `{registry}` answers with `{said or 'no type'}` for {what}, which is no manifest: {line}",
             code="registry.no-manifest",
             exit_status=EXIT_NETWORK,
             hints=["is there a proxy or a login page between?"],
@@ -477,9 +484,9 @@ def _checked(answer: Response, digest: Digest | None, what: str, registry: str) 
     return Document(Descriptor(media_type=kind, digest=name, size=len(answer.body)), answer.body)
 
 
-def _mismatch(what: str, where: str, expected: Digest, found: Digest) -> AerogelError:
+def _mismatch(what: str, where: str, expected: Digest, found: Digest, line: str) -> AerogelError:
     return AerogelError(
-        f"{what} of `{where}` is not what its digest names",
+        f"{what} of `{where}` is not what its digest names: {line}",
         code="registry.digest-mismatch",
         detail=f"expected {expected}\nfound    {found}",
         exit_status=EXIT_NETWORK,

@@ -10,8 +10,14 @@ import json
 
 from aerogel.errors import EXIT_FAILED, EXIT_NETWORK, AerogelError
 from aerogel.net.http import HttpError
+from aerogel.net.proxy import redact
 
-__all__ = ["explain", "registry_codes"]
+__all__ = ["explain", "registry_codes", "request_line"]
+
+
+def request_line(method: str, url: str, status: int) -> str:
+    """A request that was answered, for the end of an error's message: what was answered is of no use."""
+    return f"{method} {redact(url)}: {status}"
 
 
 def registry_codes(body: bytes) -> tuple[tuple[str, str], ...]:

@@ -17,6 +17,7 @@ from aerogel.oci.artifact import fallback_tag, with_referrer
 from aerogel.oci.digest import Digest, algorithm_of, digest_of
 from aerogel.oci.types import OCI_INDEX, Descriptor, encode
 from aerogel.registry.client import ACCEPT, Repository
+from aerogel.registry.fault import request_line
 
 __all__ = ["CHUNK", "MOUNTED", "PRESENT", "UPLOADED", "Uploads"]
 
@@ -100,9 +101,10 @@ class Uploads:
 
         Returns the digest of the subject that the registry lists it for, empty where it knows nothing of referrers.
         """
+        url = self._repository.url("manifests", name)
         answer = self._request(
             "PUT",
-            self._repository.url("manifests", name),
+            url,
             f"manifest `{name}` of `{self._repository}`",
             headers={"Content-Type": descriptor.media_type},
             body=data,
@@ -111,7 +113,8 @@ class Uploads:
         found = answer.headers.get("docker-content-digest", "")
         if found.startswith(f"{algorithm_of(descriptor.digest)}:") and found != descriptor.digest:
             raise AerogelError(
-                f"the registry keeps the manifest `{name}` of `{self._repository}` as something else",
+                f"the registry keeps the manifest `{name}` of `{self._repository}` as something else: "
+                + request_line("PUT", url, answer.status),
                 code="registry.digest-mismatch",
                 detail=f"expected {descriptor.digest}\nfound    {found}",
                 exit_status=EXIT_NETWORK,
@@ -191,18 +194,21 @@ class Uploads:
                 return "" if answer.status == 201 else self._location(answer, url, what)
         return self._location(self._request("POST", url, what, expect=(202,)), url, what)
 
-    def _location(self, answer: Response, url: str, what: str) -> str:
+    def _location(self, answer: Response, url: str, what: str, method: str = "POST") -> str:
         """The next address, which may be relative, and whose TLS a proxy in front may have lost."""
         location = answer.headers.get("location", "")
         if not location:
             raise AerogelError(
-                f"the registry does not say where to upload {what}", code="registry.upload", exit_status=EXIT_NETWORK
+                f"the registry does not say where to upload {what}: {request_line('POST', url, answer.status)}",
+                code="registry.upload",
+                exit_status=EXIT_NETWORK,
             )
         found, base = urlsplit(urljoin(url, location)), urlsplit(self._endpoint.open())
         if found.scheme == "http" and base.scheme == "https":
             if found.hostname != base.hostname:
                 raise AerogelError(
-                    f"the registry wants {what} sent to `{found.hostname}` without TLS",
+                    f"the registry wants {what} sent to `{found.hostname}` without TLS: "
+                    + request_line(method, url, answer.status),
                     code="registry.upload",
                     exit_status=EXIT_NETWORK,
                 )
@@ -249,7 +255,7 @@ class Uploads:
                     at += len(data)
                 counted.back_to(at)
                 chunk = max(chunk, min(_number(answer.headers.get("oci-chunk-min-length", "")), _LARGEST_CHUNK))
-                location = self._location(answer, location, what) if "location" in answer.headers else location
+                location = self._location(answer, location, what, "PATCH") if "location" in answer.headers else location
         finally:
             stream.close()
         self._request("PUT", _with_digest(location, blob.digest), what, body=b"", expect=(201, 204))

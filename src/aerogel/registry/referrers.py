@@ -11,6 +11,7 @@ import re
 from urllib.parse import urljoin, urlsplit
 
 from aerogel.errors import EXIT_NETWORK, AerogelError
+from aerogel.net.proxy import redact
 from aerogel.oci.artifact import fallback_tag
 from aerogel.oci.digest import Digest
 from aerogel.oci.types import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Index, decode
@@ -77,7 +78,7 @@ def _of_api(repository: Repository, subject: Digest) -> list[Descriptor] | None:
             if error.code == "registry.not-found":
                 return None
             raise
-        found += decode(answer.body, Index, what=f"the referrers of `{subject}`").manifests
+        found += decode(answer.body, Index, what=f"`GET {redact(url)}` (the referrers of `{subject}`)").manifests
         following = _NEXT.search(answer.headers.get("link", ""))
         if following is None:
             return found
@@ -95,12 +96,13 @@ def _of_api(repository: Repository, subject: Digest) -> list[Descriptor] | None:
 
 def _of_tag(repository: Repository, subject: Digest) -> list[Descriptor]:
     tag = fallback_tag(subject)
+    url = repository.url("manifests", tag)
     try:
         answer = repository.endpoint.request(
             repository.name,
             repository.scopes,
             "GET",
-            repository.url("manifests", tag),
+            url,
             what=f"manifest `{tag}`",
             headers={"Accept": ACCEPT},
         )
@@ -108,6 +110,6 @@ def _of_tag(repository: Repository, subject: Digest) -> list[Descriptor]:
         if error.code == "registry.not-found":
             return []
         raise
-    index = decode(answer.body, Index, what=f"manifest `{tag}`")
+    index = decode(answer.body, Index, what=f"`GET {redact(url)}` (the list of referrers)")
     # Some registries take the tag for the digest and give the subject itself.
     return list(index.manifests) if not index.media_type or index.media_type in INDEX_TYPES else []
