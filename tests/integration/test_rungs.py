@@ -8,6 +8,7 @@ forced. Debian packages: busybox-static, uidmap, util-linux, passwd, proot.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,94 @@ USER ci
 RUN id; umask; mkdir ~/d; echo hi >~/d/f; ln -s f ~/d/l; tar c -C ~ d | (mkdir ~/e; tar x -C ~/e); cat /proc/self/comm >~/comm
 """
 
+PROGRAMS = """FROM debian
+COPY threads /usr/local/bin/
+COPY init drop /
+RUN <<EOF
+set -e
+useradd -m -u 1500 -G mail ci; chage -M 90 ci; passwd -l ci >/passwd
+su ci -c 'id; touch ~/f; umask' >/su
+su -l ci -s /bin/bash -c 'echo $HOME $USER; cd; ln -s f l; mkdir -m 2700 d; stat -c "%n %U:%G %a" . f d' >>/su
+setpriv --reuid=1500 --regid=8 --clear-groups id >/setpriv
+setpriv --reuid=ci --regid=ci --init-groups id >>/setpriv
+setpriv --reuid=1500 --regid=1500 --clear-groups --no-new-privs sh -c 'id -u; touch /root/x' >>/setpriv 2>&1 || echo none >>/setpriv
+setpriv --reuid=1500 --keep-groups sh -c 'id -G; chown 0 /su' >>/setpriv 2>&1 || echo refused >>/setpriv
+install -d -o ci -g ci -m 700 /data; cd /data
+su ci -c 'perl /init' >/init-said; perl -e 'do "/init"; print $@' >>/init-said
+ls /proc/self/fd | wc -l >/shown
+exec 5</etc/hostname; cat /proc/self/fd/5 /dev/fd/5 | wc -l >>/shown
+bash -c 'cat <(echo one) <(echo two); echo three | tee >(cat >/tee) >/dev/null; sleep 0.2; readlink /proc/self/exe /proc/$$/exe' >>/shown
+head -c 5 /proc/self/status >>/shown; readlink -f /proc/self/cwd >>/shown
+grep -q /usr/bin/grep /proc/self/maps; grep -q . /proc/self/cgroup; test -r /proc/self/mounts; test -d /proc/$$/task/$$
+cd /; perl /drop >>/shown; threads >>/shown
+cat /su /setpriv /init-said /shown
+EOF
+"""
+INIT = """$> != 0 or die "not as root\n"; (stat ".")[4] == $> or die "owner\n"; umask 077; mkdir "base" or die;
+sysopen F, "pid", 0301, 0600 or die; print F "1\n"; close F; symlink "base", "tablespace" or die; chmod 0700, "base" or die;
+rename "pid", "VERSION" or die; fork() or do { setpgrp; exit 0 }; wait; $? == 0 or die; print join(" ", $<, $>, $(, (stat "VERSION")[4, 5]), "\n";
+chown 0, 0, "VERSION" and die "given away\n";
+"""
+"""What initdb does."""
+DROP = """$) = "1500 1500"; $( = 1500; $< = $> = 1500; open F, "</etc/passwd" or die "passwd: $!"; open G, ">/dev/null" or die "null: $!";
+open H, "</proc/self/status"; -e "/proc/self/exe"; open I, ">/home/ci/dropped" or die; open J, ">/root/x" and die; exec "cat", "/proc/self/comm";
+"""
+"""Gives up root; until it starts another program nobody but root can look into it, and it gets an answer nevertheless."""
+THREADS = r"""#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+static int failures;
+static void *look(void *nothing) {
+    char text[4096];
+    struct stat about;
+    for (int round = 0; round < 20; round++) {
+        int fd = open("/proc/self/status", O_RDONLY);
+        ssize_t size = fd < 0 ? 0 : read(fd, text, sizeof text - 1);
+        text[size < 0 ? 0 : size] = 0;
+        if (!strstr(text, "Name:\tthreads") || stat("/proc/self/task", &about) || readlink("/proc/self/exe", text, 99) < 1)
+            __atomic_add_fetch(&failures, 1, __ATOMIC_SEQ_CST);
+        close(fd);
+    }
+    return nothing;
+}
+int main(void) {
+    pthread_t all[64];
+    for (int i = 0; i < 64; i++) if (pthread_create(&all[i], 0, look, 0)) return 2;
+    for (int i = 0; i < 64; i++) pthread_join(all[i], 0);
+    printf("64 threads, %d failures\n", failures);
+    return failures != 0;
+}
+"""
+SAID = """uid=1500(ci) gid=1500(ci) groups=1500(ci),8(mail)
+0002
+/home/ci ci
+. ci:ci 700
+f ci:ci 664
+d ci:ci 2700
+uid=1500(ci) gid=8(mail) groups=8(mail)
+uid=1500(ci) gid=1500(ci) groups=1500(ci),8(mail)
+1500
+touch: cannot touch '/root/x': Permission denied
+none
+0
+chown: changing ownership of '/su': Operation not permitted
+refused
+1500 1500 1500 8 1500 1500 1500
+not as root
+4
+2
+one
+two
+/usr/bin/readlink
+/usr/bin/readlink
+Name:/data
+cat
+64 threads, 0 failures
+"""
+
 
 class Denied(Aerogel):
     """As root of a default container of Docker."""
@@ -111,8 +200,10 @@ class Denied(Aerogel):
         return [sys.executable, str(Path(__file__).parents[1] / "support" / "denied.py"), *super().argv(*words)]
 
 
-def images(aerogel: Aerogel, ordinary: Aerogel, context: Path, *words: str, every: bool) -> dict[str, str]:
-    """Builds on each rung, or on each kind of them, and gives the digests."""
+def images(
+    aerogel: Aerogel, ordinary: Aerogel, context: Path, *words: str, every: bool, said: dict[str, str] | None = None
+) -> dict[str, str]:
+    """Builds on each rung, or on each kind of them, and gives the digests; `said` gets what was shown."""
     found = {}
     rungs = [
         ("root", aerogel, "root"),
@@ -128,6 +219,8 @@ def images(aerogel: Aerogel, ordinary: Aerogel, context: Path, *words: str, ever
         done = program("build", "--no-cache", "--progress=plain", *words, str(context), env=env, check=False)
         assert done.returncode == 0, (name, done.stderr[-3000:].split("\n"))
         found[name] = done.stdout.strip()
+        if said is not None:
+            said[name] = done.stderr
     return found
 
 
@@ -156,6 +249,25 @@ def test_the_same_image_on_every_rung(aerogel: Aerogel, ordinary: Aerogel, conte
 def test_packages_with_users_capabilities_and_set_id_bits(aerogel: Aerogel, ordinary: Aerogel, context: Path) -> None:
     (context / "Dockerfile").write_text(APT)
     found = images(aerogel, ordinary, context, every=False)
+    assert len(set(found.values())) == 1, found
+
+
+@pytest.mark.network
+@pytest.mark.host("gcc")
+def test_programs_that_ask_who_they_are(aerogel: Aerogel, ordinary: Aerogel, context: Path) -> None:
+    """Accounts and changes of user; /proc, pipes by name and 64 threads that look at the same time."""
+    (context / "threads.c").write_text(THREADS)
+    gcc = ["gcc", "-O1", "-static", "-pthread", "-o", str(context / "threads"), str(context / "threads.c")]
+    subprocess.run(gcc, check=True)
+    for name, text in (("init", INIT), ("drop", DROP)):
+        (context / name).write_text(text)
+    (context / "Dockerfile").write_text(PROGRAMS)
+    subprocess.run(["chmod", "-R", "a+rX", str(context)], check=True)
+    said = {}
+    found = images(aerogel, ordinary, context, every=False, said=said)
+    for name, text in said.items():
+        lines = re.findall(r"(?m)^#\d+ (?!RUN |COPY |DONE |FROM )(.*)$", text)
+        assert "\n".join(lines[-SAID.count("\n") :]) + "\n" == SAID, name
     assert len(set(found.values())) == 1, found
 
 

@@ -81,7 +81,7 @@ class IdCalls:
         data = self._listener.read(call.pid, call.args[1], 4 * count) if count else b""
         if data is None:
             raise Errno(errno.EFAULT)
-        who.groups = struct.unpack(f"={count}I", data)
+        who.groups = tuple(sorted(struct.unpack(f"={count}I", data)))  # as the kernel does
         self._changed(call, who)
 
     def getgroups(self, call: Call, who: Credentials) -> None:
