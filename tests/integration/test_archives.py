@@ -1,6 +1,7 @@
 """Archives that other tools take, and theirs that we take: skopeo, umoci, podman, docker.
 
-Debian packages: skopeo, umoci, podman, docker.io (dockerd is started on a socket of its own, without network).
+Debian packages: skopeo, umoci, podman, openssl, docker.io (dockerd is started on a socket of its own and on loop-back with
+TLS, without network).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import os
 import runpy
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from authority import Authority
 from own_docker import own_docker
 from process import Aerogel
 
@@ -173,11 +176,29 @@ def podman_round_trip(podman: tuple[str, ...], written: Written, other: Store, t
 
 
 @pytest.fixture(scope="module")
-def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    need("openssl")
+    made = Authority(tmp_path_factory.mktemp("authority"))
+    made.certify("server", is_server=True)
+    made.certify("client", is_server=False)
+    return made
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def docker(tmp_path_factory: pytest.TempPathFactory, authority: Authority, port: int) -> Iterator[dict[str, str]]:
     """The environment of a docker client that speaks to a daemon of this test alone."""
     need("dockerd")
     need("docker")
-    with own_docker(tmp_path_factory.mktemp("dockerd")) as env:
+    more = ["-H", f"tcp://127.0.0.1:{port}", "--tlsverify", f"--tlscacert={authority.folder}/ca.pem"]
+    more += [f"--tlscert={authority.folder}/server.pem", f"--tlskey={authority.folder}/server-key.pem"]
+    with own_docker(tmp_path_factory.mktemp("dockerd"), more) as env:
         yield env
 
 
@@ -250,6 +271,45 @@ def test_copy_and_build_speak_to_docker(docker: dict[str, str], tmp_path: Path) 
     other("copy", "docker-daemon:e4/copied:2", f"oci:{tmp_path}/layout:one")
     absent = other("copy", "docker-daemon:e4/absent:2", "here:2", check=False)
     assert (absent.returncode, "the docker daemon has no image `e4/absent:2`" in absent.stderr) == (1, True)
+
+
+def test_a_daemon_over_tls(docker: dict[str, str], authority: Authority, port: int, tmp_path: Path) -> None:
+    """With a client's certificate, as docker wants it (`DOCKER_CERT_PATH`); nobody else is spoken to, nor speaks to it."""
+    folders = {name: tmp_path / name for name in ("right", "other", "alone", "half")}
+    other = Authority(tmp_path / "authority")
+    other.certify("client", is_server=False)
+    for name, folder in folders.items():
+        folder.mkdir()
+        found = other.folder if name == "other" else authority.folder
+        shutil.copy(found / "ca.pem", folder / "ca.pem")
+        if name in ("right", "other"):
+            shutil.copy(found / "client-key.pem", folder / "key.pem")
+        if name != "alone":
+            shutil.copy(found / "client.pem", folder / "cert.pem")
+    aerogel = Aerogel(tmp_path / "state")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /d\n")
+    built = aerogel.json("build", "-t", "app:1", str(tmp_path))
+    tls = {"DOCKER_HOST": f"tcp://127.0.0.1:{port}", "DOCKER_TLS_VERIFY": "1"}
+    aerogel("copy", "app:1", "docker-daemon:tls/app:1", env={**tls, "DOCKER_CERT_PATH": str(folders["right"])})
+    told = json.loads(run("docker", "image", "inspect", "tls/app:1", env=docker))[0]
+    assert told["Id"] == built["image_id"]
+    aerogel("copy", "docker-daemon:tls/app:1", "back:1", env={**tls, "DOCKER_CERT_PATH": str(folders["right"])})
+    assert {image["id"] for image in aerogel.json("images")["images"]} == {built["image_id"]}
+    # Of an authority that did not sign the daemon's certificate, without a certificate, with half of one, without TLS.
+    for name, words in (
+        ("other", "certificate verify failed"),
+        ("alone", "alert"),  # older ones call it a bad certificate
+        ("half", "`key.pem`"),
+        ("nowhere", "no such file"),
+    ):
+        for ends in (("app:1", "docker-daemon:tls/no:1"), ("docker-daemon:tls/app:1", "no:1")):
+            refused = aerogel("copy", *ends, check=False, env={**tls, "DOCKER_CERT_PATH": str(tmp_path / name)})
+            assert (refused.returncode != 0, words in refused.stderr.lower()) == (True, True), refused.stderr
+            assert "`ca.pem`" in refused.stderr, "the hint tells which files are read"
+            assert "Traceback" not in refused.stderr
+    plain = aerogel("copy", "docker-daemon:tls/app:1", "no:1", check=False, env={"DOCKER_HOST": tls["DOCKER_HOST"]})
+    assert "`DOCKER_TLS_VERIFY=1`" in plain.stderr
+    assert "tls/no" not in run("docker", "images", env=docker)
 
 
 def test_a_daemon_that_is_not_there(tmp_path: Path) -> None:

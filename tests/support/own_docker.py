@@ -6,20 +6,20 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 
 @contextlib.contextmanager
-def own_docker(state: Path) -> Iterator[dict[str, str]]:
-    """The environment of a client that speaks to it."""
+def own_docker(state: Path, more: Sequence[str] = ()) -> Iterator[dict[str, str]]:
+    """The environment of a client that speaks to it. `more` are more words for the daemon."""
     if os.getuid() != 0:
         pytest.skip("dockerd needs root")
     host = f"unix://{state}/d.sock"
     words = ["dockerd", "--iptables=false", "--ip-masq=false", "--bridge=none", "--storage-driver=vfs", "-H", host]
-    words += ["--data-root", f"{state}/data", "--exec-root", f"{state}/exec", "-p", f"{state}/pid"]
+    words += ["--data-root", f"{state}/data", "--exec-root", f"{state}/exec", "-p", f"{state}/pid", *more]
     with (state / "log").open("wb") as log, subprocess.Popen(words, stdout=log, stderr=log) as daemon:
         env = {"DOCKER_HOST": host}
         try:

@@ -91,7 +91,9 @@ class Engine:
     def _check(self, answer: http.client.HTTPResponse, method: str, path: str) -> None:
         if answer.status != http.HTTPStatus.OK:
             said = answer.read(_MOST_WORDS)
-            raise _refused(method, path, self.address, answer.status, _words(said, "message") or answer.reason)
+            raise _refused(
+                method, path, self.address, answer.status, _words(said, "message") or _line(said) or answer.reason
+            )
 
     @contextmanager
     def _connected(self) -> Iterator[http.client.HTTPConnection]:
@@ -109,21 +111,30 @@ class Engine:
         try:
             with self._errors():
                 connection.connect()
+                if place.scheme != "unix":
+                    # What it has against us is lost when it is told while a whole image is on its way.
+                    connection.request("GET", "/_ping")
+                    answer = connection.getresponse()
+                    self._check(answer, "GET", "/_ping")
+                    answer.read()
             yield connection
         finally:
             connection.close()
 
     def _context(self) -> ssl.SSLContext:
         folder = self._environment.get("DOCKER_CERT_PATH") or f"{self._environment.get('HOME', '')}/.docker"
+        path = f"{folder}/ca.pem"
         try:
-            context = ssl.create_default_context(cafile=f"{folder}/ca.pem")
-            context.load_cert_chain(f"{folder}/cert.pem", f"{folder}/key.pem")
+            context = ssl.create_default_context(cafile=path)
+            path = f"{folder}/cert.pem` and `key.pem"
+            if os.path.exists(f"{folder}/cert.pem") or os.path.exists(f"{folder}/key.pem"):
+                context.load_cert_chain(f"{folder}/cert.pem", f"{folder}/key.pem")
         except OSError as error:
             raise AerogelError(
-                f"the certificates for the docker daemon in `{folder}` cannot be used: {error}",
+                f"the certificates for the docker daemon cannot be used: `{path}`: {_why(error)}",
                 code="daemon.host",
                 exit_status=EXIT_USAGE,
-                hints=["`DOCKER_CERT_PATH` has `ca.pem`, `cert.pem` and `key.pem`"],
+                hints=["`DOCKER_CERT_PATH` has `ca.pem`, and `cert.pem` with `key.pem` where the daemon wants one"],
             ) from None
         return context
 
@@ -132,12 +143,15 @@ class Engine:
         try:
             yield
         except (OSError, http.client.HTTPException) as error:
-            why = (getattr(error, "strerror", "") or str(error) or type(error).__name__).lower()
+            hint = "is it running, and may you use its socket? `DOCKER_HOST` names another one"
+            if isinstance(error, ssl.SSLError):
+                hint = "`ca.pem` in `DOCKER_CERT_PATH` must have signed the daemon's certificate, and the daemon must know who "
+                hint += "signed `cert.pem` there"
             raise AerogelError(
-                f"the docker daemon at `{self.address}` cannot be spoken to: {why}",
+                f"the docker daemon at `{self.address}` cannot be spoken to: {_why(error)}",
                 code="daemon.unreachable",
                 exit_status=EXIT_NETWORK,
-                hints=["is it running, and may you use its socket? `DOCKER_HOST` names another one"],
+                hints=[hint],
             ) from None
 
 
@@ -167,10 +181,26 @@ def _words(data: bytes, key: str) -> str:
         return ""
 
 
+def _line(data: bytes) -> str:
+    """A short answer that is no JSON."""
+    return data.decode("utf-8", "replace").partition("\n")[0].strip()[:200]
+
+
+def _why(error: Exception) -> str:
+    """In words, without the place in the library's source that TLS faults tell."""
+    if isinstance(error, ssl.SSLError):
+        text = str(error.args[-1] if error.args else error)
+        return text.rpartition("] ")[2].partition(" (_ssl")[0].lower()
+    return (getattr(error, "strerror", "") or str(error) or type(error).__name__).lower()
+
+
 def _refused(method: str, path: str, address: str, status: int, why: str) -> AerogelError:
+    hint = "`docker info` and the daemon's log tell more"
+    if status == http.HTTPStatus.BAD_REQUEST and "HTTPS server" in why:
+        hint = "it speaks TLS: set `DOCKER_TLS_VERIFY=1`, and `DOCKER_CERT_PATH` to the folder of the certificates"
     return AerogelError(
         f"the docker daemon refused: {method} {address}{path}: {status}, {why.strip()}",
         code="daemon.refused",
         exit_status=EXIT_NETWORK,
-        hints=["`docker info` and the daemon's log tell more"],
+        hints=[hint],
     )
