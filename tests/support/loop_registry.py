@@ -79,6 +79,8 @@ class LoopRegistry:
         self.discovers = False
         """Whether a blob is mounted from anywhere when no repository is named."""
         self.monolithic = True
+        self.checks = True
+        """Whether it compares what is sent with its digest."""
 
     def fail(self, method: str, part: str, answer: Answer, times: int = 1) -> None:
         self.faults += [_Fault(method, part, answer, ranged=False) for _ in range(times)]
@@ -264,11 +266,12 @@ class LoopRegistry:
             if request.body and not self.monolithic:
                 return Answer(413, b"too large")
             data = bytes(held) + request.body
-            if sha(data) != request.query.get("digest"):
+            digest = request.query.get("digest", "")
+            if sha(data) != digest and self.checks:
                 return Answer(400, b'{"errors":[{"code":"DIGEST_INVALID","message":"provided digest did not match"}]}')
             del self.uploads[key]
-            self.add_blob(name, data)
-            return Answer(201, b"", {"Docker-Content-Digest": sha(data), "Location": f"/v2/{name}/blobs/{sha(data)}"})
+            self.blobs.setdefault(name, {})[digest] = data
+            return Answer(201, b"", {"Docker-Content-Digest": digest, "Location": f"/v2/{name}/blobs/{digest}"})
         return Answer(405)
 
 

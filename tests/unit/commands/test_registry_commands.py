@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from images import serve_image, serve_index
 from loop_registry import Answer, LoopRegistry, serve_registry
+from shell import Shell, make_shell
 
 from aerogel.cli import main as entry
-from aerogel.net.http import Http
 from aerogel.oci.image import load
 from aerogel.oci.platform import Platform
 from aerogel.oci.validate import validate
@@ -23,38 +23,9 @@ from aerogel.store.load import record_layers
 from aerogel.store.store import Store
 
 
-class Shell:
-    """Runs command lines in this process, with a store of its own."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str], folder: Path) -> None:
-        self._capfd = capfd
-        self.folder = folder
-        self.err = ""
-
-    def __call__(self, *words: str, status: int = 0) -> str:
-        found = entry.main([*words, "--progress", "plain"])
-        out, self.err = self._capfd.readouterr()
-        assert found == status, self.err
-        return out
-
-    def errors(self) -> str:
-        return self._capfd.readouterr()[1]
-
-    def fails(self, *words: str, status: int = 1) -> str:
-        self(*words, status=status)
-        return self.err
-
-
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Shell:
-    monkeypatch.setattr(entry, "_catch_signals", lambda: None)
-    monkeypatch.setitem(Http.__init__.__kwdefaults__, "sleep", lambda _: None)
-    monkeypatch.chdir(tmp_path)
-    for name in ("REGISTRY_AUTH_FILE", "AEROGEL_BASES", "AEROGEL_INSECURE_REGISTRY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    monkeypatch.setenv("AEROGEL_ROOT", str(tmp_path / "root"))
-    return Shell(capfd, tmp_path)
+    return make_shell(tmp_path, monkeypatch, capfd)
 
 
 @pytest.fixture
