@@ -19,6 +19,7 @@ import msgspec
 from aerogel.debian.control import Relation, relations
 from aerogel.debian.package import Package
 from aerogel.debian.resolve import Chosen, resolve
+from aerogel.distroless import probe
 from aerogel.distroless.apt import apt_files
 from aerogel.distroless.closure import check_closure
 from aerogel.distroless.compose import compose, nothing_beside
@@ -273,7 +274,7 @@ def compose_base(
     if recipe.kind == "buildroot":
         with ExitStack() as stack:
             taken = fetched_externals(recipe, selection.arch, archive)
-            add = partial(_add_to_root, recipe, taken, read, stack)
+            add = partial(_add_to_root, selection, taken, read, stack)
             index, epoch = _compose_root(selection, debs, writer, cache, helper_factory, scratch, sink, step, add)
     else:
         with unpack(selection.packages, debs, cache) as unpacked, ExitStack() as stack:
@@ -346,15 +347,18 @@ def _lower(items: Sequence[Item], keep: Keep) -> tuple[LayerBlob, LayerIndex]:
 
 
 def _add_to_root(
-    recipe: Recipe,
+    selection: Selection,
     taken: Sequence[tuple[External, Path]],
     read: Callable[[str], bytes],
     stack: ExitStack,
     layout: Layout,
 ) -> None:
     """What a build root has besides packages."""
+    recipe = selection.recipe
     for one, path in taken:
         place_external(layout, one, path, stack)
+    if recipe.probe:
+        layout.write(probe.PATH, probe.program(selection.arch), mode=0o755)
     place_paths(layout, recipe.paths, recipe.users, recipe.groups, read)
 
 

@@ -69,13 +69,15 @@ class Choice(msgspec.Struct, frozen=True):
         """The canonical name, with release and variant."""
         one = self.family.declaration
         repository = one.names[0] if one.names else OWN + one.name
+        added = "".join(f"+{package}" for package in self.packages)
+        if added:
+            repository = OWN + one.name
         if one.tags:
             tag = self.release if self.variant == "latest" else f"{self.release}-{self.variant}"
-            return f"{repository}:{tag}"
+            return f"{repository}{added}:{tag}"
         number = next((f"-debian{each.version}" for each in RELEASES if each.suite == self.release), "")
-        added = "".join(f"+{package}" for package in self.packages)
         tag = f"{self.variant}-{self.profile}" if self.profile else self.variant
-        return f"{OWN + one.name if added else repository}{number}{added}:{tag}"
+        return f"{repository}{number}{added}:{tag}"
 
     @property
     def local_name(self) -> str:
@@ -187,16 +189,17 @@ def choose(reference: str) -> Choice | None:
         return None
     name, release = known
     base = built_in(name)
+    added = tuple(dict.fromkeys(packages))
     if base.declaration.tags:
         selected = base.declaration.tags.get(tag or "latest")
-        return None if selected is None else Choice(base, selected.release, selected.variant)
+        return None if selected is None else Choice(base, selected.release, selected.variant, None, added)
     variant, profile = tag or "latest", None
     if variant not in (*base.variants, "latest"):
         variant, dash, last = f"-{variant}".rpartition("-")
         variant, profile = variant.removeprefix("-") or "latest", PARITY
         if not dash or last != PARITY or variant not in (*base.variants, "latest") or base.method != "files":
             return None
-    return Choice(base, release or base.releases[0], variant, profile, tuple(dict.fromkeys(packages)))
+    return Choice(base, release or base.releases[0], variant, profile, added)
 
 
 def lookup(reference: str) -> Recipe:

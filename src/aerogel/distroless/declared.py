@@ -180,8 +180,8 @@ class Declared(msgspec.Struct, frozen=True):
             "base.path": "paths",
             "base.variant": "variants",
         }
-        key = (field.get(error.code, ""),)
-        return self.document.keys.get(key)
+        name = error.message.split("`")[1] if error.code == "base.method" else field.get(error.code, "")
+        return self.document.keys.get((name,))
 
     def _value(self, path: tuple[str | int, ...]) -> Any:
         value = self.document.data

@@ -215,7 +215,37 @@ def make_recipe(
         tests=part.tests,
         inputs={each: hashlib.sha256(read(each)).hexdigest() for each in files} if read and files else {},
     )
-    return _with_settings(made, part, part.image or ImageSettings(), debian)
+    made = _with_settings(made, part, part.image or ImageSettings(), debian)
+    if made.kind == "buildroot":
+        _check_root(made)
+    return made
+
+
+_FILES_ONLY = {
+    "accounts": ("users", "groups"),
+    "certificates": ("certificates", "hash_links"),
+    "dotnet": ("dotnet",),
+    "java": ("java",),
+    "layers": ("layers",),
+    "library-cache": ("library_cache",),
+    "locales": ("locales",),
+    "nodejs": ("nodejs",),
+    "python": ("python",),
+    "slices": ("slices",),
+    "timezone": ("timezone",),
+}
+"""Fields of a declaration that dpkg knows nothing of, and what they are in a recipe."""
+
+
+def _check_root(recipe: Recipe) -> None:
+    """What would be left out silently is refused."""
+    for field, names in _FILES_ONLY.items():
+        if any(getattr(recipe, name) for name in names):
+            raise _fault(
+                f"`{field}` is for bases that are put together from files, and dpkg sets this one up",
+                "base.method",
+                "write what it shall do as a RUN in the Dockerfile that starts from it",
+            )
 
 
 def _with_settings(recipe: Recipe, part: Part, image: ImageSettings, debian: Debian) -> Recipe:

@@ -30,6 +30,9 @@ from aerogel.errors import AerogelError
         ("library/debian:12-slim", "debian:bookworm-slim"),
         ("debian:trixie-slim", "debian:trixie-slim"),
         ("debian:stable-slim", "debian:trixie-slim"),
+        ("aerogel/cc-build:bookworm", "aerogel/cc-build:bookworm"),
+        ("aerogel/debian+git+git:12-slim", "aerogel/debian+git:bookworm-slim"),
+        ("aerogel/python3+libpq5:nonroot", "aerogel/python3-debian13+libpq5:nonroot"),
         ("gcr.io/distroless/static", "gcr.io/distroless/static-debian13:latest"),
         ("gcr.io/distroless/static:nonroot", "gcr.io/distroless/static-debian13:nonroot"),
         ("gcr.io/distroless/base-nossl-debian12", "gcr.io/distroless/base-nossl-debian12:latest"),
@@ -103,6 +106,13 @@ def test_variants(name, variant):
     else:
         assert recipe.entrypoint == ("/busybox/sh",)
         assert recipe.env[0].endswith(":/bin:/busybox")
+
+
+@pytest.mark.parametrize("name", ["aerogel/debian", "aerogel/cc-build", "aerogel/python3"])
+def test_packages_are_added_to_every_kind_of_base(name):
+    recipe, plain = lookup(f"{name}+libpq5+probe"), lookup(name)
+    assert set(recipe.packages) - set(plain.packages) == {"libpq5"}
+    assert recipe.probe
 
 
 def test_each_is_based_on_the_one_before():

@@ -11,6 +11,7 @@ import pytest
 
 from aerogel.distroless.catalogue import built_in, choose, declarations, find_declaration, lookup, tags
 from aerogel.distroless.declaration import Declaration, Java, PackageEntry, Part, PathEntry, Slice
+from aerogel.distroless.declared import Beside, load_declared
 from aerogel.distroless.extend import family, merged
 from aerogel.distroless.reading import parse_declaration
 from aerogel.distroless.recipe import make_recipe
@@ -211,6 +212,39 @@ def test_what_does_not_fit(text: str, message: str):
         recipe(f"extends: static\n{text}\n", "a" if "variants" in text else "none")
     assert message in caught.value.message
     assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("accounts: {users: [{name: app, uid: 10001}]}", "accounts"),
+        ("certificates: {additional: [corp.pem]}", "certificates"),
+        ("java: {modules: [java.base]}", "java"),
+        ("layers: {strategy: origin, budget: 3}", "layers"),
+        ("library-cache: true", "library-cache"),
+        ("locales: [de_DE]", "locales"),
+        ("slices: {packages: {git: {drop: ['/usr/share/**']}}}", "slices"),
+        ("timezone: Europe/Berlin", "timezone"),
+    ],
+)
+def test_what_dpkg_would_leave_out_is_refused(tmp_path: Path, text: str, field: str):
+    (tmp_path / "corp.pem").touch()
+    (tmp_path / "base.yaml").write_text(f"{HEAD}extends: debian\n{text}\n")
+    with pytest.raises(AerogelError) as caught:
+        load_declared("base.yaml", Beside(tmp_path)).recipe()
+    error = caught.value
+    assert (error.code, error.exit_status) == ("base.method", 2)
+    assert error.message == f"`{field}` is for bases that are put together from files, and dpkg sets this one up"
+    assert error.span is not None
+    assert (error.span.line, error.span.column) == (5, 1)
+
+
+def test_what_dpkg_adds_to(tmp_path: Path):
+    text = "extends: debian\npackages: [git]\nprobe: true\npaths: [{dir: /data}]\n"
+    (tmp_path / "base.yaml").write_text(HEAD + text)
+    made = load_declared("base.yaml", Beside(tmp_path)).recipe()
+    assert (made.kind, made.probe, made.paths[0].dir) == ("buildroot", True, "/data")
+    assert "git" in made.packages
 
 
 def test_an_unknown_base():
