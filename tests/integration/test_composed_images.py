@@ -321,10 +321,20 @@ libreadline8t64 libtirpc3t64 libffi8 libpython3.13-minimal libpython3.13-stdlib 
 """
 
 
-def test_parity_is_upstreams_list(archive: Archive) -> None:
-    """GoogleContainerTools/distroless at cd080764: python3 on Debian 13, with what it is based on."""
-    chosen = select(lookup("aerogel/python3:parity"), AMD64, archive)
-    assert {package.name for package in chosen.packages} == set(UPSTREAM_PYTHON.split())
+UPSTREAM_JAVA_BASE = (
+    "base-files ca-certificates fontconfig-config fonts-dejavu-core gcc-14-base libbrotli1 libbz2-1.0 libc-bin libc6 "
+    "libcrypt1 libexpat1 libfontconfig1 libfreetype6 libgcc-s1 libjpeg62-turbo liblcms2-2 libpng16-16t64 libstdc++6 "
+    "libuuid1 media-types netbase tzdata tzdata-legacy zlib1g"
+)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("python3", UPSTREAM_PYTHON), ("java-base", UPSTREAM_JAVA_BASE)])
+def test_parity_is_upstreams_list(archive: Archive, name: str, expected: str) -> None:
+    """GoogleContainerTools/distroless at cd080764: on Debian 13, with what it is based on."""
+    recipe = lookup(f"aerogel/{name}:parity")
+    chosen = select(recipe, AMD64, archive)
+    assert {package.name for package in chosen.packages} == set(expected.split())
+    assert recipe.slices == {}
 
 
 def test_a_damaged_cache_is_made_anew(image: Callable[..., Image], archive: Archive, cache: Path) -> None:

@@ -24,6 +24,7 @@ SIZES_MB = {
     "java21": 96.0,
     "nodejs24": 127.0,
     "python3": 55.0,
+    "python3.14": 55.0,
 }
 """The table of the issue, regular files in 10^6 bytes."""
 
