@@ -215,10 +215,7 @@ def make_recipe(
         tests=part.tests,
         inputs={each: hashlib.sha256(read(each)).hexdigest() for each in files} if read and files else {},
     )
-    made = _with_settings(made, part, part.image or ImageSettings(), debian)
-    if made.kind == "buildroot":
-        _check_root(made)
-    return made
+    return _checked_root(_with_settings(made, part, part.image or ImageSettings(), debian))
 
 
 _FILES_ONLY = {
@@ -237,15 +234,16 @@ _FILES_ONLY = {
 """Fields of a declaration that dpkg knows nothing of, and what they are in a recipe."""
 
 
-def _check_root(recipe: Recipe) -> None:
-    """What would be left out silently is refused."""
+def _checked_root(recipe: Recipe) -> Recipe:
+    """The recipe; what would be left out of a build root silently is refused."""
     for field, names in _FILES_ONLY.items():
-        if any(getattr(recipe, name) for name in names):
+        if recipe.kind == "buildroot" and any(getattr(recipe, name) for name in names):
             raise _fault(
                 f"`{field}` is for bases that are put together from files, and dpkg sets this one up",
                 "base.method",
                 "write what it shall do as a RUN in the Dockerfile that starts from it",
             )
+    return recipe
 
 
 def _with_settings(recipe: Recipe, part: Part, image: ImageSettings, debian: Debian) -> Recipe:
