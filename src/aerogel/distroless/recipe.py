@@ -211,8 +211,6 @@ def make_recipe(
         busybox=bool(part.busybox),
         slim=bool(part.slim),
         user=_run_as(accounts.run_as, (*USERS, *users)),
-        layers=part.layers,
-        tests=part.tests,
         inputs={each: hashlib.sha256(read(each)).hexdigest() for each in files} if read and files else {},
     )
     return _checked_root(_with_settings(made, part, part.image or ImageSettings(), debian))
@@ -251,6 +249,8 @@ def _with_settings(recipe: Recipe, part: Part, image: ImageSettings, debian: Deb
     return msgspec.structs.replace(
         recipe,
         snapshot=debian.snapshot or "",
+        layers=part.layers,
+        tests=part.tests,
         python=part.python,
         java=part.java,
         nodejs=part.nodejs,
