@@ -35,7 +35,8 @@ Specification of the places: XDG Base Directory 0.8 (a relative path in a variab
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_origin, get_type_hints
 
@@ -57,6 +58,7 @@ __all__ = [
     "Signer",
     "config_paths",
     "key_span",
+    "lend_environment",
     "load_settings",
     "parse_scalar",
     "refuse_in_project",
@@ -556,6 +558,20 @@ def _config_file(name: str, data: bytes, *, is_users: bool) -> ConfigFile:
         raise AerogelError(
             f"`{name}` is not TOML: {_lower(str(error))}", code="settings.syntax", exit_status=EXIT_USAGE
         ) from None
+
+
+@contextmanager
+def lend_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Variables of this process, for as long as a library works that takes no other word. Other threads see them too."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _lower(text: str) -> str:

@@ -1,6 +1,6 @@
 """Signatures without keys, checked offline by the sigstore library against a Sigstore of our own.
 
-Debian packages: docker-registry.
+Debian packages: docker-registry, openssl.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import pytest
 from own_sigstore import OwnSigstore
 from process import Aerogel
 from real_registry import Server, start
+from tls_front import with_tls
 
-pytestmark = pytest.mark.host("docker-registry")
+pytestmark = pytest.mark.host("docker-registry", "openssl")
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -127,6 +128,14 @@ def test_signing_and_a_policy(registry: Server, tmp_path: Path) -> None:
         done = aerogel("sign", *asked, "--identity-token", f"{tmp_path}/token", name, "--json")
         assert token not in done.stdout + done.stderr
         [made] = json.loads(done.stdout)["made"]
+        with with_tls(int(url.rpartition(":")[2]), tmp_path) as (secured, certificate):
+            # The same, with TLS of an authority of one's own.
+            (tmp_path / "secured.json").write_bytes(ours.signing_config(secured))
+            words = ("sign", "--keyless", *trust, "--signing-config", f"{tmp_path}/secured.json")
+            words += ("--identity-token", token)
+            refused = aerogel(*words, other, check=False)
+            assert (refused.returncode, "CERTIFICATE_VERIFY_FAILED" in refused.stderr) == (4, True), refused.stderr
+            aerogel(*words, name, env={"AEROGEL_CA": str(certificate)})
         (tmp_path / "said").write_text('{"spdxVersion": "SPDX-2.3"}')
         attested = ("attest", *asked, "--type=spdx", "--predicate", f"{tmp_path}/said", name)
         aerogel(*attested, env={**aerogel.env, "SIGSTORE_ID_TOKEN": token})

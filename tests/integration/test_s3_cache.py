@@ -1,6 +1,6 @@
 """`--cache-to` and `--cache-from` of type `s3` against moto's server, and layers that go out while a build runs.
 
-Debian packages: busybox-static, docker-registry.
+Debian packages: busybox-static, docker-registry, openssl.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import boto3
 import pytest
 from process import Aerogel, files_of
 from real_registry import Server, start
+from tls_front import with_tls
 
-pytestmark = pytest.mark.host("busybox")
+pytestmark = pytest.mark.host("busybox", "openssl")
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "not-so-secret", "AWS_REGION": "eu-central-1"}
 DOCKERFILE = """\
@@ -111,6 +112,21 @@ def test_another_machine_runs_nothing(machine: Callable[[], Aerogel], s3: str, c
     # Written again, nothing moves but the list.
     built(other, context, "--cache-to", place)
     assert len(keys(s3, "one/") - found) <= 1, "the list of results"
+
+
+def test_an_authority_of_ones_own(machine: Callable[[], Aerogel], s3: str, tmp_path: Path) -> None:
+    """It is trusted when `--ca` or SSL_CERT_FILE names it, beside those of the system."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /d\n")
+    with with_tls(int(s3.rpartition(":")[2]), tmp_path) as (url, certificate):
+        place = f"type=s3,bucket=builds,prefix=tls/,endpoint_url={url},use_path_style=true"
+        words = ("build", "--cache-to", place, str(tmp_path))
+        refused = machine()(*words, check=False)
+        assert (refused.returncode, "certificate verify failed" in refused.stderr) == (4, True), refused.stderr
+        aerogel = machine()
+        aerogel(*words, "--ca", str(certificate))
+        assert "tls/manifests/aerogel" in keys(s3, "tls/")
+        only = {"AWS_CA_BUNDLE": "", "REQUESTS_CA_BUNDLE": "", "SSL_CERT_FILE": str(certificate)}
+        aerogel(*words, env=only)
 
 
 def test_what_a_failed_build_made_is_used(machine: Callable[[], Aerogel], s3: str, context: Path) -> None:

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from aerogel.commands.cache_places import check_by_writing
+from aerogel.commands.transport import trusted_file
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_NETWORK, EXIT_USAGE, AerogelError
 from aerogel.oci.digest import VerifiedReader
@@ -204,7 +205,6 @@ def _client(where: Bucket, world: World) -> Any:
         retries={"mode": "standard", "max_attempts": 4},
         s3={"addressing_style": "path" if where.use_path_style else "auto"},
     )
-    verify = None if world.settings.ca in ("auto", "none") else world.settings.ca
     try:
         return boto3.client(
             "s3",
@@ -213,7 +213,7 @@ def _client(where: Bucket, world: World) -> Any:
             aws_access_key_id=where.access_key_id or None,
             aws_secret_access_key=where.secret_access_key or None,
             aws_session_token=where.session_token or None,
-            verify=verify,
+            verify=trusted_file(world, "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
             config=config,
         )
     except (BotoCoreError, ValueError) as error:

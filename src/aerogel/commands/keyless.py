@@ -11,14 +11,17 @@ import importlib.util
 import json
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from aerogel.commands.signing import Attested
+from aerogel.commands.transport import trusted_file
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_NETWORK, EXIT_USAGE, AerogelError
 from aerogel.oci.artifact import IN_TOTO
 from aerogel.oci.attestation import is_about
 from aerogel.oci.digest import Digest
+from aerogel.settings import lend_environment
 from aerogel.store.disk import disk_errors
 
 __all__ = ["Asked", "certified_bundle", "find_certified"]
@@ -92,7 +95,7 @@ def certified_bundle(asked: Asked, statement: bytes, world: World) -> bytes:
             trusted_root=root,
             tsa_clients=services.get_tsas(),
         )
-        with context.signer(token) as signer:
+        with _trust(world), context.signer(token) as signer:
             made = signer.sign_dsse(Statement(statement))
         # Who signed is the authority's to say; that all fits together is looked at here.
         Verifier(trusted_root=root).verify_dsse(made, UnsafeNoOp())
@@ -122,7 +125,8 @@ def _services(asked: Asked, world: World) -> tuple[Any, Any]:
         if asked.trusted_root:
             root = TrustedRoot.from_file(str(folder / asked.trusted_root))
             return root, SigningConfig.from_file(str(folder / asked.signing_config))
-        config = ClientTrustConfig.production()
+        with _trust(world):
+            config = ClientTrustConfig.production()
         return config.trusted_root, config.signing_config
     except Exception as error:
         own = bool(asked.trusted_root)
@@ -147,12 +151,16 @@ def _token(asked: Asked, services: Any, world: World) -> Any:
     elif text and (world.settings.directory / text[:200]).is_file():
         text = (world.settings.directory / text).read_text(encoding="utf-8", errors="replace").strip()
     try:
-        text = text or world.settings.environment.get("SIGSTORE_ID_TOKEN", "") or detect_credential() or ""
+        text = text or world.settings.environment.get("SIGSTORE_ID_TOKEN", "")
+        if not text:
+            with _trust(world):
+                text = detect_credential() or ""
         if text:
             world.redactor.add(text)
             return IdentityToken(text)
         if os.isatty(world.streams.stdin) and os.isatty(world.streams.stderr):
-            return Issuer(services.get_oidc_url()).identity_token()
+            with _trust(world):
+                return Issuer(services.get_oidc_url()).identity_token()
     except Exception as error:
         raise _no_token(f"the identity token cannot be used: {_why(error)}") from error
     raise _no_token("there is no identity to sign with, and no terminal to ask for one")
@@ -164,6 +172,17 @@ def _no_token(message: str) -> AerogelError:
         code="sign.token",
         exit_status=EXIT_USAGE,
         hints=["give a token for `sigstore` with `--identity-token FILE` or in SIGSTORE_ID_TOKEN; CI systems give one"],
+    )
+
+
+def _trust(world: World) -> AbstractContextManager[None]:
+    """The library and those below it look for the certificates that they trust in the environment only."""
+    return lend_environment(
+        {
+            variable: path
+            for variable in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+            if (path := trusted_file(world, variable)) is not None
+        }
     )
 
 
@@ -185,7 +204,8 @@ def _verifier(root: str, world: World) -> Any:
     try:
         if root:
             return Verifier(trusted_root=TrustedRoot.from_file(str(world.settings.directory / root)))
-        return Verifier(trusted_root=ClientTrustConfig.production().trusted_root)
+        with _trust(world):
+            return Verifier(trusted_root=ClientTrustConfig.production().trusted_root)
     except (Error, OSError, ValueError) as error:
         why = _why(error)
         raise AerogelError(

@@ -14,7 +14,11 @@ from aerogel.errors import EXIT_USAGE, AerogelError
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["NOBODY", "Peer", "tls_context"]
+__all__ = ["NOBODY", "Peer", "read_certificates", "system_file", "tls_context"]
+
+
+_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+"""Where distributions have the system's certificates in one file."""
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +72,35 @@ def tls_context(peer: Peer, ca: str) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def system_file(named: str) -> str | None:
+    """The system's certificates in one file, which `named` (SSL_CERT_FILE) replaces; None where there is none."""
+    import os
+    import ssl
+
+    places = (named, ssl.get_default_verify_paths().cafile, *_BUNDLES)
+    return next((path for path in places if path and os.path.isfile(path)), None)
+
+
+def read_certificates(place: str) -> bytes:
+    """The certificates of a file, or of the files of a folder. Raises `net.ca`."""
+    import os
+    import ssl
+
+    try:
+        names = sorted(os.listdir(place)) if os.path.isdir(place) else []
+        paths = [path for name in names if os.path.isfile(path := os.path.join(place, name))] or [place]
+        data = b"\n".join(_content(path) for path in paths)
+        ssl.create_default_context(cadata=data.decode("ascii", "ignore"))
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise _unusable("certificates", place, error) from None
+    return data
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _no_password() -> str:
