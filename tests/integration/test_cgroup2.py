@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from process import Aerogel
+from waiting import until
 
 from aerogel.sandbox import cgroup, freezer
 from aerogel.sandbox.freezer import Freezer
@@ -62,13 +63,6 @@ def empty(group: Path) -> None:
         time.sleep(0.01)
     for folder, _, _ in os.walk(group, topdown=False):
         os.rmdir(folder)
-
-
-def until(holds: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -154,7 +148,7 @@ def test_a_container_of_a_user_is_paused(given: Path, ordinary: Aerogel) -> None
         return done
 
     asked("build", "-q", "-t", "paused", str(folder))
-    script = "i=0; while :; do i=$((i+1)); echo $i >/n; /bin/sh -c 'exec sleep 0.01'; done"
+    script = "i=0; while :; do i=$((i+1)); echo $i >>/n; /bin/sh -c 'exec sleep 0.01'; done"
     done = asked("run", "-d", "--name", "box", "--memory", "64m", "paused", script)
     missing = {"memory"} - set((given / "cgroup.controllers").read_text().split())
     assert ("the controller `memory` is not given to" in done.stderr) == bool(missing), done.stderr

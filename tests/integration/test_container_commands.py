@@ -15,6 +15,7 @@ import time
 import pytest
 from process import Aerogel
 from small_image import build_small_image
+from waiting import read_until, until
 
 pytestmark = pytest.mark.host("busybox")
 
@@ -57,15 +58,6 @@ def tidy(aerogel):
     left = aerogel("ps", "-aq").stdout.split()
     if left:
         aerogel("rm", "-f", *left)
-
-
-def until(look, timeout_s=20.0):
-    """Looks again and again until there is something to see."""
-    end = time.monotonic() + timeout_s
-    while not (found := look()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return found
 
 
 def has_mounts(small):
@@ -203,13 +195,6 @@ def test_wrong_words_of_cp(small, tmp_path):
         done = small("cp", *words, check=False, cwd=tmp_path, input="no tar" * 200)
         assert done.returncode in (1, 2)
         assert f"error: {said}" in done.stderr
-
-
-def read_until(master, wanted):
-    said = b""
-    while wanted not in said:
-        said += os.read(master, 1000)
-    return said
 
 
 def test_attach_to_a_terminal(small):

@@ -7,11 +7,11 @@ import pty
 import signal
 import subprocess
 import termios
-import time
 
 import pytest
 from process import Aerogel
 from small_image import build_small_image
+from waiting import read_until, until
 
 pytestmark = pytest.mark.host("busybox")
 
@@ -48,22 +48,6 @@ def tidy(aerogel):
     left = aerogel("ps", "-aq").stdout.split()
     if left:
         aerogel("rm", "-fv", *left)
-
-
-def until(look, timeout_s=20.0):
-    """Looks again and again until there is something to see."""
-    end = time.monotonic() + timeout_s
-    while not (found := look()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return found
-
-
-def read_until(master, wanted):
-    said = b""
-    while wanted not in said:
-        said += os.read(master, 1000)
-    return said
 
 
 class Terminal:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from process import Aerogel
 from small_image import build_small_image
+from waiting import until
 
 pytestmark = pytest.mark.host("busybox")
 
@@ -38,15 +39,6 @@ def tidy(small):
         small("rm", "-f", *left)
     folder = small.state / "data/containers-v1"
     assert not folder.exists() or os.listdir(folder) == ["lock"]
-
-
-def until(look, timeout_s=20.0):
-    """Looks again and again until there is something to see."""
-    end = time.monotonic() + timeout_s
-    while not (found := look()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return found
 
 
 def one(small, name):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import select
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import read_until
 
 pytestmark = [pytest.mark.host, pytest.mark.network]
 
@@ -178,20 +178,6 @@ def test_unknown_image_points_at_the_name(run, environ, monkeypatch):
     done = run("gcr.io/distroless/pyton3", status=1)
     assert " 1 | gcr.io/distroless/pyton3\n   | ^^^^" in done.stderr
     assert "did you mean" in done.stderr
-
-
-def read_until(fd, wanted, seconds=60):
-    """Reads from a terminal until the bytes come."""
-    found = b""
-    end = time.monotonic() + seconds
-    while wanted not in found:
-        ready, _, _ = select.select([fd], [], [], max(0.0, end - time.monotonic()))
-        assert ready, f"waited for {wanted!r}, found {found!r}"
-        try:
-            found += os.read(fd, 4096)
-        except OSError:
-            break
-    return found
 
 
 def on_terminal(environ, *words):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from process import Aerogel
 from small_image import build_small_image
+from waiting import until
 
 pytestmark = pytest.mark.host("busybox")
 
@@ -24,13 +24,6 @@ def store(folder, rung):
     build_small_image(aerogel, folder / "image", "small", MORE)
     build_small_image(aerogel, folder / "declares", "declares", MORE + "VOLUME /data /other\n")
     return aerogel
-
-
-def until(holds, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,7 @@ import json
 from contextlib import closing
 from typing import Annotated, Any
 
-from msgspec import Struct
-
-from aerogel.commands.keyless import Asked, certified_bundle
+from aerogel.commands.keyless import SignOptions, certified_bundle
 from aerogel.commands.registries import open_registries
 from aerogel.commands.result import Result
 from aerogel.commands.signing import find_statement, put_attestation, put_bundle, signing_key
@@ -35,13 +33,9 @@ EXAMPLES = (
 _MOST = 64 << 20
 
 
-class Attest(Struct, frozen=True, kw_only=True):
+class Attest(SignOptions, frozen=True, kw_only=True):
     """Sign a statement about an image in a registry with a key, or without one as who an identity token says."""
 
-    name: Annotated[str, Flag("Name of an image in a registry", positional=True, metavar="NAME[:TAG|@DIGEST]")]
-    key: Annotated[
-        str, Flag("Private key, PEM; its password in AEROGEL_KEY_PASSWORD", metavar="FILE", complete="file")
-    ] = ""
     type: Annotated[
         str,
         Flag(f"What it is about: {', '.join(f'`{word}`' for word in TYPES)}, or a URI", metavar="TYPE"),
@@ -55,27 +49,6 @@ class Attest(Struct, frozen=True, kw_only=True):
             complete="file",
         ),
     ] = ""
-    keyless: Annotated[
-        bool, Flag("Sign without a key, as who an identity token says; the name goes into a public log")
-    ] = False
-    identity_token: Annotated[
-        str,
-        Flag(
-            "Identity token for `--keyless`, or a file with it; default: SIGSTORE_ID_TOKEN, what CI systems give, a browser",
-            metavar="FILE|TOKEN",
-            complete="file",
-        ),
-    ] = ""
-    trusted_root: Annotated[
-        str, Flag("Authorities and logs to trust; default: Sigstore's", metavar="FILE", complete="file")
-    ] = ""
-    signing_config: Annotated[
-        str, Flag("Where authority and log are; default: Sigstore's", metavar="FILE", complete="file")
-    ] = ""
-    insecure_registry: Annotated[
-        str | None,
-        Flag("Registries that may be spoken to without TLS", metavar="HOST[:PORT],...", setting="insecure_registry"),
-    ] = None
 
 
 class AttestResult(Result, frozen=True, kw_only=True):
@@ -92,13 +65,7 @@ class AttestResult(Result, frozen=True, kw_only=True):
 
 def run(options: Attest, world: World) -> AttestResult:
     """Signs a statement. Raises `attest.*`, `sign.*`, `registry.*`, `net.*`, `store.*`."""
-    if options.keyless == bool(options.key):
-        raise AerogelError(
-            "a key and `--keyless` cannot both be" if options.key else "there is no key to sign with",
-            code="sign.key",
-            exit_status=EXIT_USAGE,
-            hints=["name one with `--key FILE` (`aerogel key generate` makes a pair), or say `--keyless`"],
-        )
+    options.check()
     kind = predicate_type(options.type)
     reference = Reference.parse(options.name)
     said = _predicate(options, world) if options.predicate else None
@@ -111,8 +78,7 @@ def run(options: Attest, world: World) -> AttestResult:
                 said = _attached(options, repository, image.digest, kind)
             statement = statement_of(image.digest, reference.name, kind, said)
             if key is None:
-                asked = Asked(options.identity_token, options.trusted_root, options.signing_config)
-                made = [put_bundle(repository, image, certified_bundle(asked, statement, world), kind)]
+                made = [put_bundle(repository, image, certified_bundle(options, statement, world), kind)]
             else:
                 made = put_attestation(repository, image, kind, statement, key)
     return AttestResult(reference=str(reference), digest=image.digest, predicate_type=kind, made=tuple(made))

@@ -12,27 +12,62 @@ import json
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Annotated, Any
+
+from msgspec import Struct
 
 from aerogel.commands.signing import Attested
 from aerogel.commands.transport import trusted_file
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_NETWORK, EXIT_USAGE, AerogelError
+from aerogel.flag import Flag
 from aerogel.oci.artifact import IN_TOTO
 from aerogel.oci.attestation import is_about
 from aerogel.oci.digest import Digest
 from aerogel.settings import lend_environment
 from aerogel.store.disk import disk_errors
 
-__all__ = ["Asked", "certified_bundle", "find_certified"]
+__all__ = ["SignOptions", "certified_bundle", "find_certified"]
 
 
-class Asked(NamedTuple):
-    """Flags of a signature without a key: a token or a file with it, files for an authority of one's own."""
+class SignOptions(Struct, frozen=True, kw_only=True):
+    """What `sign` and `attest` take: an image, and who signs."""
 
-    identity_token: str = ""
-    trusted_root: str = ""
-    signing_config: str = ""
+    name: Annotated[str, Flag("Name of an image in a registry", positional=True, metavar="NAME[:TAG|@DIGEST]")]
+    key: Annotated[
+        str, Flag("Private key, PEM or `cosign.key`; its password in AEROGEL_KEY_PASSWORD", metavar="FILE", complete="file")
+    ] = ""  # fmt: skip
+    keyless: Annotated[
+        bool, Flag("Sign without a key, as who an identity token says; the name goes into a public log")
+    ] = False
+    identity_token: Annotated[
+        str,
+        Flag(
+            "Identity token for `--keyless`, or a file with it; default: SIGSTORE_ID_TOKEN, what CI systems give, a browser",
+            metavar="FILE|TOKEN",
+            complete="file",
+        ),
+    ] = ""
+    trusted_root: Annotated[
+        str, Flag("Authorities and logs to trust; default: Sigstore's", metavar="FILE", complete="file")
+    ] = ""
+    signing_config: Annotated[
+        str, Flag("Where authority and log are; default: Sigstore's", metavar="FILE", complete="file")
+    ] = ""
+    insecure_registry: Annotated[
+        str | None,
+        Flag("Registries that may be spoken to without TLS", metavar="HOST[:PORT],...", setting="insecure_registry"),
+    ] = None
+
+    def check(self) -> None:
+        """Raises `sign.key` unless it is either a key or none."""
+        if self.keyless == bool(self.key):
+            raise AerogelError(
+                "a key and `--keyless` cannot both be" if self.key else "there is no key to sign with",
+                code="sign.key",
+                exit_status=EXIT_USAGE,
+                hints=["name one with `--key FILE` (`aerogel key generate` makes a pair), or say `--keyless`"],
+            )
 
 
 def find_certified(
@@ -74,7 +109,7 @@ def _statement(data: bytes, verifier: Any, policy: Any) -> dict[str, Any] | None
     return found if isinstance(found, dict) else None
 
 
-def certified_bundle(asked: Asked, statement: bytes, world: World) -> bytes:
+def certified_bundle(asked: SignOptions, statement: bytes, world: World) -> bytes:
     """A statement signed with a key that is thrown away, the certificate of who signed, and the entry of a log.
 
     It is checked as who verifies it does, before anybody gets it. Raises `verify.no-keyless`, `sign.config`, `sign.token`,
@@ -109,7 +144,7 @@ def certified_bundle(asked: Asked, statement: bytes, world: World) -> bytes:
     return str(made.to_json()).encode()
 
 
-def _services(asked: Asked, world: World) -> tuple[Any, Any]:
+def _services(asked: SignOptions, world: World) -> tuple[Any, Any]:
     """The trusted root, and where authority and log are."""
     from sigstore.models import ClientTrustConfig, SigningConfig, TrustedRoot
 
@@ -139,7 +174,7 @@ def _services(asked: Asked, world: World) -> tuple[Any, Any]:
         ) from error
 
 
-def _token(asked: Asked, services: Any, world: World) -> Any:
+def _token(asked: SignOptions, services: Any, world: World) -> Any:
     """The identity: as it is given, as the environment has it, as CI systems give it, else by a browser."""
     from sigstore.oidc import IdentityToken, Issuer, detect_credential
 

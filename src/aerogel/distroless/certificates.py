@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 
 from aerogel.errors import AerogelError
 
-__all__ = ["BUNDLE", "LINKS", "SOURCE", "bundle", "hash_links", "subject_hash"]
+__all__ = ["BUNDLE", "LINKS", "SOURCE", "after_issuer", "bundle", "ders", "hash_links", "subject_hash", "take"]
 
 SOURCE = b"usr/share/ca-certificates/"
 """Where the package `ca-certificates` keeps the single certificates."""
@@ -53,10 +53,11 @@ def hash_links(pem: bytes) -> list[bytes]:
 
     Certificates of one subject share a name: the file behind it holds them all.
     """
-    return sorted({b"%08x.0" % subject_hash(der) for der in _certificates(pem)})
+    return sorted({b"%08x.0" % subject_hash(der) for der in ders(pem)})
 
 
-def _certificates(pem: bytes) -> Iterable[bytes]:
+def ders(pem: bytes) -> Iterable[bytes]:
+    """The certificates of a PEM text in DER. Raises `distroless.certificate`."""
     for match in _PEM.finditer(pem):
         try:
             yield base64.b64decode(b"".join(match[1].split()), validate=True)
@@ -79,8 +80,8 @@ def _fault(path: bytes, what: str) -> AerogelError:
     return AerogelError(f"{name} {what}", code="distroless.certificate")
 
 
-def _take(data: memoryview) -> tuple[int, memoryview, memoryview]:
-    """Tag, content and rest of the first DER item."""
+def take(data: memoryview) -> tuple[int, memoryview, memoryview]:
+    """Tag, content and rest of the first DER item. Raises IndexError, ValueError."""
     tag, length, at = data[0], data[1], 2
     if length & 0x80:
         count = length & 0x7F
@@ -93,20 +94,25 @@ def _take(data: memoryview) -> tuple[int, memoryview, memoryview]:
 
 def _items(data: memoryview) -> Iterable[memoryview]:
     while data:
-        _, content, data = _take(data)
+        _, content, data = take(data)
         yield content
 
 
-def _subject(der: memoryview) -> memoryview:
-    """The subject of Certificate.tbsCertificate: after version, serial, algorithm, issuer and validity."""
-    _, certificate, _ = _take(der)
-    _, rest, _ = _take(certificate)
-    tag, _, after = _take(rest)
+def after_issuer(der: memoryview) -> memoryview:
+    """What follows in Certificate.tbsCertificate after version, serial, algorithm and issuer: validity, subject, ..."""
+    _, certificate, _ = take(der)
+    _, rest, _ = take(certificate)
+    tag, _, after = take(rest)
     if tag == 0xA0:
         rest = after
-    for _ in range(4):
-        _, _, rest = _take(rest)
-    tag, subject, _ = _take(rest)
+    for _ in range(3):
+        _, _, rest = take(rest)
+    return rest
+
+
+def _subject(der: memoryview) -> memoryview:
+    _, _, rest = take(after_issuer(der))
+    tag, subject, _ = take(rest)
     if tag != _SEQUENCE:
         raise ValueError("its subject is not a sequence")
     return subject
@@ -124,8 +130,8 @@ def _relative_name(content: memoryview) -> bytes:
     """A RelativeDistinguishedName in OpenSSL's canonical form: every string folded and as UTF-8, the set sorted."""
     attributes = []
     for attribute in _items(content):
-        _, oid, rest = _take(attribute)
-        tag, value, _ = _take(rest)
+        _, oid, rest = take(attribute)
+        tag, value, _ = take(rest)
         codec = _CODECS.get(tag)
         text = None if codec is None else _fold(bytes(value).decode(codec).encode())
         string = _wrap(tag, bytes(value)) if text is None else _wrap(_UTF8, text)

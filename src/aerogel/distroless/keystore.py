@@ -7,14 +7,13 @@ Spec: sun.security.provider.JavaKeyStore (JKS version 2); RFC 5280 4.1.2.5.
 
 from __future__ import annotations
 
-import base64
 import calendar
 import hashlib
-import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from aerogel.distroless.certificates import after_issuer, ders, take
 from aerogel.errors import AerogelError
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ PATH = b"etc/ssl/certs/java/cacerts"
 _MAGIC, _VERSION, _TRUSTED = 0xFEEDFEED, 2, 2
 _PASSWORD = "changeit"  # noqa: S105 - known to everybody, see above
 _SEAL = b"Mighty Aphrodite"
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 _UTC_TIME = 0x17
 
 
@@ -51,7 +49,7 @@ def keystore(certificates: Mapping[bytes, bytes]) -> bytes:
     entries = {}
     for path in sorted(certificates):
         name = path.rpartition(b"/")[2].decode("utf-8", "replace").removesuffix(".crt").removesuffix(".pem").lower()
-        for number, der in enumerate(_ders(certificates[path])):
+        for number, der in enumerate(ders(certificates[path])):
             alias = name if not number else f"{name}-{number + 1}"
             while alias in entries:
                 alias += "-2"
@@ -64,11 +62,6 @@ def keystore(certificates: Mapping[bytes, bytes]) -> bytes:
     return body + hashlib.sha1(_PASSWORD.encode("utf-16-be") + _SEAL + body).digest()
 
 
-def _ders(pem: bytes) -> Iterable[bytes]:
-    for match in _PEM.finditer(pem):
-        yield base64.b64decode(b"".join(match[1].split()))
-
-
 def _text(text: str) -> bytes:
     """Java's `writeUTF`; the names of certificates have nothing outside the basic plane."""
     data = text.encode()
@@ -78,15 +71,10 @@ def _text(text: str) -> bytes:
 def _begin(alias: str, der: bytes) -> int:
     """`notBefore` in seconds since 1970: in tbsCertificate after version, serial, algorithm and issuer."""
     try:
-        _, inside, _ = _take(der)
-        _, rest, _ = _take(inside)
-        tag, _, after = _take(rest)
-        rest = after if tag == 0xA0 else rest
-        for _ in range(3):
-            _, _, rest = _take(rest)
-        _, validity, _ = _take(rest)
-        tag, moment, _ = _take(validity)
-        text = moment.decode("ascii")
+        rest = after_issuer(memoryview(der))
+        _, validity, _ = take(rest)
+        tag, moment, _ = take(validity)
+        text = bytes(moment).decode("ascii")
         if tag == _UTC_TIME:
             text = ("19" if text >= "50" else "20") + text
         return calendar.timegm(time.strptime(text, "%Y%m%d%H%M%SZ"))
@@ -94,15 +82,3 @@ def _begin(alias: str, der: bytes) -> int:
         raise AerogelError(
             f"the certificate `{alias}` cannot be read: {error}", code="distroless.certificate"
         ) from None
-
-
-def _take(data: bytes) -> tuple[int, bytes, bytes]:
-    """Tag, content and rest of the first DER item."""
-    tag, length, at = data[0], data[1], 2
-    if length & 0x80:
-        count = length & 0x7F
-        length = int.from_bytes(data[2 : 2 + count], "big")
-        at += count
-    if at + length > len(data):
-        raise ValueError("an item is longer than what holds it")
-    return tag, data[at : at + length], data[at + length :]

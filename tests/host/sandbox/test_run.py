@@ -8,6 +8,7 @@ import time
 
 import pytest
 from boxes import Box, gone, mounts_below
+from waiting import read_until
 
 from aerogel.errors import AerogelError
 from aerogel.sandbox.spec import Limit, Mount, Rootfs, Sandbox
@@ -246,13 +247,6 @@ def test_terminal(box):
     lines = said.decode().split("\r\n")
     lines.remove("word")  # the echo
     assert lines == ["31 97", "/dev/pts/0", "0     ptmx", "got word", ""] or lines[:2] == ["31 97", "/dev/pts/0"]
-
-
-def read_until(fd, wanted):
-    said = b""
-    while wanted not in said:
-        said += os.read(fd, 1000)
-    return said
 
 
 def test_a_window_that_changes(box):
