@@ -252,13 +252,12 @@ class Bases:
         import msgspec
 
         from aerogel.commands.recipes import find_recipe
-        from aerogel.distroless.recipe import COMPOSE_VERSION
 
         source = find_recipe(name, self._world, self._home)
         if source is None:
             return None
         beside = source.beside_key(Platform.parse(platform))
-        facts = (_VERSION, COMPOSE_VERSION, msgspec.json.encode(source.recipe), platform.encode(), beside)
+        facts = (_VERSION, source.recipe.way, msgspec.json.encode(source.recipe), platform.encode(), beside)
         key = Digest("sha256:" + hashlib.sha256(frame(*facts)).hexdigest())
         with self._world.store.once(key):
             known = None if self._pull else self._world.store.actions.get(key)

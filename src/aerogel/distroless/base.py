@@ -30,7 +30,7 @@ from aerogel.distroless.layout import Item, Layout, write_layer
 from aerogel.distroless.makers import wanted_makers
 from aerogel.distroless.placing import place_paths
 from aerogel.distroless.pool import LOCAL, Index, Origin, Pinned, Pool
-from aerogel.distroless.recipe import COMPOSE_VERSION, DEBIAN_ARCHITECTURES, Recipe
+from aerogel.distroless.recipe import DEBIAN_ARCHITECTURES, Recipe
 from aerogel.distroless.rules import SLIM, profile
 from aerogel.distroless.unpacked import Unpacked, newest_time, unpack
 from aerogel.distroless.work import Bench, Side
@@ -62,9 +62,6 @@ __all__ = [
     "suites",
 ]
 
-
-_ROOT_VERSION = b"root-v2"
-"""Of the way in which build roots are set up; another one when the same packages would give other bytes."""
 
 TOOL_SKIP = (
     "awk",
@@ -217,9 +214,8 @@ def _tools(recipe: Recipe, arch: str, archive: Origin, wanted: Sequence[str]) ->
 def selection_key(recipe: Recipe, arch: str, chosen: Sequence[Chosen], tools: ToolSets) -> Digest:
     """The digest of all that decides the result."""
     rules = (*profile(recipe.rules), SLIM) if recipe.slim else profile(recipe.rules)
-    parts = [COMPOSE_VERSION, msgspec.json.encode(recipe), msgspec.json.encode(rules), arch.encode()]
+    parts = [recipe.way, msgspec.json.encode(recipe), msgspec.json.encode(rules), arch.encode()]
     if recipe.kind == "buildroot":
-        parts.append(_ROOT_VERSION)
         parts += [part for pair in sorted(apt_files(recipe.suite, slim=recipe.slim).items()) for part in pair]
     parts += sorted(each.package.digest.encode() for each in chosen)
     parts += [msgspec.json.encode(each) for each in externals_of(recipe.archives, arch)]

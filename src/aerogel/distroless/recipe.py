@@ -53,6 +53,7 @@ BUILT_IN_LOCALES = ("C", "POSIX", "C.UTF-8")
 """What glibc has without a file."""
 
 COMPOSE_VERSION = b"aerogel-base-v1"
+_ROOT_VERSION = b" root-v2"
 """Part of every key: changes when the same packages would give other bytes."""
 
 Kind = Literal["distroless", "buildroot"]
@@ -154,6 +155,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     layers: Layers | None = None
     tests: tuple[str, ...] = ()
     inputs: dict[str, str] = {}
+
+    @property
+    def way(self) -> bytes:
+        """Which way of composing makes it, a part of every key: another one where the same would give other bytes."""
+        return COMPOSE_VERSION + (_ROOT_VERSION if self.kind == "buildroot" else b"")
 
 
 def make_recipe(

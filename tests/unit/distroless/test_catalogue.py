@@ -115,6 +115,17 @@ def test_packages_are_added_to_every_kind_of_base(name):
     assert recipe.probe
 
 
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+@pytest.mark.parametrize("version", [22, 24, 26])
+def test_nodejs_is_built_for_with_the_very_same_nodejs(version, arch):
+    running, building = (
+        {one.identity: one.sha512 for one in externals_of(lookup(name).archives, arch)}
+        for name in (f"aerogel/nodejs{version}", f"aerogel/nodejs{version}-build")
+    )
+    (node,) = running
+    assert building[node] == running[node]
+
+
 def test_each_is_based_on_the_one_before():
     family = ("static", "base-nossl", "base", "cc", "python3")
     packages = [set(lookup(f"gcr.io/distroless/{name}").packages) for name in family]
