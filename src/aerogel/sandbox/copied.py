@@ -84,9 +84,12 @@ def layer(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
 def clear(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Removes the empty places that `build` made in `tree`, if nobody put something there."""
     del fds
+    tree = os.path.realpath(args["tree"])
     for path in args["made"]:
-        place = args["tree"] + path
+        place = tree + path
         with contextlib.suppress(OSError):
+            if os.path.realpath(os.path.dirname(place)) != os.path.dirname(place):
+                continue  # the step put a link there
             status = os.lstat(place)
             if stat.S_ISDIR(status.st_mode):
                 os.rmdir(place)
@@ -343,6 +346,8 @@ class _Harvest:
         self._below: dict[bytes, list[bytes]] = {}
         self._several: set[int] = set()
         """Inodes that had several names."""
+        self._linked: dict[int, list[tuple[bytes, os.stat_result]]] = {}
+        """What is to be taken of files with several names, by inode."""
         self._copier = _Copier()
 
     def run(self) -> None:
@@ -355,6 +360,8 @@ class _Harvest:
         self._statuses[b""] = os.lstat(self._tree)
         self._directory(b"", is_new=False)
         self._make_directory(b"")
+        for names in self._linked.values():
+            self._take_linked(names)
         for path, status in self._made.items():
             self._dress(path, status)
 
@@ -397,8 +404,22 @@ class _Harvest:
                 _stand_in(source, target, owner, status)
             elif is_one_of_several and stat.S_ISREG(status.st_mode):
                 self._copier.file(source, target, status)
+            elif status.st_nlink > 1 and stat.S_ISREG(status.st_mode):
+                self._linked.setdefault(status.st_ino, []).append((path, status))
             else:
                 os.rename(source, target)
+
+    def _take_linked(self, names: list[tuple[bytes, os.stat_result]]) -> None:
+        """Moves a file with all its names; one that has another in a cache is copied, so that nobody changes it there."""
+        first, status = names[0]
+        is_shared = status.st_nlink != len(names)
+        if is_shared:
+            self._copier.file(self._tree + b"/" + first, self._upper + b"/" + first, status)
+        for path, _ in names[1:] if is_shared else names:
+            if is_shared:
+                os.link(self._upper + b"/" + first, self._upper + b"/" + path)
+            else:
+                os.rename(self._tree + b"/" + path, self._upper + b"/" + path)
 
     def _owner(self, source: bytes, status: os.stat_result) -> record.Record | None:
         """Of a link or fifo that has one in the table."""

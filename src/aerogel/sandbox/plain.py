@@ -10,6 +10,7 @@ Standard library only: part of the helper.
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import fcntl
 import os
@@ -35,24 +36,43 @@ _LINKS = (
 _WAIT_S = 0.05
 
 
-class _Borrowed(NamedTuple):
-    """A directory that was moved to `place` from where it belongs; `fd` holds its lock."""
+class _Spot(NamedTuple):
+    """A name in a directory that stays this one, whatever a step puts in the place of those above it."""
 
-    place: str
+    folder: int
+    name: str
+
+    @property
+    def path(self) -> str:
+        """For what has no `dir_fd`; the name itself may be a link."""
+        return f"/proc/self/fd/{self.folder}/{self.name}"
+
+    def look(self) -> os.stat_result | None:
+        """What is there, not followed; None for nothing."""
+        try:
+            return os.lstat(self.path)
+        except FileNotFoundError:
+            return None
+
+
+class _Borrowed(NamedTuple):
+    """A directory that was moved to `spot` from where it belongs; `fd` is the directory and holds its lock."""
+
+    spot: _Spot
     home: str
     fd: int
 
 
 class _Replaced(NamedTuple):
-    """What was at `place` is at `aside`, or nowhere; `times` are those of the directory around it, before and after."""
+    """What was at `spot` is at `aside`, or nowhere; `times` are those of the directory around it, before and after."""
 
-    place: str
+    spot: _Spot
     aside: str
     times: tuple[os.stat_result, os.stat_result]
 
 
 class Filling:
-    """What was put into a tree, to be taken out again."""
+    """What was put into a tree, to be taken out again: by then the step may have moved or replaced any part of it."""
 
     def __init__(self, tree: str, aside: str) -> None:
         self.tree = tree
@@ -68,43 +88,55 @@ class Filling:
         place = self.tree + found.full
         if len(found.missing) > 1:
             os.makedirs(os.path.dirname(place), 0o755, exist_ok=True)
-        before = os.stat(os.path.dirname(place))
+        folder = os.open(os.path.dirname(place), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        before = os.fstat(folder)
         aside = ""
         if not found.missing:
             aside = f"{self.aside}/{len(self._replaced)}"
             os.rename(place, aside)
-        self._replaced.append(_Replaced(place, aside, (before, before)))
+        self._replaced.append(_Replaced(_Spot(folder, os.path.basename(place)), aside, (before, before)))
         return place
 
     def placed(self) -> None:
         """Something is at the last place now."""
         one = self._replaced.pop()
-        self._replaced.append(one._replace(times=(one.times[0], os.stat(os.path.dirname(one.place)))))
+        self._replaced.append(one._replace(times=(one.times[0], os.fstat(one.spot.folder))))
 
-    def borrow(self, one: _Borrowed) -> None:
-        os.rename(one.home, one.place)
-        self._borrowed.append(one)
+    def borrow(self, home: str, fd: int) -> None:
+        """Moves the directory `home`, which `fd` is, to the last place."""
+        spot = self._replaced[-1].spot
+        os.rename(home, spot.name, dst_dir_fd=spot.folder)
+        self._borrowed.append(_Borrowed(spot, home, fd))
 
     def give_back(self) -> None:
-        """Moves what was lent to where it belongs."""
+        """Moves what was lent to where it belongs; what a step moved away or removed is empty from now on."""
         while self._borrowed:
             one = self._borrowed.pop()
-            os.rename(one.place, one.home)
+            lent, there = os.fstat(one.fd), one.spot.look()
+            if there is not None and os.path.samestat(there, lent):
+                os.rename(one.spot.name, one.home, src_dir_fd=one.spot.folder)
+            else:
+                os.mkdir(one.home, 0o700)
+                os.chown(one.home, lent.st_uid, lent.st_gid)
+                record.copy(f"/proc/self/fd/{one.fd}", one.home)
+                os.chmod(one.home, stat.S_IMODE(lent.st_mode))
             os.close(one.fd)
 
     def restore(self) -> None:
         """Puts back what was in the tree; a directory that the step did not write to keeps its time."""
         while self._replaced:
             one = self._replaced.pop()
-            parent = os.path.dirname(one.place)
-            now = os.stat(parent)
-            if os.path.lexists(one.place):
-                rootfs.remove(one.place)
+            folder = one.spot.folder
+            now = os.fstat(folder)
+            if one.spot.look() is not None:
+                rootfs.remove(one.spot.path)
             if one.aside:
-                os.rename(one.aside, one.place)
+                with contextlib.suppress(FileNotFoundError):  # the step removed the directory
+                    os.rename(one.aside, one.spot.name, dst_dir_fd=folder)
             before, after = one.times
             time_ns = before.st_mtime_ns if now.st_mtime_ns == after.st_mtime_ns else now.st_mtime_ns
-            os.utime(parent, ns=(before.st_atime_ns, time_ns))
+            os.utime(folder, ns=(before.st_atime_ns, time_ns))
+            os.close(folder)
 
 
 def fill(tree: str, aside: str, request: dict[str, Any], own: str, *, is_bare: bool = False) -> Filling:
@@ -183,10 +215,10 @@ def _put(mount: dict[str, Any], place: str, own: str, filling: Filling, *, is_ba
         else:
             shutil.copy2(mount["source"], place)
     else:
-        _borrow(mount, place, own, filling)
+        _borrow(mount, own, filling)
 
 
-def _borrow(mount: dict[str, Any], place: str, own: str, filling: Filling) -> None:
+def _borrow(mount: dict[str, Any], own: str, filling: Filling) -> None:
     source = mount["source"]
     if not source.startswith(own + "/"):
         raise AerogelError(
@@ -204,7 +236,7 @@ def _borrow(mount: dict[str, Any], place: str, own: str, filling: Filling) -> No
             os.close(fd)
         except FileNotFoundError:  # another step has it
             time.sleep(_WAIT_S)
-    filling.borrow(_Borrowed(place, source, fd))
+    filling.borrow(source, fd)
 
 
 def descendants(pid: int) -> list[int]:
