@@ -1,6 +1,6 @@
 """A step that fails: its state is kept, looked at with `aerogel debug last`, gone on from with `--retry`.
 
-Debian packages: busybox-static, libc-bin.
+Debian packages: busybox-static, libc-bin, util-linux, proot.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import pty
 import select
 import shutil
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
 from process import Aerogel
 
-pytestmark = pytest.mark.host("busybox")
+pytestmark = pytest.mark.host("busybox", "setpriv", "proot")
 
 HEAD = """FROM scratch
 COPY busybox /bin/busybox
@@ -182,13 +183,58 @@ def test_an_image_without_a_shell_gets_one(project: Project) -> None:
     assert sorted(path.name for path in (state / "fs").iterdir()) == ["new"]
 
 
-def test_a_container_that_may_not_mount(tmp_path: Path) -> None:
-    project = Project(tmp_path, Denied(tmp_path / "state"))
+@pytest.mark.parametrize("rung", ["chroot", "proot"])
+def test_where_nothing_can_be_mounted(tmp_path: Path, rung: str) -> None:
+    """The state is copied together: what it and the shell made, changed, replaced and removed is all in the next layer."""
+    project = Project(tmp_path, Denied(tmp_path / "state") if rung == "chroot" else Unable(tmp_path / "state"))
+    project.aerogel.env["AEROGEL_ISOLATION"] = rung
     project.build(HEAD + FAILING, status=1)
-    out, said = project.debug("--", "sh", "-c", "cat a; echo no >fixed; cat /proc/self/comm")
+    out, said = project.debug("--", "sh", "-c", "cat a; echo by hand >fixed; cat /proc/self/comm")
     assert out == "one\ncat\n"
-    assert "stays" not in said
-    assert "RUN failed: exit status 3" in project.build(HEAD + FAILING, "--retry", status=1)
+    assert "stays: `aerogel build --retry` goes on from it" in said
+    said = project.build(HEAD + FAILING, "--retry")
+    assert "#5 by hand\n#5 one\n" in said
+    made = (
+        "RUN mkdir -p /k/old /k/kept /k/gone && echo l >/k/old/l && echo l >/k/gone/l && echo l >/k/kept/l && ln /k/kept/l /k/hard && "
+        "echo r >/k/r && chown 5:6 /k/kept\n"
+    )
+    first = (
+        "rm -r /k/old /k/gone; mkdir /k/old; echo n >/k/old/n; chown 0:0 /k/kept; chmod 700 /k/kept; echo t >/k/kept/t; "
+        "ln /k/kept/t /k/u; chown 7:8 /k/u; ln -s t /k/s; chown -h 9:9 /k/s; mkfifo /k/p; echo more >>/k/r"
+    )
+    second = "rm /k/kept/t; echo shell >/k/shell; chmod 751 /k/old"
+    third = "test -e /k/shell && touch -d @1000 /k/old/n && echo last >>/k/r && rm /k/hard"
+    project.build(HEAD + made + f"RUN {first}; exit 1\n", status=1)
+    project.debug("--", "sh", "-c", second)
+    output = f"--output=type=tar,dest={tmp_path / 'tar'}"
+    project.build(HEAD + made + f"RUN {third}\n", "--retry", output)
+    shown = listing(tmp_path / "tar")
+    assert len(shown) == 10, shown
+    project.build(HEAD + made + f"RUN {first}; {second}; {third}\n", output)
+    assert shown == listing(tmp_path / "tar")
+    assert [path.name for path in (tmp_path / "state/cache").glob("failed-v1/*/*/fs.*")] == []
+
+
+def content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member) if member.isfile() else None
+    return b"" if file is None else file.read()
+
+
+def listing(path: Path) -> list[tuple[object, ...]]:
+    """What is below /k, with contents."""
+    with tarfile.open(path) as tar:
+        return [
+            (*(each.name, each.type, each.mode, each.uid, each.gid, each.linkname), content(tar, each))
+            for each in tar
+            if each.name.startswith("k")
+        ]
+
+
+class Unable(Aerogel):
+    """As root of a container that has no capabilities."""
+
+    def argv(self, *words: str) -> list[str]:
+        return ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *super().argv(*words)]
 
 
 class Denied(Aerogel):

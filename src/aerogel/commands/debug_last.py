@@ -1,6 +1,6 @@
 """`aerogel debug last`: a shell in the root of the step that failed last, with what it had written.
 
-What is changed there stays, so that `aerogel build --retry` goes on from it. Where roots are copied together it does not.
+What is changed there stays, so that `aerogel build --retry` goes on from it.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _enter(state: FailedState, options: DebugLast, world: World) -> int:
         ) from error
     sandbox = _sandbox(state, lowers, options, world, materials)
     age = time.time() - os.stat(state.path).st_ctime
-    for line in _about(state, age, is_kept=not helper.rung.copies):
+    for line in _about(state, age):
         world.sink.emit(Message(line))
     with world.store.failed.held(state):
         ended = _try(sandbox, options.arguments, world, materials)
@@ -118,13 +118,11 @@ def _enter(state: FailedState, options: DebugLast, world: World) -> int:
     return ended.code
 
 
-def _about(state: FailedState, age_s: float, *, is_kept: bool) -> list[str]:
+def _about(state: FailedState, age_s: float) -> list[str]:
     lines = [f"{state.title} ({state.place}, {_age(age_s)} ago): {state.message}"]
     if state.lent:
         lines.append(f"not here: {', '.join(state.lent)}")
-    if is_kept:
-        lines.append("what is changed here stays: `aerogel build --retry` goes on from it")
-    return lines
+    return [*lines, "what is changed here stays: `aerogel build --retry` goes on from it"]
 
 
 def _age(age_s: float) -> str:
@@ -140,8 +138,6 @@ def _sandbox(
     kept = msgspec.json.decode(state.sandbox, type=Sandbox)
     upper, work = f"{state.path}/{FS}", f"{state.path}/work"
     root = Rootfs(lowers=lowers, upper=upper, work=work)
-    if world.helper().rung.copies:  # what was written is one more layer, and what is written now goes nowhere
-        root = Rootfs(lowers=(*lowers, upper))
     is_terminal = os.isatty(world.streams.stdin) and os.isatty(world.streams.stdout)
     env = dict(kept.env)
     env.setdefault("PATH", DEFAULT_PATH)
@@ -188,6 +184,9 @@ def _starts(shell: str, sandbox: Sandbox, world: World) -> bool:
     nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
         asked = msgspec.structs.replace(sandbox, argv=(shell, "-c", ":"), tty=False)
+        if world.helper().rung.copies and sandbox.root.upper is not None:  # what is written there would be copied back
+            root = Rootfs(lowers=(*sandbox.root.lowers, sandbox.root.upper))
+            asked = msgspec.structs.replace(asked, root=root)
         with world.helper().run(asked, stdin=None, stdout=nowhere, stderr=nowhere) as process:
             ended = process.wait()
     finally:

@@ -22,6 +22,7 @@ import struct
 from typing import Any
 
 from aerogel.errors import AerogelError
+from aerogel.files.inside import remove_tree
 from aerogel.sandbox import bare, inroot, record, syscalls
 
 __all__ = ["build", "clear", "harvest", "is_whiteout", "layer", "merge"]
@@ -58,20 +59,25 @@ class _Node:
 def build(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Merges `lowers` (lowest first) into the new directory `tree`, and makes the `places` ([target, is_dir]) in it.
 
-    Without lowers `tree` may be there already. Writes what is there then to `baseline`. Gives `made`, the paths that
-    were made for places, and `real`, where the places are. Raises AerogelError `sandbox.mount-target`, OSError.
+    Without lowers `tree` may be there already. Writes what is there then to `baseline`. What `upper` holds already, of a
+    step that goes on, is changed in the tree after that. Gives `made`, the paths that were made for places, `real`, where
+    the places are, and `over`, whether there was something in `upper`. Raises AerogelError `sandbox.mount-target`, OSError.
     """
     del fds
     tree = args["tree"]
     owners: bare.Owners = {}
     if args["lowers"]:
         merge(args["lowers"], tree, owners=owners)
-    if args["bare"]:
-        bare.save_owners(args["owners"], owners)
     made, real = _make_places(tree, args["places"])
     with open(args["baseline"], "wb") as file:
         marshal.dump(_survey(os.fsencode(tree)), file)
-    return {"made": made, "real": real}
+    upper = args.get("upper", "")
+    over = bool(upper and os.listdir(upper))
+    if over:
+        _Changer(upper, tree, owners).run()
+    if args["bare"]:
+        bare.save_owners(args["owners"], owners)
+    return {"made": made, "real": real, "over": over}
 
 
 def layer(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
@@ -123,6 +129,48 @@ def merge(lowers: list[str], target: str, source: str = "", owners: bare.Owners 
             top, path = top.children[part], (path + b"/" + part if path else part)
     _Copier(owners).copy(top, path, os.fsencode(target))
     return True
+
+
+class _Changer:
+    """Does to a tree what a directory in overlay form says, so that `harvest` finds it among the changes."""
+
+    def __init__(self, upper: str, tree: str, owners: bare.Owners) -> None:
+        self._upper = os.fsencode(upper)
+        self._tree = os.fsencode(tree)
+        self._copier = _Copier(owners)
+
+    def run(self) -> None:
+        self._directory(b"", os.lstat(self._upper))
+
+    def _directory(self, path: bytes, status: os.stat_result) -> None:
+        source, target = self._upper + path, self._tree + path
+        with os.scandir(source) as entries:
+            found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+        for name, each in found:
+            child = path + b"/" + name
+            place = self._tree + child
+            is_merged = stat.S_ISDIR(each.st_mode) and not _is_opaque(self._upper + child) and _is_directory(place)
+            if not is_merged and os.path.lexists(place):
+                remove_tree(place)
+            if is_whiteout(each):
+                continue
+            if stat.S_ISDIR(each.st_mode):
+                if not is_merged:
+                    os.mkdir(place, 0o700)
+                self._directory(child, each)
+            else:
+                self._copier.copy(_Node(self._upper, each), child[1:], place)
+        with contextlib.suppress(OSError):
+            for key in set(os.listxattr(target)) - set(os.listxattr(source)):
+                os.removexattr(target, key)
+        _copy_attributes(source, target, status)
+
+
+def _is_directory(path: bytes) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _merge_directory(node: _Node, layer: bytes, path: bytes) -> None:
@@ -312,15 +360,24 @@ def _identity(path: bytes, status: os.stat_result) -> _Known:
 def harvest(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     """Moves what changed in `tree` since `baseline` into the directory `upper`, but nothing at or below `exclude`.
 
-    Directories that were `made` for something below them count only if the step wrote into them.
+    Directories that were `made` for something below them count only if the step wrote into them. With `over` what was in
+    `upper` before is part of that, and replaced by it.
     """
     del fds
+    upper = args["upper"]
+    if args["over"]:
+        os.mkdir(f"{upper}.new", 0o700)
+        upper += ".new"
     with open(args["baseline"], "rb") as file:
         known = marshal.load(file)  # noqa: S302 - written by `build` in a directory of our own
     exclude = frozenset(os.fsencode(path).strip(b"/") for path in args["exclude"])
     made = frozenset(os.fsencode(path).strip(b"/") for path in args["made"])
     owners = bare.load_owners(args["owners"]) if args["bare"] else {}
-    _Harvest(os.fsencode(args["tree"]), os.fsencode(args["upper"]), known, exclude, made, owners).run()
+    _Harvest(os.fsencode(args["tree"]), os.fsencode(upper), known, exclude, made, owners).run()
+    if args["over"]:
+        os.rename(args["upper"], f"{upper}.old")
+        os.rename(upper, args["upper"])
+        remove_tree(f"{upper}.old")
     return {}
 
 

@@ -282,14 +282,20 @@ class Helper:
             os.mkdir(tree, 0o755)
         places = [[place.target, place.is_dir] for place in places_of(request["mounts"])]
         args = {"lowers": lowers, "tree": tree, "places": places, "baseline": f"{scratch}/baseline"}
-        args["owners"] = f"{scratch}/owners"
+        args |= {"owners": f"{scratch}/owners", "upper": "" if tree == upper else upper or ""}
         done = self.call(f"{_COPIED}:build", args)
         root.update(tree=tree, upper=None, work=None, scratch=scratch, keep=tree == upper)
         if not upper:
             return None
         if tree == upper:
             return f"{_COPIED}:clear", {"tree": tree, "made": done["made"][::-1]}
-        return f"{_COPIED}:harvest", {**args, "upper": upper, "exclude": done["real"], "made": done["made"]}
+        return f"{_COPIED}:harvest", {
+            **args,
+            "upper": upper,
+            "exclude": done["real"],
+            "made": done["made"],
+            "over": done["over"],
+        }
 
     def _reclaim(self) -> None:
         """Removes sessions whose main process is gone; what another mapping wrote stays for that one."""

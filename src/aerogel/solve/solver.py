@@ -453,10 +453,10 @@ class Solver:
 
     def _failed_before(self, work: _Work, key: Digest) -> FailedState | None:
         """What the step had written when it failed the last time, if that is still there."""
-        rung = self._materials.helper().rung
+        mapping = self._materials.helper().rung.map_id
         stage = self._steps[work.node.digest][1].stage
-        found = self._materials.store.failed.find(rung.map_id, key, work.inputs[0], stage)
-        if found is None or rung.copies:
+        found = self._materials.store.failed.find(mapping, key, work.inputs[0], stage)
+        if found is None:
             return None
         self._sink.emit(StepLog(work.number, b"going on from where it failed\n", 2))
         self.resumed.add(work.node.digest)
