@@ -4,7 +4,9 @@
 
 `bare` is the sandbox alone: the program `true` of busybox in a root that is thrown away; `run` is one RUN more in a
 build (a build of 44 steps less one of 4, by 40), where `true` writes nothing and `write` a file. `--peers` measures
-the same two builds and containers with what is installed of docker, buildah and runc, in turns with ours. `--gcc` adds
+the same two builds and containers with what is installed of docker, buildah and runc, in turns with ours. `--user`, for root,
+measures the rungs that ordinary users have as that account after that, by `--python` if it may not read this one: subid needs a range of ids in /etc/subuid, proot the
+program. `memory` is the most that the main process and a process of the helper held of RAM in such a build. `--gcc` adds
 `apt-get install gcc` in `debian:trixie` on each rung (needs network), with the memory of the whole. The diff of a layer of
 50,000 entries comes last. Wall times are medians, processor times those of all processes, in milliseconds unless they say
 seconds; memory is the peak of all processes, in MB. With docker the daemon's processor time is counted too.
@@ -17,6 +19,7 @@ import contextlib
 import io
 import json
 import os
+import pwd
 import resource
 import shutil
 import statistics
@@ -32,11 +35,15 @@ from measure import Group, measure
 from peers import PEERS, Peer, clean
 
 from aerogel.sandbox.launch import Helper
+from aerogel.sandbox.plain import descendants
 from aerogel.sandbox.probe import probe
 from aerogel.sandbox.spec import Rootfs, Sandbox
 
 HERE = Path(__file__).resolve().parent
+PATH = os.pathsep.join([str(HERE.parent / "src"), *(path for path in sys.path if path.endswith("site-packages"))])
 FEW, MANY = 4, 44
+COPIED = ("chroot", "proot")
+"""Where a root that may not be written to is none."""
 ENTRIES = 50_000
 APT = "apt-get update && apt-get install -y --no-install-recommends gcc"
 
@@ -59,7 +66,7 @@ def bare(rung: str, folder: Path, steps: int) -> None:
     def run(turns: int) -> tuple[list[float], float]:
         times, before = [], processor_s()
         with Helper.start(str(folder / f"state-{rung}"), isolation=rung, preload=()) as helper:
-            sandbox = Sandbox(argv=("true",), root=Rootfs(lowers=(str(folder / "base"),), readonly=rung != "chroot"))
+            sandbox = Sandbox(argv=("true",), root=Rootfs(lowers=(str(folder / "base"),), readonly=rung not in COPIED))
             for _ in range(turns):
                 began = time.perf_counter()
                 with helper.run(sandbox, stdout=1, stderr=2) as process:
@@ -73,6 +80,57 @@ def bare(rung: str, folder: Path, steps: int) -> None:
     times, spent = run(steps + 1)
     tenth = statistics.quantiles(times[1:], n=10)[0]
     row(rung, "bare", statistics.median(times[1:]), (spent - start) * 1000 / steps, f"tenth {tenth:.1f}")
+
+
+def memory(rung: str, folder: Path, context: Path) -> None:
+    """The peaks of resident memory of the main process and of the largest process of the helper, in MB."""
+    state = folder / f"aerogel-{rung}"
+    environ = {**os.environ, "AEROGEL_ROOT": str(state), "PYTHONPATH": PATH}
+    words = [sys.executable, "-m", "aerogel", "build", "-q", "--no-cache", f"--isolation={rung}", str(context)]
+    peaks = {"main": 0, "helper": 0}
+    with subprocess.Popen(words, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            for pid in [process.pid, *descendants(process.pid)]:
+                with contextlib.suppress(OSError):
+                    who = "helper" if b"helper.py" in Path(f"/proc/{pid}/cmdline").read_bytes() else "main"
+                    if pid == process.pid or who == "helper":
+                        text = Path(f"/proc/{pid}/status").read_text()
+                        held = [int(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM")]
+                        peaks[who] = max(peaks[who], *held, 0)
+            time.sleep(0.01)
+    if process.returncode:
+        raise SystemExit(f"{rung}: the build that memory is measured in ended with {process.returncode}")
+    print(
+        f"{rung:10} {'memory, MB':22} main {peaks['main'] / 1024:.0f}, helper {peaks['helper'] / 1024:.0f}", flush=True
+    )
+
+
+def as_user(name: str, options: argparse.Namespace) -> None:
+    """The same as an ordinary account, from a copy of this checkout that it may read."""
+    account = pwd.getpwnam(name)
+    place = Path(tempfile.mkdtemp(prefix="aerogel-rungs-user-", dir=options.folder))
+    try:
+        for part in ("src", "bench"):
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(HERE.parent / part, place / "checkout" / part, ignore=ignored)
+        (place / "work").mkdir()
+        for path in (place, *place.rglob("*")):
+            os.chown(path, account.pw_uid, account.pw_gid)
+        words = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups"]
+        words += [
+            options.python or sys.executable,
+            str(place / "checkout/bench/rungs.py"),
+            "--rungs=subid,single,proot",
+        ]
+        words += [f"--steps={options.steps}", f"--rounds={options.rounds}", f"--folder={place / 'work'}"]
+        environ = {**os.environ, "HOME": account.pw_dir, "PYTHONPATH": f"{place}/checkout/src:{PATH}"}
+        environ = {key: value for key, value in environ.items() if not key.startswith("XDG_")}
+        print(f"# as `{name}`", flush=True)
+        done = subprocess.run([*words, *(["--gcc"] if options.gcc else [])], env=environ, cwd=place, check=False)
+        if done.returncode:
+            print(f"# as `{name}` it ended with {done.returncode}")
+    finally:
+        clean(place)
 
 
 def contexts(folder: Path, base: str) -> dict[str, tuple[Path, Path]]:
@@ -101,7 +159,7 @@ class Turn:
 
 def ours(rung: str, folder: Path, base: Path) -> Turn:
     state = folder / f"aerogel-{rung}"
-    environ = {**os.environ, "AEROGEL_ROOT": str(state), "PYTHONPATH": str(HERE.parent / "src")}
+    environ = {**os.environ, "AEROGEL_ROOT": str(state), "PYTHONPATH": PATH}
 
     def run(*words: str) -> tuple[float, float]:
         before, began = processor_s(), time.perf_counter()
@@ -174,7 +232,7 @@ def runc(folder: Path, steps: int) -> None:
 def gcc(rung: str, folder: Path) -> None:
     """A real installation; wall and processor time in seconds, and the greatest process."""
     state = folder / "gcc"
-    environ = {**os.environ, "AEROGEL_ROOT": str(state), "PYTHONPATH": str(HERE.parent / "src")}
+    environ = {**os.environ, "AEROGEL_ROOT": str(state), "PYTHONPATH": PATH}
     context = folder / "gcc-context"
     context.mkdir(exist_ok=True)
     (context / "Dockerfile").write_text(f"FROM debian:trixie\nRUN {APT}\n")
@@ -234,7 +292,16 @@ def main() -> None:
     parser.add_argument("--rungs", default="")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--gcc", action="store_true")
+    parser.add_argument("--user", default="")
+    parser.add_argument("--python", default="", help="an interpreter that the user may read")
     options = parser.parse_args()
+    own(options)
+    if options.user:
+        as_user(options.user, options)
+
+
+def own(options: argparse.Namespace) -> None:
+    """What this account can measure."""
     with place(options.folder) as folder, contextlib.ExitStack() as stack:
         workloads.base(folder / "base")
         works = [finding.rung for finding in probe(str(folder / "probe")).findings if finding.works]
@@ -257,7 +324,10 @@ def main() -> None:
                 peer.start()
                 turns.append((theirs(peer, folder / "base"), others))
         builds(turns, options.rounds)
-        diff(folder)
+        for rung in rungs:
+            memory(rung, folder, made["write"][1])
+        if os.getuid() == 0:
+            diff(folder)
         if options.gcc:
             for rung in rungs:
                 gcc(rung, folder)

@@ -22,8 +22,8 @@ import struct
 from typing import Any
 
 from aerogel.errors import AerogelError
-from aerogel.files.inside import remove_tree
 from aerogel.sandbox import bare, inroot, record, syscalls
+from aerogel.sandbox.rootfs import remove
 
 __all__ = ["build", "clear", "harvest", "is_whiteout", "layer", "merge"]
 
@@ -151,7 +151,7 @@ class _Changer:
             place = self._tree + child
             is_merged = stat.S_ISDIR(each.st_mode) and not _is_opaque(self._upper + child) and _is_directory(place)
             if not is_merged and os.path.lexists(place):
-                remove_tree(place)
+                remove(place)
             if is_whiteout(each):
                 continue
             if stat.S_ISDIR(each.st_mode):
@@ -377,7 +377,7 @@ def harvest(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     if args["over"]:
         os.rename(args["upper"], f"{upper}.old")
         os.rename(upper, args["upper"])
-        remove_tree(f"{upper}.old")
+        remove(f"{upper}.old")
     return {}
 
 

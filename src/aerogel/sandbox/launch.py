@@ -398,15 +398,19 @@ class _Keeper:
         self._thread.start()
         self._started.wait()
         if self._failed is not None:
+            os.close(self._stderr)
             raise AerogelError(
-                f"the sandbox helper cannot be started: {self._failed.strerror}",
+                f"the sandbox helper cannot be started: `{self._failed.filename or sys.executable}`: "
+                f"{(self._failed.strerror or str(self._failed)).lower()}",
                 code="sandbox.helper-died",
+                hints=["it is started with the Python that runs aerogel, which this user must be able to read"],
                 exit_status=EXIT_HOST,
             )
 
     def _keep(self, arguments: list[str], theirs: socket.socket) -> None:
-        program = _sealed_program(sys.executable)
+        program = -1
         try:
+            program = _sealed_program(sys.executable)
             process = subprocess.Popen(
                 [*arguments, str(program)],
                 executable=f"/proc/self/fd/{program}" if program >= 0 else None,
@@ -491,7 +495,12 @@ def _launch(
     }
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "helper.py")
     options = ["-I", "-S", "-B", "-X", "utf8"]
-    keeper = _Keeper([sys.executable, *options, script, package, str(theirs.fileno())], ours, theirs)
+    try:
+        keeper = _Keeper([sys.executable, *options, script, package, str(theirs.fileno())], ours, theirs)
+    except AerogelError:
+        ours.close()
+        session.remove()
+        raise
     ours.settimeout(_START_TIMEOUT_S)
     try:
         wire.send(ours, config)

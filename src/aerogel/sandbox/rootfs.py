@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import Any, NamedTuple
+from typing import Any, AnyStr, NamedTuple
 
 from aerogel.errors import EXIT_HOST, AerogelError
 from aerogel.sandbox import inroot, record, syscalls
@@ -161,10 +161,10 @@ def _clear_work(work: str) -> None:
         remove(f"{work}/{name}")
 
 
-def remove(path: str) -> None:
+def remove(path: AnyStr) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
         for name in os.listdir(path):
-            remove(f"{path}/{name}")
+            remove(os.path.join(path, name))
         os.rmdir(path)
     else:
         os.unlink(path)

@@ -135,3 +135,14 @@ def test_cost_of_a_step(layer, tmp_path):
     after = os.times()
     cpu_s = sum(after[:4]) - sum(before[:4])
     assert cpu_s / 40 < 0.040
+
+
+def test_a_python_that_cannot_be_read_is_said(tmp_path, monkeypatch):
+    """As when another user's environment is used: it must not wait for a helper that never comes."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(AerogelError) as caught:
+        Helper.start(str(tmp_path / "state"))
+    assert (
+        caught.value.message == f"the sandbox helper cannot be started: `{tmp_path}/python`: no such file or directory"
+    )
+    assert caught.value.hints
