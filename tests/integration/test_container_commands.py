@@ -180,8 +180,8 @@ WRONG_WORDS = [
     (["none:/a", "b"], "there is no container `none`"),
     (["-", "box:/etc/passwd"], "`/etc/passwd` is not a directory in container `box`"),
     (["-", "box:/etc"], "tar archive is damaged at byte 0: "),
-    (["box:/etc/passwd", "/proc/x"], "cannot unpack `/x`: "),
-    (["box:/etc", "/proc/x"], "cannot unpack `/x`: "),
+    (["box:/etc/passwd", "/sys/x"], "cannot unpack `/x`: "),
+    (["box:/etc", "/sys/x"], "cannot unpack `/x`: "),
 ]
 
 

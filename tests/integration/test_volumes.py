@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -181,3 +183,71 @@ def test_owners_of_another_rung(small, monkeypatch):
     monkeypatch.setitem(small.env, "AEROGEL_ISOLATION", "single")
     done = small("run", "-v", "kept:/data", "small", "true", check=False)
     assert done.stderr.startswith("error: the files of volume `kept` have other owners (`")
+
+
+class Unable(Aerogel):
+    """As root of a container that has no capabilities."""
+
+    def argv(self, *words):
+        return ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *super().argv(*words)]
+
+
+@pytest.mark.host("setpriv", "proot")
+@pytest.mark.skipif(os.getuid() != 0, reason="rights are taken away from root")
+def test_on_proot(tmp_path):
+    """Volumes and folders of the host are shown by proot itself; files are copied in and out by hand."""
+    small = Unable(tmp_path / "state")
+    small.env["AEROGEL_ISOLATION"] = "proot"
+    build_small_image(small, tmp_path / "image", "small", MORE + "RUN ln -s /data/sub /way\n")
+    (tmp_path / "lent").mkdir()
+    (tmp_path / "lent/run").write_text("#!/bin/sh\npwd\n")
+    (tmp_path / "lent/run").chmod(0o755)
+    script = "stat -c '%u:%g %a' /data; cat /data/l; echo more >>/data/sub/f; touch /data/mine; chmod 604 /data/mine"
+    said = small("run", "-u", "app", "-v", "kept:/data", "small", "sh", "-c", script).stdout
+    assert said == "1000:1001 750\nfirst\n"
+    said = small("run", "-v", "kept:/x", "small", "sh", "-c", "cat /x/sub/f; stat -c '%u:%g %a' /x/mine").stdout
+    assert said == "first\nmore\n1000:1001 604\n"
+    said = small(
+        "run", "-v", f"{tmp_path}/lent:/lent", "-w", "/lent", "small", "sh", "-c", "./run; /lent/run; echo x >new"
+    )
+    assert said.stdout == "/lent\n/lent\n"
+    assert (tmp_path / "lent/new").read_text() == "x\n"
+    (tmp_path / "dir/sub").mkdir(parents=True)
+    (tmp_path / "dir/sub/g").write_text("g\n")
+    small(
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "-v",
+        "kept:/data",
+        "-u",
+        "app",
+        "small",
+        "sh",
+        "-c",
+        "umask 077; echo o >/tmp/own; sleep 1000",
+    )
+    until(lambda: small("exec", "box", "cat", "/tmp/own", check=False).stdout == "o\n")
+    assert small("exec", "box", "cat", "/data/sub/f").stdout == "first\nmore\n"
+    for runs in (True, False):
+        small("cp", "dir", "box:/way", cwd=tmp_path)  # by a link into the volume
+        small("cp", "dir/.", "box:/srv/new", cwd=tmp_path)
+        small("cp", "-a", "dir/sub/g", "box:/srv/g", cwd=tmp_path)
+        small("cp", "-L", "box:/way", f"followed-{runs}", cwd=tmp_path)
+        assert (tmp_path / f"followed-{runs}/dir/sub/g").read_text() == "g\n"
+        tar = subprocess.run(small.argv("cp", "box:/srv", "-"), env=small.env, capture_output=True, check=True).stdout
+        with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+            assert {"srv/g", "srv/new/sub/g"} <= set(archive.getnames())
+            assert (archive.getmember("srv/g").uid, archive.getmember("srv/g").gid) == (1000, 1001)
+        tar = subprocess.run(
+            small.argv("cp", "box:/tmp/own", "-"), env=small.env, capture_output=True, check=True
+        ).stdout
+        with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+            (own,) = archive
+            assert (own.name, own.uid, own.gid, own.mode) == ("own", 1000, 1001, 0o600)
+        assert "there is no `/none/x` in container" in small("cp", "box:/none/x", "y", cwd=tmp_path, check=False).stderr
+        if runs:
+            assert small("exec", "box", "cat", "/srv/new/sub/g").stdout == "g\n"
+            small("stop", "-t", "0", "box")
+    small("rm", "box")

@@ -25,7 +25,7 @@ __all__ = ["from_others", "lend", "lending", "parse_wish", "refuse_doubles", "vo
 
 _WORDS = ("ro", "rw", "z", "Z", "nocopy")
 
-_WITHOUT_MOUNTS = ("chroot", "proot")
+_WITHOUT_MOUNTS = ("chroot",)
 
 
 def volumes_of(world: World) -> Volumes:

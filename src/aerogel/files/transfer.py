@@ -3,8 +3,8 @@
 The stream is a head (four bytes of length, then JSON: `name`, `kind` as a tar's type flag, `mode`, `uid`, `gid`,
 `mtime`), a tar: of what is in a directory, by names relative to it, or of the one file, and a mark that nothing is
 missing. What is new gets its name when that has come, so a copy that fails leaves nothing. Both sides work
-below the root of their process, which in a sandbox is that of the container, so no link leads out of it. Standard
-library only: part of the helper's file jobs. Spec: `docker cp` reference.
+below the root of their process, which in a sandbox is that of the container, so no link leads out of it; where nobody may
+change the root directory, below the tree `root`, in which links are looked up by hand. Standard library only: part of the helper's file jobs. Spec: `docker cp` reference.
 """
 
 from __future__ import annotations
@@ -73,6 +73,42 @@ class _Reader:
             raise AerogelError("the other side ended before all was copied", code="cp.stream")
 
 
+class _Root:
+    """Where the paths of a job begin: the root of this process, or a tree with folders `binds` ([source, target]) in it."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        self.tree: str = args.get("root") or ""
+        self._binds: list[list[str]] = args.get("binds") or []
+
+    def real(self, path: str, *, follow: bool = True) -> str:
+        """The path as this process can use it; in a tree without links, but for the last part without `follow`."""
+        path = _clean(path)
+        if not self.tree:
+            return path
+        parent, name = posixpath.split(path)
+        full = _found(self.tree, path) if follow or not name else posixpath.join(_found(self.tree, parent) or "/", name)
+        for source, target in self._binds:
+            if full == target or full.startswith(target + "/"):
+                return _Root({"root": source}).real(full[len(target) :], follow=follow)
+        return self.tree + full
+
+    def shown(self, path: str) -> str:
+        """A path of `real` as the container has it."""
+        return path.removeprefix(self.tree) if self.tree else path
+
+
+def _found(tree: str, path: str) -> str:
+    root = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = inroot.find(root, path)
+    except AerogelError:
+        raise AerogelError(f"there is no `{path}`", code="cp.no-such-path") from None
+    finally:
+        os.close(root)
+    os.close(found.fd)
+    return found.full
+
+
 def _clean(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/"))
 
@@ -122,12 +158,14 @@ def pack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     `diff.*`, `tar.changed`.
     """
     name, recorded = args["path"], bool(args.get("recorded"))
-    path = _clean(name)
+    root = _Root(args)
     try:
-        if args.get("follow"):
+        path = root.real(name, follow=bool(root.tree and args.get("follow")))
+        if args.get("follow") and not root.tree:
             path = os.path.realpath(path)
         status = os.lstat(path)
         if name.endswith(("/", "/.")) and stat.S_ISLNK(status.st_mode):
+            path = root.real(name)
             status = os.stat(path)
         if name.endswith(("/", "/.")) and not stat.S_ISDIR(status.st_mode):
             raise NotADirectoryError
@@ -137,9 +175,9 @@ def pack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     if kind is None:
         raise AerogelError(f"`{name}` is a socket, which cannot be copied", code="cp.kind")
     owner = record.read(path, status.st_mode, follow=False) if recorded else record.Record(status.st_uid, status.st_gid)
-    head = Head(
-        posixpath.basename(path), kind, stat.S_IMODE(status.st_mode), owner.uid, owner.gid, int(status.st_mtime)
-    )
+    called = posixpath.basename(_clean(name) if root.tree else path)
+    mode = stat.S_IMODE(owner.mode_of(status.st_mode))
+    head = Head(called, kind, mode, owner.uid, owner.gid, int(status.st_mtime))
     with contextlib.suppress(BrokenPipeError):  # who reads has said why
         _write(fds[1], path, head, status, recorded=recorded)
     return {}
@@ -192,39 +230,39 @@ def unpack(args: dict[str, Any], fds: list[int]) -> dict[str, Any]:
     attributes and set-id bits out. `raw` says that the stream has no head and is a tar
     to be unpacked in the directory `path`. Raises AerogelError `cp.*`, `extract.*`, `tar.*`.
     """
-    wanted, recorded = args["path"], bool(args.get("recorded"))
+    wanted, root = args["path"], _Root(args)
     if args.get("user") is not None:
-        args = {**args, "owner": _ids_of(args["user"])}
+        args = {**args, "owner": _ids_of(args["user"], root.tree)}
     change = _changer(args)
     if args.get("raw"):
-        target = _clean(wanted)
+        target = root.real(wanted)
         if not os.path.isdir(target):
             raise AerogelError(f"`{wanted}` is not a directory", code="cp.no-directory")
-        _extract(target, fds[0], change, recorded=recorded, is_raw=True)
+        _extract(target, fds[0], change, args, is_raw=True)
         return {}
     head = read_head(fds[0])
     if head is None:
         return {}
     if head.kind != DIR:
-        _unpack_file(_place_of_file(wanted, head), fds[0], change, recorded=recorded)
+        _unpack_file(_place_of_file(wanted, head, root), fds[0], change, args)
         return {}
-    place = _place_of_directory(wanted, head, contents=bool(args.get("contents")))
+    place = _place_of_directory(wanted, head, root, contents=bool(args.get("contents")))
     if os.path.isdir(place):
-        _extract(place, fds[0], change, recorded=recorded)
+        _extract(place, fds[0], change, args)
         if args.get("dress"):
-            _dress(place, head, args.get("owner"), recorded=recorded)
+            _dress(place, head, args)
         return {}
     folder, name = posixpath.split(place)
-    with _made_aside(folder, name) as aside:
+    with _made_aside(folder, name, root) as aside:
         os.mkdir(aside, 0o700)
-        _extract(aside, fds[0], change, recorded=recorded)
-        _dress(aside, head, args.get("owner"), recorded=recorded)
+        _extract(aside, fds[0], change, args)
+        _dress(aside, head, args)
     return {}
 
 
-def _unpack_file(place: str, fd: int, change: Callable[[Entry], Entry | None], *, recorded: bool) -> None:
+def _unpack_file(place: str, fd: int, change: Callable[[Entry], Entry | None], args: dict[str, Any]) -> None:
     folder, name = posixpath.split(place)
-    with _made_aside(folder, name) as aside:
+    with _made_aside(folder, name, _Root(args)) as aside:
 
         def renamed(entry: Entry) -> Entry | None:
             found = change(entry._replace(path=os.fsencode(name)))
@@ -233,11 +271,11 @@ def _unpack_file(place: str, fd: int, change: Callable[[Entry], Entry | None], *
                 found = found._replace(path=os.fsencode(posixpath.basename(aside)))
             return found
 
-        _extract(folder, fd, renamed, recorded=recorded)
+        _extract(folder, fd, renamed, args)
 
 
 @contextlib.contextmanager
-def _made_aside(folder: str, name: str) -> Iterator[str]:
+def _made_aside(folder: str, name: str, root: _Root) -> Iterator[str]:
     """A new path in the folder, which gets the name when the block ends well, and is removed when it does not."""
     aside = posixpath.join(folder, f".aerogel-{secrets.token_hex(8)}")
     try:
@@ -245,7 +283,7 @@ def _made_aside(folder: str, name: str) -> Iterator[str]:
             try:
                 yield aside
             except (FileNotFoundError, NotADirectoryError):
-                raise _no_directory(folder) from None
+                raise _no_directory(root.shown(folder)) from None
             with contextlib.suppress(FileNotFoundError):  # nothing came that was to be made
                 os.rename(aside, posixpath.join(folder, name))
     except BaseException as error:
@@ -256,8 +294,8 @@ def _made_aside(folder: str, name: str) -> Iterator[str]:
         raise
 
 
-def _ids_of(user: str) -> list[int]:
-    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def _ids_of(user: str, tree: str) -> list[int]:
+    root = os.open(tree or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         account = find_account(user, *(inroot.read_file(root, name) for name in ("/etc/passwd", "/etc/group")))
     finally:
@@ -286,12 +324,12 @@ def _changer(args: dict[str, Any]) -> Callable[[Entry], Entry | None]:
 
 
 def _extract(
-    folder: str, fd: int, change: Callable[[Entry], Entry | None], *, recorded: bool, is_raw: bool = False
+    folder: str, fd: int, change: Callable[[Entry], Entry | None], args: dict[str, Any], *, is_raw: bool = False
 ) -> None:
     try:
         root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
-        raise _no_directory(folder) from None
+        raise _no_directory(_Root(args).shown(folder)) from None
 
     def checked(entry: Entry) -> Entry | None:
         found = change(entry)
@@ -301,7 +339,7 @@ def _extract(
 
     stream = _Reader(fd)
     try:
-        extract(stream, root, change=checked, recorded=recorded)
+        extract(stream, root, change=checked, recorded=bool(args.get("recorded")), bare=bool(args.get("bare")))
         if not is_raw:
             stream.check_end()
     finally:
@@ -325,8 +363,8 @@ def _no_directory(path: str) -> AerogelError:
     return AerogelError(f"there is no directory `{path}`", code="cp.no-directory")
 
 
-def _place_of_file(wanted: str, head: Head) -> str:
-    target = _clean(wanted)
+def _place_of_file(wanted: str, head: Head, root: _Root) -> str:
+    target = root.real(wanted)
     if os.path.isdir(target):
         return posixpath.join(target, head.name)
     if wanted.endswith(("/", "/.")):
@@ -334,21 +372,28 @@ def _place_of_file(wanted: str, head: Head) -> str:
     return target
 
 
-def _place_of_directory(wanted: str, head: Head, *, contents: bool) -> str:
-    target = _clean(wanted)
+def _place_of_directory(wanted: str, head: Head, root: _Root, *, contents: bool) -> str:
+    target = root.real(wanted)
     if not os.path.isdir(target):
         if os.path.lexists(target):
             raise AerogelError(f"`{wanted}` is a file, and a directory is copied", code="cp.other-kind")
         return target
-    place = target if contents or not head.name else posixpath.join(target, head.name)
+    if contents or not head.name:
+        return target
+    place = posixpath.join(target, head.name)
+    if root.tree and os.path.islink(place):
+        place = root.real(posixpath.join(_clean(wanted), head.name))
     if os.path.lexists(place) and not os.path.isdir(place):
-        raise AerogelError(f"`{place}` is a file, and a directory is copied", code="cp.other-kind")
+        raise AerogelError(f"`{root.shown(place)}` is a file, and a directory is copied", code="cp.other-kind")
     return place
 
 
-def _dress(place: str, head: Head, owner: list[int] | None, *, recorded: bool) -> None:
-    uid, gid = (head.uid, head.gid) if owner is None else owner
-    with contextlib.suppress(PermissionError):  # an ordinary user has what is its own
-        record.give(place, uid, gid, recorded=recorded)
-    os.chmod(place, head.mode)
+def _dress(place: str, head: Head, args: dict[str, Any]) -> None:
+    uid, gid = args.get("owner") or (head.uid, head.gid)
+    if args.get("bare"):
+        record.dress(place, stat.S_IFDIR, record.Record(uid, gid), head.mode)
+    else:
+        with contextlib.suppress(PermissionError):  # an ordinary user has what is its own
+            record.give(place, uid, gid, recorded=bool(args.get("recorded")))
+        os.chmod(place, head.mode)
     os.utime(place, (head.mtime, head.mtime))

@@ -103,7 +103,7 @@ def _prepare(
         _be_supervised(supervisor, rules, only_native=bool(proot) or not tree)
     own_stdio(account, (0, 1, 2))
     if proot:
-        traced.check_directory(tree, request["cwd"], create=request["create_cwd"])
+        traced.check_directory(tree, request["cwd"], request["binds"], create=request["create_cwd"])
     else:
         change_directory(request["cwd"], create=request["create_cwd"])
     if namespace >= 0:
@@ -231,7 +231,7 @@ def _exec_traced(request: dict[str, Any], tree: str, proot: str) -> NoReturn:
     argv, environment = request["argv"], dict(request["env"])
     name, denied = argv[0], ("", "")
     for candidate in _candidates(request, environment):
-        place = traced.find(tree, request["cwd"], candidate)
+        place = traced.find(tree, request["cwd"], candidate, request["binds"])
         if not place:
             continue
         error = traced.obstacle(tree, place)

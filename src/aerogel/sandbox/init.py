@@ -208,13 +208,6 @@ def _run_plain(sock: socket.socket, session: Session, request: dict[str, Any], f
     """A command in a tree of its own, without namespaces; this process adopts what the command leaves behind."""
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     title.set_title(title.INIT)
-    if request["work"] and session.proot:
-        raise AerogelError(
-            "files of a container cannot be reached where nobody may change the root directory",
-            code="sandbox.io",
-            hints=["`aerogel exec NAME tar c ...` writes them to its output"],
-            exit_status=EXIT_HOST,
-        )
     root = request["root"]
     tree = root["tree"]
     filling = plain.fill(tree, f"{root['scratch']}/aside", request, session.own, is_bare=bool(session.proot))
@@ -351,6 +344,8 @@ def _fork_command(
         if request["work"]:
             name, args = request["work"]
             job = work.find_job(name, session.modules)
+            if session.proot:  # where nobody may change the root directory the job has to look for the way itself
+                args, tree = {**args, "root": tree, "binds": request["binds"]}, ""
             work.perform(job, {**args, **session.facts()}, stdio, error_fd, supervisor, tree)
         namespace = session.emulation if request["emulated"] else -1
         rights, account = session.capabilities, prepared.account

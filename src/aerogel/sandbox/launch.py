@@ -112,9 +112,10 @@ class Helper:
         request, throw_away = self._request(sandbox)
         request["work"] = work
         harvest = self._copy(request, throw_away) if self.rung.copies and throw_away else None
+        request["binds"] = self._binds(request["mounts"])
         sockets = [mount["target"] for mount in request["mounts"] if mount["kind"] == "socket"]
         process = Process(self, self._open("run"), throw_away, harvest)
-        process.tree = request["root"].get("tree", "")
+        process.tree, process.binds = request["root"].get("tree", ""), request["binds"]
         process.group = group
         groups = () if group is None else group.fds
         request["groups"] = len(groups)
@@ -152,7 +153,13 @@ class Helper:
                 hints=["`aerogel debug IMAGE` shows them in a new container of its image"],
                 exit_status=EXIT_HOST,
             )
-        request |= {"tree": process.tree, "tools": "" if tools is None else TOOLS, "packages": packages, "work": work}
+        request |= {
+            "tree": process.tree,
+            "binds": process.binds,
+            "tools": "" if tools is None else TOOLS,
+            "packages": packages,
+            "work": work,
+        }
         joined = Process(self, self._open("join"), None, None)
         # a job must neither be frozen with the others nor count among them
         groups = () if process.group is None or work is not None else process.group.fds
@@ -263,6 +270,16 @@ class Helper:
                 os.makedirs(f"{throw_away}/{number}/{name}", 0o755)
                 part[name] = f"{throw_away}/{number}/{name}"
         return request, throw_away
+
+    def _binds(self, mounts: list[dict[str, Any]]) -> list[list[str]]:
+        """What proot shows, as pairs of the host's path and the container's: what is not read-only, and not aerogel's own."""
+        if self.rung.name != "proot":
+            return []
+        own = os.path.dirname(os.path.dirname(self._session.path)) + "/"
+        found = [each for each in mounts if each["kind"] == "bind" and not each["readonly"]]
+        return [
+            [each["source"], os.path.normpath(each["target"])] for each in found if not each["source"].startswith(own)
+        ]
 
     def _copy(self, request: dict[str, Any], scratch: str) -> tuple[str, dict[str, Any]] | None:
         """Copies the layers of the root and of mounts into trees; the job that is owed after the run, if any."""
@@ -397,15 +414,19 @@ class _Keeper:
         self._thread = threading.Thread(target=self._keep, args=(arguments, theirs), name="aerogel-helper", daemon=True)
         self._thread.start()
         self._started.wait()
-        if self._failed is not None:
+        failed = self._fault()
+        if failed is not None:
             os.close(self._stderr)
             raise AerogelError(
-                f"the sandbox helper cannot be started: `{self._failed.filename or sys.executable}`: "
-                f"{(self._failed.strerror or str(self._failed)).lower()}",
+                f"the sandbox helper cannot be started: `{failed.filename or sys.executable}`: "
+                f"{(failed.strerror or str(failed)).lower()}",
                 code="sandbox.helper-died",
                 hints=["it is started with the Python that runs aerogel, which this user must be able to read"],
                 exit_status=EXIT_HOST,
             )
+
+    def _fault(self) -> OSError | None:
+        return self._failed
 
     def _keep(self, arguments: list[str], theirs: socket.socket) -> None:
         program = -1

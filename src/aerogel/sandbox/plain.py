@@ -214,6 +214,11 @@ def _put(mount: dict[str, Any], place: str, own: str, filling: Filling, *, is_ba
             copied.merge([mount["source"]], place)
         else:
             shutil.copy2(mount["source"], place)
+    elif is_bare and not mount["source"].startswith(own + "/"):  # proot shows it there
+        if os.path.isdir(mount["source"]):
+            os.mkdir(place)
+        else:
+            os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
     else:
         _borrow(mount, own, filling)
 

@@ -52,7 +52,7 @@ class Process:
 
     `pid` is process 1 of the sandbox as the host numbers it. `tty` is the master of the terminal when one was asked
     for; it belongs to the process and is closed with it, as do `listeners`, the sockets of mounts of that kind by
-    target, and `namespaces`, the descriptors by which others join; without namespaces `tree` is its root, and `group` holds it if anything does. `joined` are
+    target, and `namespaces`, the descriptors by which others join; without namespaces `tree` is its root with `binds` in it, and `group` holds it if anything does. `joined` are
     those others.
     """
 
@@ -64,6 +64,7 @@ class Process:
         self.listeners: dict[str, socket.socket] = {}
         self.namespaces: tuple[int, ...] = ()
         self.tree = ""
+        self.binds: list[list[str]] = []
         self.group: Group | None = None
         self.joined: list[Process] = []
         self._helper = helper

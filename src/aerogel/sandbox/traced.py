@@ -21,8 +21,20 @@ _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _LIKE = {"x86_64": ("x86_64",), "aarch64": ("aarch64",)}
 
 
-def find(tree: str, directory: str, path: str) -> str:
+def _bound(path: str, binds: list[list[str]]) -> str:
+    """The host's path of what lies in a folder that is shown, else ""."""
+    path = os.path.normpath(path)
+    for source, target in binds:
+        if path == target or path.startswith(target + "/"):
+            return source + path[len(target) :]
+    return ""
+
+
+def find(tree: str, directory: str, path: str, binds: list[list[str]]) -> str:
     """The host's path of what a path in the tree leads to; "" when nothing is there."""
+    bound = _bound(os.path.join(directory, path), binds)
+    if bound:
+        return bound if os.path.exists(bound) else ""
     try:
         found = _found(tree, os.path.join(directory, path))
     except AerogelError:
@@ -31,8 +43,11 @@ def find(tree: str, directory: str, path: str) -> str:
     return "" if found.missing else tree + found.path
 
 
-def check_directory(tree: str, path: str, *, create: bool) -> None:
+def check_directory(tree: str, path: str, binds: list[list[str]], *, create: bool) -> None:
     """Sees to it that the working directory is there. Raises AerogelError `sandbox.no-directory`."""
+    bound = _bound(path, binds)
+    if bound and os.path.isdir(bound):
+        return
     found = _found(tree, path)
     os.close(found.fd)
     problem = 0
@@ -56,7 +71,7 @@ def obstacle(tree: str, place: str) -> OSError | None:
     machine = os.uname().machine
     if not program.kind or (program.kind == "elf" and program.machine not in _LIKE.get(machine, (machine,))):
         return OSError(errno.ENOEXEC, os.strerror(errno.ENOEXEC))
-    if program.interpreter and not find(tree, "/", program.interpreter):
+    if program.interpreter and not find(tree, "/", program.interpreter, []):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     return None
 
@@ -67,6 +82,8 @@ def execute(proot: str, tree: str, request: dict[str, Any], argv: list[str], env
     for name in _DEVICES:  # nobody but root can make them
         if stat.S_ISREG(os.stat(f"{tree}/dev/{name}").st_mode):
             words += ["-b", f"/dev/{name}"]
+    for source, target in request["binds"]:
+        words += ["-b", f"{source}:{target}"]
     os.execve(proot, [*words, *argv], environment)  # noqa: S606 what this module is for
 
 
