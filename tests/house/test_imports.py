@@ -16,7 +16,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 FLOORS = (
-    ("errors", "flag", "redact", "witness"),
+    ("decoding", "errors", "flag", "redact", "witness"),
     ("events", "settings"),
     ("net", "oci", "dockerfile", "sandbox", "bake"),
     ("files", "graph", "registry"),

@@ -35,6 +35,7 @@ from aerogel.commands.cache_places import (
 from aerogel.commands.cache_s3 import S3Cache, need_library
 from aerogel.commands.registries import Meter, open_registries
 from aerogel.commands.world import World
+from aerogel.decoding import prepare
 from aerogel.errors import AerogelError, Diagnostic
 from aerogel.events import Warned, step
 from aerogel.files.codec import GZIP, Codec, open_uncompressed
@@ -370,6 +371,7 @@ def bring(layers: Iterable[Digest], materials: Materials) -> None:
 
 def _known(data: bytes, origin: str) -> Known:
     """Raises `cache.malformed`."""
+    prepare(CacheRecords)
     try:
         records = msgspec.json.decode(data, type=CacheRecords)
         if records.format != _FORMAT:

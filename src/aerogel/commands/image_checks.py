@@ -18,7 +18,7 @@ from aerogel.checks.image import Found, Subject, check_image, is_candidate
 from aerogel.commands.starting import instructions_of, missing_programs, started_paths
 from aerogel.dockerfile import ast
 from aerogel.errors import AerogelError, Diagnostic, Span
-from aerogel.events import Sink, Warned
+from aerogel.events import Message, Sink, Warned
 from aerogel.export.image import Finished
 from aerogel.files.tree import LayerTree
 from aerogel.graph.stages import ImageRef, Plan, StageRef
@@ -27,7 +27,7 @@ from aerogel.lint.image import IMAGE_RULES
 from aerogel.lint.rule import Finding, Options, allowed
 from aerogel.oci.digest import Digest
 from aerogel.solve.materials import Materials
-from aerogel.solve.peek import has_indexes, peek
+from aerogel.solve.peek import are_huge, has_indexes, peek
 from aerogel.solve.solver import Outcome
 
 __all__ = ["Reading", "check_finished"]
@@ -56,6 +56,10 @@ def check_finished(
         node = _node_at(remark.span, instructions) or fallback
         told.append((Finding("MissingProgram", remark.message, remark.span or node.span, node), remark))
     places = _Places(graph, outcome, instructions, fallback)
+    if are_huge(materials, finished.layers):
+        sink.emit(
+            Message("the image has too many files for the checks of its programs and libraries: they are left out")
+        )
     for found in _kept(finished, materials, _base_name(planned)):
         node = places.of(found, materials)
         finding = Finding(found.rule, found.message, node.span, node, found.hints)

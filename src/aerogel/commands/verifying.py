@@ -16,6 +16,7 @@ import msgspec
 
 from aerogel.commands.build_model import Build, BuildResult, VerifyResult
 from aerogel.commands.world import World
+from aerogel.decoding import prepare
 from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.export.difference import first_difference
 from aerogel.export.image import Exported
@@ -91,6 +92,7 @@ def _again(options: Build, world: World) -> dict[str, object]:
 
 
 def _descriptor(found: dict[str, object]) -> Descriptor:
+    prepare(Descriptor)
     return msgspec.convert(found["descriptor"], Descriptor)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from aerogel.debian.index import FORMAT, PackageIndex, open_index
+from aerogel.decoding import prepare
 from aerogel.errors import EXIT_HOST, AerogelError
 
 __all__ = ["Cache", "unpacked"]
@@ -33,6 +34,7 @@ class Cache:
 
     def load_release(self, suite: str) -> tuple[str, bytes] | None:
         """The digest of the archive root's address, and the InRelease file kept for a suite; not verified."""
+        prepare(_Saved)
         try:
             saved = msgspec.msgpack.decode(self._release(suite).read_bytes(), type=_Saved)
         except (OSError, msgspec.DecodeError):

@@ -15,10 +15,10 @@ from __future__ import annotations
 import functools
 import os
 import re
-import threading
 
 import msgspec
 
+from aerogel.decoding import prepare
 from aerogel.distroless.declaration import Declaration, Part
 from aerogel.distroless.extend import Family, family
 from aerogel.distroless.recipe import RELEASES, Recipe, make_recipe
@@ -102,17 +102,13 @@ class Choice(msgspec.Struct, frozen=True):
         )
 
 
-_LOCK = threading.Lock()
-"""msgspec crashes when two threads make it look at the same types for the first time (FROM twice in a file)."""
-
-
 @functools.cache
 def declarations() -> dict[str, Declaration]:
     """The built-in declarations by name, in the order in which they are shown."""
     with open(os.path.join(os.path.dirname(__file__), "data", "bases.json"), "rb") as file:
         data = file.read()
-    with _LOCK:
-        return {one.name: one for one in msgspec.json.decode(data, type=tuple[Declaration, ...])}
+    prepare(tuple[Declaration, ...])
+    return {one.name: one for one in msgspec.json.decode(data, type=tuple[Declaration, ...])}
 
 
 @functools.cache

@@ -19,6 +19,7 @@ import msgspec
 from aerogel.debian import version as versions
 from aerogel.debian.package import Package
 from aerogel.debian.resolve import Chosen
+from aerogel.decoding import prepare
 from aerogel.distroless.base import Selection, selection_key
 from aerogel.distroless.externals import External
 from aerogel.distroless.recipe import COMPOSE_VERSION, Recipe
@@ -153,6 +154,7 @@ class Lock(_Struct, frozen=True, kw_only=True):
 
 def parse_lock(source: Source) -> Lock:
     """Raises `base.lock` for what is no lock of this version."""
+    prepare(Lock)
     try:
         found = msgspec.json.decode(source.data, type=Lock)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from aerogel.decoding import prepare
 from aerogel.distroless.declaration import Declaration
 from aerogel.errors import EXIT_USAGE, AerogelError, Source, Span, nearest
 
@@ -55,6 +56,7 @@ def parse_declaration(source: Source) -> tuple[Declaration, Document]:
         raise _fault(f"`{source.name}` is no declaration of a base: it is no map", Span(source, 0, 1), "base.syntax")
     data = copy.deepcopy(document.data)
     _take_nulls(data)
+    prepare(Declaration)
     try:
         found = msgspec.convert(data, type=Declaration)
     except msgspec.ValidationError as error:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from aerogel.decoding import prepare
 from aerogel.errors import AerogelError
 from aerogel.oci.digest import PATTERN, Digest
 from aerogel.oci.platform import Platform
@@ -256,6 +257,7 @@ def decode(data: bytes, kind: type[_T], *, what: str = "") -> _T:
 
 def from_dict(value: object, kind: type[_T], *, what: str = "") -> _T:
     """The same from parsed JSON."""
+    prepare(kind)
     try:
         return msgspec.convert(_gather(value, kind), kind)
     except msgspec.ValidationError as error:

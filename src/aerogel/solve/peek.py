@@ -13,7 +13,7 @@ from aerogel.files.tar import Readable
 from aerogel.oci.digest import Digest
 from aerogel.solve.materials import Materials
 
-__all__ = ["has_indexes", "peek"]
+__all__ = ["are_huge", "has_indexes", "peek"]
 
 _MOST = 8 << 20
 """Bytes of indexes that are read for a remark: some 80,000 files, which take 60 MB as a tree."""
@@ -27,7 +27,12 @@ def has_indexes(materials: Materials, layers: tuple[Digest, ...]) -> bool:
     records = (kept.record(layer) for layer in layers)
     if not all(record is not None and record.index for record in records):
         return False
-    return sum(map(kept.index_size, layers)) <= _MOST
+    return not are_huge(materials, layers)
+
+
+def are_huge(materials: Materials, layers: tuple[Digest, ...]) -> bool:
+    """Whether there are so many files in layers that looking at them for a remark would take long, and much memory."""
+    return sum(map(materials.store.layers.index_size, layers)) > _MOST
 
 
 def peek(materials: Materials, layer: Digest, offset: int, size: int) -> bytes:

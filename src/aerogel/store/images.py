@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from aerogel.decoding import prepare
 from aerogel.errors import AerogelError
 from aerogel.oci.digest import Digest, is_digest
 from aerogel.oci.image import images, walk
@@ -238,6 +239,7 @@ class Images:
             return None
         try:
             descriptor = from_dict(record["descriptor"], Descriptor)
+            prepare(ImageMeta)
             meta = msgspec.convert(record["meta"], ImageMeta)
         except (KeyError, AerogelError, msgspec.ValidationError):
             return None

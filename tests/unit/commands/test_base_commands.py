@@ -642,3 +642,14 @@ def test_security_keeps_what_a_package_needs_that_stays(base: Base, archive: Arc
     found = base.data("base", "update", "--security-only")["changes"]
     assert [one["name"] for one in found] == ["netbase"]
     assert "libtool1" in base.lock["platforms"]["linux/amd64"]["images"]["latest"]["packages"]
+
+
+def test_an_image_with_very_many_files_is_not_checked_and_says_so(base: Base, archive: Archive, monkeypatch):
+    base.write("Dockerfile", "FROM ./base.yaml\nCOPY Dockerfile /\n")
+    told = "the image has too many files for the checks of its programs and libraries: they are left out"
+    base("build", *AMD64, "-t", "one", ".")
+    assert told not in base.said
+    monkeypatch.setattr("aerogel.solve.peek._MOST", 100)
+    base.write("Dockerfile", "FROM ./base.yaml\nCOPY Dockerfile /other\n")
+    base("build", *AMD64, "-t", "two", ".")
+    assert told in base.said
