@@ -271,6 +271,29 @@ def test_programs_that_ask_who_they_are(aerogel: Aerogel, ordinary: Aerogel, con
     assert len(set(found.values())) == 1, found
 
 
+@pytest.mark.parametrize("rung", ["subid", "single", "proot"])
+def test_a_step_of_a_user_that_takes_too_long(ordinary: Aerogel, context: Path, rung: str) -> None:
+    """It is asked to end, and then ended with all that it started; the next build goes on as if nothing had been."""
+    mark = f"5{os.getpid()}.{len(rung)}"
+    text = f"RUN trap 'echo asked' TERM; setsid nohup sleep {mark} & sleep {mark} & wait; sleep {mark}\n"
+    (context / "Dockerfile").write_text(HEAD + text)
+    env = {"AEROGEL_ISOLATION": rung}
+    done = ordinary("build", "--progress=plain", "--timeout=1s", str(context), env=env, check=False)
+    assert (done.returncode, "error: RUN took longer than the 1 s" in done.stderr) == (1, True), done.stderr
+    assert "asked\n" in done.stderr
+    running = [path for path in Path("/proc").glob("[0-9]*/cmdline") if f"sleep\0{mark}" in read(path)]
+    assert running == []
+    (context / "Dockerfile").write_text(HEAD + "RUN true\n")
+    ordinary("build", "--progress=plain", "--timeout=60s", str(context), env=env)
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 def test_the_container_takes_chroot(aerogel: Aerogel) -> None:
     done = Denied(aerogel.state)("doctor", "--offline", check=False)
     assert "isolation chroot" in done.stdout

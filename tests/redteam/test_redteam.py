@@ -6,6 +6,7 @@ are made as an ordinary user of the step, which must not gain root's rights over
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import pty
@@ -16,9 +17,10 @@ from pathlib import Path
 import pytest
 from attacks import CALLS, ON_PROOT, SCRIPTS
 from boxes import gone, processes_with
-from forged import program
+from forged import chain, program
 
 from aerogel.errors import AerogelError
+from aerogel.sandbox.plain import descendants
 from aerogel.sandbox.spec import Limit, Mount, Rootfs, Sandbox
 
 pytestmark = [
@@ -26,6 +28,7 @@ pytestmark = [
     pytest.mark.skipif(os.uname().machine != "x86_64", reason="the forged programs are of x86_64"),
 ]
 APP = "1000:1001"
+PIECE = (0x400000).to_bytes(8, "little") + (8).to_bytes(8, "little")
 RUNGS = ("root", "ident", "subid", "single", "chroot", "proot")
 
 
@@ -235,6 +238,43 @@ def _name_of(leader):
     number = bytearray(4)
     fcntl.ioctl(leader, 0x80045430, number)  # TIOCGPTN
     return f"/dev/pts/{int.from_bytes(number, 'little')}"
+
+
+HELD = (errno.EPERM, errno.ESRCH, errno.ENOSYS, errno.EACCES, errno.EBADF)
+
+
+def test_the_helper_itself(field):
+    """By the numbers that they have on the host, no process of aerogel's can be traced, read, written, robbed or ended."""
+    if field.rung == "proot":
+        return  # told in docs/concepts/isolation.md: a step is the user who runs aerogel
+    folder = image(field, "helper")
+    (folder / "attack").mkdir()
+    calls = {}
+    for number in (os.getpid(), *descendants(os.getpid())[:4]):
+        calls |= {
+            f"{number}-attach": program(101, 16, number, 0, 0),
+            f"{number}-seize": program(101, 0x4206, number, 0, 0),
+            f"{number}-read": program(310, number, PIECE, 1, PIECE, 1, 0),
+            f"{number}-write": program(311, number, PIECE, 1, PIECE, 1, 0),
+            f"{number}-rob": chain([(434, number, 0), (438, -1000, 0, 0)]),
+            f"{number}-limit": program(302, number, 7, (64).to_bytes(8, "little") * 2, 0),
+            f"{number}-kill": program(62, number, 9),
+        }
+    for name, call in calls.items():
+        (folder / "attack" / name).write_bytes(call)
+        (folder / "attack" / name).chmod(0o755)
+    # in a namespace of its own a step's processes have small numbers: what it finds there is its own
+    script = (
+        "cd /attack; for c in *; do [ -d /proc/${c%-*} ] && [ $$ != 1 ] && continue; ./$c; echo $c $?; done; echo held"
+    )
+    if field.rung == "chroot":
+        script = "cd /attack; for c in *; do ./$c; echo $c $?; done; echo held"
+    said = field.attack(script, root=on(field, folder), user=user_for(field))
+    answers = dict(line.split() for line in said.split("\n") if "-" in line)
+    assert answers
+    for name, code in answers.items():
+        assert int(code) in HELD, (name, os.strerror(int(code)))
+    assert field.run("true")[0].code == 0
 
 
 def test_the_callers_terminal(field):

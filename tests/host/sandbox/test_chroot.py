@@ -73,6 +73,16 @@ def test_what_is_masked_and_may_not_be_written(box):
     assert "read-only" in said
 
 
+def test_rights(box):
+    """Those of a step anywhere, but that no program can get more: only so may an ordinary process load a filter."""
+    script = "grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status | tr '\\t' ' '"
+    nothing, default = "0" * 16, "00000000a80425fb"
+    sets = [f"CapInh: {nothing}", *(f"Cap{name}: {default}" for name in ("Prm", "Eff", "Bnd")), f"CapAmb: {nothing}"]
+    assert box.sh(script).split("\n") == [*sets, "NoNewPrivs: 1", "Seccomp: 2", ""]
+    of_user = box.sh(script, user="app").split("\n")
+    assert [f"CapPrm: {nothing}", f"CapEff: {nothing}"] == of_user[1:3]
+
+
 def test_nothing_is_left_behind(box):
     mark = f"8{os.getpid()}"
     box.sh(f"(setsid nohup sleep {mark} >/dev/null 2>&1 &); sleep {mark} >/dev/null 2>&1 & echo")
