@@ -78,15 +78,16 @@ def test_size(aerogel: Aerogel, folder: Path, name: str) -> None:
     assert not any(path.endswith(("/sh", "/bash")) for path in found)
 
 
-def test_java(run: Callable[..., str]) -> None:
+@pytest.mark.parametrize(("version", "release"), [(17, 12), (21, 13), (25, 13)])
+def test_java(run: Callable[..., str], version: int, release: int) -> None:
     """The `debug` image has a compiler; its other half is a whole Java, in small, with an archive of classes."""
-    text = """
+    text = f"""
 FROM aerogel/java21:debug AS build
 COPY Hello.java /src/
 RUN ["/usr/bin/java", "-version"]
 SHELL ["/busybox/sh", "-c"]
-RUN /usr/lib/jvm/java-21-openjdk-*/bin/javac -d /out /src/Hello.java
-FROM aerogel/java21:nonroot
+RUN /usr/lib/jvm/java-21-openjdk-*/bin/javac --release 17 -d /out /src/Hello.java
+FROM gcr.io/distroless/java{version}-debian{release}:nonroot
 COPY --from=build /out /app
 COPY own.p12 /app/
 ENTRYPOINT ["/usr/bin/java", "-Xshare:on", "-cp", "/app", "Hello", "/app/own.p12"]
@@ -102,8 +103,9 @@ ENTRYPOINT ["/usr/bin/java", "-Xshare:on", "-cp", "/app", "Hello", "/app/own.p12
     ]
 
 
-def test_nodejs(run: Callable[..., str]) -> None:
-    text = 'FROM aerogel/nodejs24:nonroot\nCOPY hello.mjs key.pem cert.pem /app/\nCMD ["/app/hello.mjs"]\n'
+@pytest.mark.parametrize("version", [22, 24, 26])
+def test_nodejs(run: Callable[..., str], version: int) -> None:
+    text = f'FROM aerogel/nodejs{version}:nonroot\nCOPY hello.mjs key.pem cert.pem /app/\nCMD ["/app/hello.mjs"]\n'
     lines = run(text).splitlines()
     assert lines[0] in ("x64 1.234,5", "arm64 1.234,5")
     assert lines[1:] == ["trusted true", "threads 11 22 33", "tls TLSv1.3 true x"]

@@ -304,7 +304,7 @@ class Part(_Struct, frozen=True, kw_only=True):
     dotnet: Dotnet | None = None
     certificates: Certificates | None = None
     locales: Annotated[
-        tuple[str, ...], Meta(description="Locales besides C.UTF-8, which is always there: `de_DE`")
+        tuple[str, ...], Meta(description="Locales, also C.UTF-8 where no package brings it: `de_DE`")
     ] = ()
     timezone: Annotated[str | None, Meta(description="`Europe/Berlin`; UTC if nothing is said")] = None
     accounts: Accounts | None = None

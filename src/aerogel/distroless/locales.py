@@ -1,4 +1,4 @@
-"""Locales besides C.UTF-8, compiled by Debian's own localedef from Debian's own sources, for any byte order.
+"""Locales, compiled by Debian's own localedef from Debian's own sources, for any byte order.
 
 `de_DE`, `de_DE.UTF-8`, `de_DE.ISO-8859-15@euro`; without a character set it is UTF-8. The result is a directory below
 /usr/lib/locale, as `localedef --no-archive` makes it; a locale of the release's glibc fits that glibc on every
@@ -21,7 +21,7 @@ __all__ = ["TOOLS", "directory_of", "make_locales", "parse_locale"]
 TOOLS = ("libc-bin", "locales")
 """Packages with localedef and what it reads."""
 
-_NAME = re.compile(r"([a-z]{2,3}(?:_[A-Z]{2})?)(?:\.([A-Za-z0-9_-]+))?(@[a-z]+)?")
+_NAME = re.compile(r"(C|[a-z]{2,3}(?:_[A-Z]{2})?)(?:\.([A-Za-z0-9_-]+))?(@[a-z]+)?")
 _SOURCES = b"usr/share/i18n/locales/"
 _CHARMAPS = b"usr/share/i18n/charmaps/"
 _BIG_ENDIAN = ("s390x",)
@@ -46,17 +46,25 @@ def directory_of(name: str) -> str:
 
 def make_locales(work: Work) -> None:
     """Puts the locales of the recipe into the image. Raises `base.locale`, `distroless.tool`, `sandbox.*`."""
+    names = [each for each in work.recipe.locales if not _is_there(work.layout, each)]
+    if not names:
+        return
     with work.room(work.tools("locales", "build")) as room:
-        for name in work.recipe.locales:
+        for name in names:
             definition, charset = parse_locale(name)
             _check(room.layout, definition, charset)
         order = "--big-endian" if work.arch in _BIG_ENDIAN else "--little-endian"
-        for name in work.recipe.locales:
+        for name in names:
             definition, charset = parse_locale(name)
             folder = directory_of(name)
             room.layout.write(b"out/.keep", b"")
             room.run(["localedef", "--no-archive", order, "-i", definition, "-f", charset, f"/out/{folder}"])
             room.take(work.layout, b"out/" + folder.encode(), _FOLDER + b"/" + folder.encode())
+
+
+def _is_there(layout: Layout, name: str) -> bool:
+    """Whether a package brings it, as libc-bin does C.UTF-8."""
+    return _FOLDER + b"/" + directory_of(name).encode() + b"/LC_CTYPE" in layout.items
 
 
 def _check(layout: Layout, definition: str, charset: str) -> None:

@@ -49,7 +49,7 @@ __all__ = [
     "make_recipe",
 ]
 
-BUILT_IN_LOCALES = ("C", "POSIX", "C.UTF-8")
+BUILT_IN_LOCALES = ("C", "POSIX")
 """What glibc has without a file."""
 
 COMPOSE_VERSION = b"aerogel-base-v1"

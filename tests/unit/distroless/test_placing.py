@@ -143,6 +143,7 @@ def test_own_rules_for_files(make):  # noqa: F811
         ("de_DE", "de_DE", "UTF-8", "de_DE.utf8"),
         ("de_DE.UTF-8", "de_DE", "UTF-8", "de_DE.utf8"),
         ("de_DE.ISO-8859-15@euro", "de_DE@euro", "ISO-8859-15", "de_DE.iso885915@euro"),
+        ("C.UTF-8", "C", "UTF-8", "C.utf8"),
         ("sr_RS@latin", "sr_RS@latin", "UTF-8", "sr_RS.utf8@latin"),
     ],
 )
