@@ -6,7 +6,7 @@ mounted, and only the rest is sent. Manifests follow, inner ones first, and name
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -154,18 +154,12 @@ def _other_repository(blobs: Blobs, target: Reference) -> str:
 
 def _to_store(cargo: Cargo, reference: Reference, world: World, number: int) -> int:
     store = world.store
-    moved = 0
-    wanted = [part for part in cargo.parts().values() if store.blobs.size(part.digest) != part.size]
-    meter = Meter(world.sink, number, reference.familiar(), sum(part.size for part in wanted))
-
-    watched = Watched(cargo.blobs, meter, wanted)
-
-    def take(part: Descriptor) -> None:
-        with watched.open(part.digest, part.size) as stream:
-            store.blobs.copy_in(stream, part.digest, part.size)
-
-    in_parallel((partial(take, part) for part in wanted), meter)
-    moved = sum(part.size for part in wanted)
+    parts, moved = list(cargo.parts().values()), 0
+    if isinstance(cargo.blobs, RepositoryBlobs):
+        # As pull does, in parallel and to be gone on with; what may lie elsewhere it leaves out.
+        moved = bring_blobs(world, cargo.blobs.repository, (part for part in parts if not part.urls), number)
+        parts = [part for part in parts if part.urls]
+    moved += _take_parts(parts, cargo.blobs, world, reference, number)
     for document in [*cargo.documents(), *(each.descriptor for each in cargo.artifacts)]:
         store.blobs.put(cargo.blobs.read(document.digest, document.size))
     for image in images(cargo.descriptor, store.blobs):
@@ -180,6 +174,20 @@ def _to_store(cargo: Cargo, reference: Reference, world: World, number: int) -> 
             store.referrers.add(artifact.subject, artifact.descriptor)
     store.sync()
     return moved
+
+
+def _take_parts(parts: Iterable[Descriptor], blobs: Blobs, world: World, reference: Reference, number: int) -> int:
+    store = world.store
+    wanted = [part for part in parts if store.blobs.size(part.digest) != part.size]
+    meter = Meter(world.sink, number, reference.familiar(), sum(part.size for part in wanted))
+    watched = Watched(blobs, meter, wanted)
+
+    def take(part: Descriptor) -> None:
+        with watched.open(part.digest, part.size) as stream:
+            store.blobs.copy_in(stream, part.digest, part.size)
+
+    in_parallel((partial(take, part) for part in wanted), meter)
+    return sum(part.size for part in wanted)
 
 
 def _to_file(cargo: Cargo, end: End, world: World, number: int) -> int:

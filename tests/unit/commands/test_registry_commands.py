@@ -71,6 +71,20 @@ def test_the_medium_begins_while_a_layer_still_comes(
     assert told[1][0] == told[0][1] >= 8 << 20
 
 
+def test_a_copy_into_the_store_is_gone_on_with(shell: Shell, server: LoopRegistry) -> None:
+    serve_image(server, "team/app", "one", files={"data": random.Random(2).randbytes(300_000)})
+    digest, data = max(server.blobs["team/app"].items(), key=lambda each: len(each[1]))
+    half = len(data) // 2
+    server.fail("GET", digest, Answer(200, data, cut_at=half))
+    server.fail("GET", digest, Answer(500), times=4)
+    words = ("copy", f"docker://{server.host}/team/app:one", "here:1")
+    shell(*words, status=4)
+    server.seen.clear()
+    shell(*words)
+    assert [each.headers.get("range") for each in server.seen if digest in each.path] == [f"bytes={half}-"]
+    check_store(shell.folder, "here:1")
+
+
 def test_pull_takes_the_platform(shell: Shell, server: LoopRegistry) -> None:
     here = Platform.host()
     digests = {
