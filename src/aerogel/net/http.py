@@ -21,6 +21,7 @@ import msgspec
 from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.net.fault import HttpError, translated
 from aerogel.net.library import load
+from aerogel.net.parts import FilePart
 from aerogel.net.peer import NOBODY, Peer, tls_context
 from aerogel.net.proxy import proxy_for, redact
 from aerogel.net.stream import pieces
@@ -46,7 +47,7 @@ _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
-Body = bytes | Callable[[], Iterable[bytes | memoryview]] | None
+Body = bytes | Callable[[], Iterable[bytes | memoryview | FilePart]] | None
 """A request body; a callable makes it anew for each try."""
 
 
@@ -286,11 +287,14 @@ class Http:
         with self._lock:
             found = self._managers.get(key)
             if found is None:
+                load()
+                from aerogel.net.sending import teach
+
                 found = self._managers[key] = self._new_manager(parts.scheme, proxy, peer)
+                teach(found)
         return found
 
     def _new_manager(self, scheme: str, proxy: str, peer: Peer) -> PoolManager:
-        load()
         import urllib3
 
         context = tls_context(peer, self._ca) if scheme == "https" else None

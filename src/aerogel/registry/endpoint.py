@@ -12,6 +12,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from aerogel.net.http import Http, HttpError, Response
+from aerogel.net.parts import FilePart
 from aerogel.net.peer import NOBODY, Peer
 from aerogel.net.proxy import is_loopback
 from aerogel.registry.auth import Authority
@@ -29,7 +30,7 @@ _ANSWERS = frozenset(range(200, 500)) - {408, 425, 429}
 _TRIES = 3
 """How often a request is sent when each answer is 401: without token, with a kept one, with a new one."""
 
-Body = bytes | Callable[[], Iterable[bytes | memoryview]]
+Body = bytes | Callable[[], Iterable[bytes | memoryview | FilePart]]
 _T = TypeVar("_T")
 
 

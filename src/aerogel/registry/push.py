@@ -8,11 +8,13 @@ Spec: OCI distribution-spec v1.1 "Push" (end-4a to end-7, end-11 with automatic 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from io import FileIO
 from typing import BinaryIO, cast
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from aerogel.errors import EXIT_NETWORK, AerogelError
 from aerogel.net.http import Response
+from aerogel.net.parts import FilePart, parts_of
 from aerogel.oci.artifact import fallback_tag, with_referrer
 from aerogel.oci.digest import Digest, algorithm_of, digest_of
 from aerogel.oci.types import OCI_INDEX, Descriptor, encode
@@ -149,7 +151,7 @@ class Uploads:
         what: str,
         *,
         headers: dict[str, str] | None = None,
-        body: bytes | Callable[[], Iterator[bytes | memoryview]] | None = None,
+        body: bytes | Callable[[], Iterator[bytes | memoryview | FilePart]] | None = None,
         expect: tuple[int, ...] = (200,),
         scopes: frozenset[str] | None = None,
     ) -> Response:
@@ -216,11 +218,16 @@ class Uploads:
         return urlunsplit(found)
 
     def _whole(self, location: str, blob: Descriptor, open_blob: Callable[[], BinaryIO], counted: _Counted) -> None:
-        def pieces() -> Iterator[memoryview]:
+        def pieces() -> Iterator[memoryview | FilePart]:
             counted.back_to(0)
             # One buffer: a new object of this size for each piece costs as much time as the sending.
-            view = memoryview(bytearray(_PIECE))
             with open_blob() as stream:
+                if isinstance(stream, FileIO):
+                    for part in parts_of(stream, blob.size):
+                        yield part
+                        counted.add(part.sent)
+                    return
+                view = memoryview(bytearray(_PIECE))
                 read = cast("Callable[[memoryview], int]", getattr(stream, "readinto"))  # noqa: B009 - not of BinaryIO
                 while count := read(view):
                     counted.add(count)
