@@ -131,7 +131,7 @@ class Bases:
         try:
             return self._pulled(reference, name, platform)
         except AerogelError as error:
-            if name in self._refused:
+            if name in self._refused and reference.digest is None:
                 hint = f"what the local store has under this name came from elsewhere; `aerogel tag {name} {name}` makes it yours"
                 error.hints = (*error.hints, hint)
             if error.code.startswith(("policy.", "sign.")):

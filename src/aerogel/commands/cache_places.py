@@ -11,12 +11,14 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 from aerogel.errors import AerogelError
-from aerogel.oci.digest import Digest, VerifiedReader, digest_of, short
+from aerogel.oci.digest import Digest, VerifiedReader, digest_of, hex_of, short
 from aerogel.oci.image import MemoryBlobs
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import EMPTY_JSON, OCI_EMPTY, OCI_MANIFEST, REF_NAME, Descriptor, Index, Manifest, decode, encode
@@ -51,6 +53,7 @@ SIZE = "io.aerogel.size"
 """Annotation of a blob of a cache: the bytes of the uncompressed tar."""
 
 _BUFFER = 1 << 20
+_LEFT_S = 7 * 86400.0
 
 
 class Target(Protocol):
@@ -211,10 +214,13 @@ class FolderCache:
     def place(self, blob: Descriptor, open_blob: Callable[[], BinaryIO]) -> None:
         """A layer goes there as soon as it is made; what the folder has is not written again."""
         try:
-            if Path(self._path(blob.digest)).stat().st_size == blob.size:
+            if os.stat(self._path(blob.digest)).st_size == blob.size:
+                os.utime(self._path(blob.digest))  # nobody sweeps it away now
                 return
         except FileNotFoundError:
             pass
+        except PermissionError:
+            return  # another user's, and there
         with disk_errors(self._folder):
             _put(Path(self._folder, "oci-layout"), lambda: cast("BinaryIO", io.BytesIO(LAYOUT)))
             _put(Path(self._path(blob.digest)), open_blob)
@@ -235,8 +241,20 @@ class FolderCache:
         )
         write_oci_layout(self._folder, [root], blobs)
         with disk_errors(self._folder):
-            for digest in old - self._parts():
+            kept = self._parts()
+            for digest in old - kept:
                 Path(self._path(digest)).unlink(missing_ok=True)
+            self._sweep(kept)
+
+    def _sweep(self, kept: set[Digest]) -> None:
+        """Removes what builds that were killed have left; younger files may be of one that still runs."""
+        if not kept:
+            return  # there is something else in the folder
+        names = {hex_of(digest) for digest in kept}
+        for entry in list(os.scandir(f"{self._folder}/blobs/sha256")):
+            with suppress(FileNotFoundError):  # others sweep too
+                if entry.name not in names and entry.stat(follow_symlinks=False).st_mtime < time.time() - _LEFT_S:
+                    os.unlink(entry.path)
 
     def _parts(self) -> set[Digest]:
         """What the caches of the folder are made of; nothing when there is something else in the folder."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from aerogel.commands.policy import enforce
+from aerogel.commands.policy import enforce, may_use
 from aerogel.commands.registries import open_registries
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError
@@ -70,6 +70,10 @@ def members_of(world: World, registries: Registries, name: str) -> list[Descript
     Raises `registry.*`, `net.*`, `policy.*`, `oci.*`.
     """
     record = world.store.images.find(name)
+    if record is not None and record.references:
+        meant = record.references[0]
+        if not may_use(world, meant, meant.digest or record.descriptor.digest):
+            record = None  # the registry is asked, and whoever refuses says why
     top = record.descriptor if record is not None else _fetched(world, registries, Reference.parse(name))
     blobs = world.store.blobs
     if top.media_type in INDEX_TYPES:

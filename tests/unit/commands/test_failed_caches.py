@@ -32,6 +32,17 @@ def test_an_image_that_is_refused(shell: Shell, tmp_path: Path, monkeypatch: pyt
     assert "the image breaks the rule `MissingProgram`" in told
     assert "write cache" in told
     listed = json.loads((tmp_path / "cache/index.json").read_bytes())
+    # What a build that was killed left goes after a week: until then it may be one that still runs.
+    blobs = tmp_path / "cache/blobs/sha256"
+    for name in ("1" * 64, "2" * 64, ".left"):
+        (blobs / name).write_text("x")
+        if name != "2" * 64:
+            os.utime(blobs / name, (0, 0))
+    (context / "note").write_text("two")
+    shell.fails("build", "--cache-to", "type=local,dest=cache", "context")
+    assert {name for name in os.listdir(blobs) if name[0] == "." or len(set(name)) == 1} == {"2" * 64}
+    (context / "note").write_text("one")
+    listed = json.loads((tmp_path / "cache/index.json").read_bytes())
     # Another fault, earlier: the list does not shrink, and nothing is written where nothing is new.
     (context / "Dockerfile").write_text(DOCKERFILE.replace("COPY note /note", "COPY missing /note"))
     shell.fails("build", "--cache-to", "type=local,dest=cache", "context")
