@@ -251,10 +251,12 @@ class FolderCache:
         if not kept:
             return  # there is something else in the folder
         names = {hex_of(digest) for digest in kept}
-        for entry in list(os.scandir(f"{self._folder}/blobs/sha256")):
+        with os.scandir(f"{self._folder}/blobs/sha256") as entries:
+            left = [entry.path for entry in entries if entry.name not in names]
+        for path in left:
             with suppress(FileNotFoundError):  # others sweep too
-                if entry.name not in names and entry.stat(follow_symlinks=False).st_mtime < time.time() - _LEFT_S:
-                    os.unlink(entry.path)
+                if os.lstat(path).st_mtime < time.time() - _LEFT_S:
+                    os.unlink(path)
 
     def _parts(self) -> set[Digest]:
         """What the caches of the folder are made of; nothing when there is something else in the folder."""
