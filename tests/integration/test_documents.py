@@ -66,7 +66,7 @@ ELSEWHERE = re.compile(
     | type=s3 | Dockerfile\.new | examples/ | \bcalculator\b | ^\./aerogel | --push | alias\ """,
     re.VERBOSE,
 )
-"""Examples that need more than this test has; the four under `examples/` have tests of their own."""
+"""Examples that need more than this test has; those under `examples/` have tests of their own."""
 
 
 def of_documents() -> list[str]:

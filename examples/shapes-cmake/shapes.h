@@ -1,0 +1,4 @@
+#pragma once
+
+double circle(double radius);
+double square(double side);
