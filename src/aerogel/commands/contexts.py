@@ -145,6 +145,7 @@ class Contexts:
 
     def _layout(self, name: str, text: str) -> Descriptor:
         """The image of an OCI layout: by digest, by tag, or the only one."""
+        from aerogel.commands.policy import enforce_elsewhere
         from aerogel.store.load import load_layout
 
         folder, at, digest = text.partition("@")
@@ -159,6 +160,7 @@ class Contexts:
                 exit_status=EXIT_USAGE,
                 hints=["the form is `oci-layout://FOLDER`, with `:TAG` or `@sha256:...` to choose an image"],
             )
+        enforce_elsewhere(self._world, "oci", folder, path)
         loaded = load_layout(str(path), self._world.store)
         tags = {
             each.label or (each.references[0].tag or "") if each.references else each.label: each for each in loaded

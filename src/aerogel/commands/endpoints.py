@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import BinaryIO, NamedTuple, Protocol
 
 from aerogel.commands.lookup import find_image
-from aerogel.commands.policy import enforce
+from aerogel.commands.policy import enforce, enforce_elsewhere
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 from aerogel.events import step
@@ -179,9 +179,10 @@ def open_origin(end: End, world: World, registries: Registries) -> Origin:
         return origin
     if end.kind == "store":
         return _FromStore(store, find_image(store, end.name).descriptor)
+    path = world.settings.directory / end.path
+    enforce_elsewhere(world, end.kind, end.name if end.kind in DAEMONS else end.path, path if end.path else None)
     if end.kind in DAEMONS:
         return _FromStore(store, _saved(end, world))
-    path = world.settings.directory / end.path
     if path.is_dir():
         found = load_layout(str(path), store)
         labels = _labels(path.joinpath("index.json").read_bytes()) if path.joinpath("index.json").exists() else {}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from aerogel.commands.policy import may_use
+from aerogel.commands.policy import enforce_elsewhere, may_use
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError, Diagnostic
@@ -50,8 +50,10 @@ class LoadResult(Result, frozen=True, kw_only=True):
 
 
 def run(options: Load, world: World) -> LoadResult:
-    """Checks and stores every image, then gives the names. Raises `load.terminal`, `archive.*`, `store.*`."""
-    if options.input == "-":
+    """Checks and stores every image, then gives the names. Raises `load.terminal`, `policy.*`, `archive.*`, `store.*`."""
+    path = None if options.input == "-" else world.settings.directory / options.input
+    enforce_elsewhere(world, "oci" if path is not None and path.is_dir() else "docker-archive", options.input, path)
+    if path is None:
         if os.isatty(world.streams.stdin):
             raise AerogelError(
                 "standard input is a terminal, and nothing is piped into it",
@@ -61,13 +63,11 @@ def run(options: Load, world: World) -> LoadResult:
             )
         with os.fdopen(os.dup(world.streams.stdin), "rb") as stream:
             loaded = load_archive(stream, world.store)
+    elif path.is_dir():
+        loaded = load_layout(str(path), world.store)
     else:
-        path = world.settings.directory / options.input
-        if path.is_dir():
-            loaded = load_layout(str(path), world.store)
-        else:
-            with disk_errors(str(path)), path.open("rb") as stream:
-                loaded = load_archive(stream, world.store)
+        with disk_errors(str(path)), path.open("rb") as stream:
+            loaded = load_archive(stream, world.store)
     return LoadResult(images=tuple(_named(one, world) for one in loaded))
 
 

@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from aerogel.oci.keys import PublicKey
     from aerogel.registry.client import Repository
 
-__all__ = ["enforce", "may_use", "refuse", "scopes"]
+__all__ = ["enforce", "enforce_elsewhere", "may_use", "refuse", "scopes"]
 
 _MOST = 1 << 20
+_DOCKER = "docker"
+"""The transport of registries."""
 ACCEPT, REJECT, SIGNED = "insecureAcceptAnything", "reject", "sigstoreSigned"
 
 
@@ -80,6 +82,24 @@ def enforce(world: World, repository: Repository, reference: Reference, *digests
             _accept(world, rule, reference, digest)
 
 
+def enforce_elsewhere(world: World, transport: str, name: str, path: Path | None = None) -> None:
+    """Refuses what comes from no registry where policy.json says so of its transport (`oci`, `docker-archive`, `docker-daemon`,
+    ...), as podman does. `path` is that of a file or folder; signatures cannot be asked for.
+
+    Raises `policy.rejected`, `policy.unknown`, `policy.malformed`, `policy.key`.
+    """
+    whole = path.resolve() if path is not None else None
+    rule = _containers(world, transport, [str(one) for one in (whole, *whole.parents)] if whole is not None else [])
+    if rule is not None and rule.kind == REJECT:
+        raise _rejected(rule, f"{transport}:{name}")
+    if rule is not None and rule.kind == SIGNED:
+        raise AerogelError(
+            f"`{transport}:{name}` may not be used: {rule.place} asks for a signature, which it cannot have",
+            code="policy.rejected",
+            hints=[f"allow it under `{transport}` in `transports` of that file"],
+        )
+
+
 def may_use(world: World, reference: Reference, digest: Digest) -> bool:
     """Whether an image of the store may be run or built upon by a name: no rule asks for anything, somebody here gave it
     the name, it has been asked under the name, or a signature came along with it that is right. Raises `policy.*`, `sign.key`.
@@ -100,7 +120,7 @@ def refuse(world: World, reference: Reference, digest: Digest) -> None:
     """Raises `policy.rejected` or `policy.unsigned` for what `may_use` refuses."""
     for rule in _rules(world, reference):
         if rule.kind == REJECT:
-            raise _rejected(rule, reference)
+            raise _rejected(rule, reference.familiar())
         if not _is_known(world, rule, reference, digest):
             raise _unsigned(rule, reference, digest, "the local store knows none")
 
@@ -148,7 +168,7 @@ def _rules(world: World, reference: Reference) -> list[_Rule]:
         is_decided = is_decided or (table.is_users and rule is not None)
         found.append(rule)
     if not is_decided:
-        found.append(_containers(world, reference))
+        found.append(_containers(world, _DOCKER, list(scopes(reference))))
     return [rule for rule in found if rule is not None and rule.kind != ACCEPT]
 
 
@@ -167,7 +187,7 @@ def _accepted(rule: _Rule, reference: Reference, digest: Digest) -> Digest:
 def _check(rule: _Rule, place: _Signatures, reference: Reference, digests: Sequence[Digest]) -> Digest:
     """The digest that is signed as the rule asks."""
     if rule.kind == REJECT:
-        raise _rejected(rule, reference)
+        raise _rejected(rule, reference.familiar())
     from aerogel.oci.attestation import subject_names
     from aerogel.oci.keys import PublicKey
 
@@ -195,9 +215,9 @@ def _check(rule: _Rule, place: _Signatures, reference: Reference, digests: Seque
     raise _unsigned(rule, reference, digests[0], told, is_moved=bool(other))
 
 
-def _rejected(rule: _Rule, reference: Reference) -> AerogelError:
+def _rejected(rule: _Rule, name: str) -> AerogelError:
     return AerogelError(
-        f"`{reference.familiar()}` may not be used: {rule.place} rejects it",
+        f"`{name}` may not be used: {rule.place} rejects it",
         code="policy.rejected",
         hints=["take another image, or change the policy"],
     )
@@ -260,16 +280,17 @@ def _moved(scope: str, signed_for: str) -> Identity:
     return Identity(TOLD, ("" if "*" in scope else scope, plain(signed_for)))
 
 
-def _containers(world: World, reference: Reference) -> _Rule | None:
+def _containers(world: World, transport: str, names: Sequence[str]) -> _Rule | None:
+    """The rule of the first name that policy.json has for a transport, else its default; None where there is no such file."""
     for path in world.settings.policy_files:
         world.witness.look(path)
         if not path.is_file():
             continue
         try:
             policy = json.loads(_read(path))
-            told = policy.get("transports", {}).get("docker", {})
-            rules = {plain(name): listed for name, listed in told.items()}
-            scope = next((one for one in (*scopes(reference), "") if one in rules), None)
+            told = policy.get("transports", {}).get(transport, {})
+            rules = {plain(name) if transport == _DOCKER else name: listed for name, listed in told.items()}
+            scope = next((one for one in (*names, "") if one in rules), None)
             listed = policy["default"] if scope is None else rules[scope]
             return _strictest([_rule(each, path, scope) for each in listed], path)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -292,7 +313,7 @@ def _strictest(rules: list[_Rule], path: Path) -> _Rule:
 
 
 def _rule(said: Mapping[str, Any], path: Path, scope: str | None) -> _Rule:
-    place = f"`{path}` for `{scope or '*'}`"
+    place = f"`{path}`" + (f" for `{scope}`" if scope else "")
     kind = said["type"]
     if kind in (ACCEPT, REJECT):
         return _Rule(kind, place=place)
