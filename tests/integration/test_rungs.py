@@ -124,7 +124,10 @@ bash -c 'cat <(echo one) <(echo two); echo three | tee >(cat >/tee) >/dev/null; 
 head -c 5 /proc/self/status >>/shown; readlink -f /proc/self/cwd >>/shown
 grep -q /usr/bin/grep /proc/self/maps; grep -q . /proc/self/cgroup; test -r /proc/self/mounts; test -d /proc/$$/task/$$
 cd /; perl /drop >>/shown; threads >>/shown
-cat /su /setpriv /init-said /shown
+cd /; echo closed >/dac; chown ci /dac; chmod 0 /dac; cat /dac >/rights
+setpriv --reuid=1500 --regid=1500 --clear-groups sleep 100 & sleep 0.3; kill $!; wait $! || echo $? >>/rights
+echo shared >/dev/shm/f; cat /dev/shm/f >>/rights
+cat /su /setpriv /init-said /shown /rights
 EOF
 """
 INIT = """$> != 0 or die "not as root\n"; (stat ".")[4] == $> or die "owner\n"; umask 077; mkdir "base" or die;
@@ -190,6 +193,9 @@ two
 Name:/data
 cat
 64 threads, 0 failures
+closed
+143
+shared
 """
 
 
