@@ -374,7 +374,7 @@ def test_names_and_documents(small):
         "sleep",
         "1000",
     )
-    small("rename", "box", "other")
+    assert small.json("rename", "box", "other")["name"] == "other"
     assert small("exec", "other", "true").returncode == 0
     assert "there is no container `box`" in small("exec", "box", "true", check=False).stderr
     small("run", "-d", "--name", "box", "small", "true")

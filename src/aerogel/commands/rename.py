@@ -25,13 +25,15 @@ class Rename(Struct, frozen=True, kw_only=True):
 
 
 class RenameResult(Result, frozen=True, kw_only=True):
-    def text(self) -> str:
-        return ""
+    id: str
+    name: str
+    """The new one."""
 
 
 def run(options: Rename, world: World) -> RenameResult:
     """Raises `container.not-found`, `container.name-taken`, `run.name`."""
     check_name(options.name)
     containers = containers_of(world)
-    containers.rename(containers.find(options.container), options.name)
-    return RenameResult()
+    found = containers.find(options.container)
+    containers.rename(found, options.name)
+    return RenameResult(id=found.container.id, name=options.name)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, BinaryIO, ClassVar, Literal
 
+import msgspec
 from msgspec import Struct
 
 from aerogel.commands.platforms import check_room, find_chosen, parse_choice
@@ -20,7 +21,7 @@ from aerogel.oci.reference import Reference
 from aerogel.store.disk import write_whole
 from aerogel.store.layout import Root, write_docker_archive, write_oci_archive
 
-__all__ = ["EXAMPLES", "Save", "SaveResult", "run"]
+__all__ = ["EXAMPLES", "Save", "SaveResult", "SavedImage", "run", "text"]
 
 EXAMPLES = (
     ("for docker load", "aerogel save app | docker load"),
@@ -46,16 +47,38 @@ class Save(Struct, frozen=True, kw_only=True):
     referrers: Annotated[
         bool | None, Flag("With signatures, SBOMs and provenance: the default of `oci-archive`, the other has no room")
     ] = None
+    json: Annotated[bool, Flag("Print what the file of `-o` has, as JSON", group="Common")] = False
+
+
+class SavedImage(Struct, frozen=True, kw_only=True):
+    """An image of the archive."""
+
+    digest: str
+    references: tuple[str, ...]
+    """The names that it has there."""
+    referrers: int
+    """How many artifacts that refer to it are there too."""
 
 
 class SaveResult(Result, frozen=True, kw_only=True):
-    pass
+    is_data: ClassVar[bool] = False
+
+    output: str
+    format: str
+    size: int
+    """Bytes of the file, 0 on standard output."""
+    images: tuple[SavedImage, ...]
+
+
+def text(options: Save, result: SaveResult) -> str:
+    """What is printed at the end: nothing, unless it was asked for."""
+    return msgspec.json.format(msgspec.json.encode(result), indent=2).decode() if options.json else ""
 
 
 def run(options: Save, world: World) -> SaveResult:
     """Writes the archive; a file is there whole or not at all.
 
-    Raises `image.*`, `cli.platforms`, `copy.referrers`, `copy.one-platform`, `oci.*`, `save.terminal`, `store.*`.
+    Raises `image.*`, `cli.platforms`, `copy.referrers`, `copy.one-platform`, `oci.*`, `save.*`, `store.*`.
     """
     platform = parse_choice(options.platform, is_all=options.all_platforms)
     is_bare = options.format == "docker-archive"
@@ -70,6 +93,13 @@ def run(options: Save, world: World) -> SaveResult:
     for root in roots if is_bare and options.all_platforms else ():
         check_room(root.descriptor, "a `docker-archive`")
     if options.output == "-":
+        if options.json:
+            raise AerogelError(
+                "standard output cannot have both the archive and `--json`",
+                code="save.json",
+                hints=["write the archive to a file with `-o FILE`"],
+                exit_status=EXIT_USAGE,
+            )
         if os.isatty(world.streams.stdout):
             raise AerogelError(
                 "standard output is a terminal, and an archive is not for reading",
@@ -79,11 +109,24 @@ def run(options: Save, world: World) -> SaveResult:
             )
         with os.fdopen(os.dup(world.streams.stdout), "wb") as stream:
             _write(options.format, stream, roots, world, platform)
-        return SaveResult()
+        return _result(options, roots, 0)
     target = world.settings.directory / options.output
     write_whole(target, lambda stream: _write(options.format, stream, roots, world, platform))
     world.sink.emit(Message(f"wrote {options.output} ({options.format})"))
-    return SaveResult()
+    return _result(options, roots, target.stat().st_size)
+
+
+def _result(options: Save, roots: list[Root], size: int) -> SaveResult:
+    is_bare = options.format == "docker-archive"
+    images = tuple(
+        SavedImage(
+            digest=root.descriptor.digest,
+            references=tuple(str(one) for one in root.references),
+            referrers=0 if is_bare else len(root.referrers),
+        )
+        for root in roots
+    )
+    return SaveResult(output=options.output, format=options.format, size=size, images=images)
 
 
 def _root(world: World, name: str, options: Save, platform: Platform | None) -> Root:

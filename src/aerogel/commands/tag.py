@@ -25,11 +25,15 @@ class Tag(Struct, frozen=True, kw_only=True):
 
 
 class TagResult(Result, frozen=True, kw_only=True):
-    pass
+    reference: str
+    """The new name, whole."""
+    digest: str
+    image_id: str
 
 
 def run(options: Tag, world: World) -> TagResult:
     """Names the image; what had the name before keeps its other names. Raises `image.not-found`, `oci.reference`."""
     record = find_image(world.store, options.source)
-    world.store.images.tag(Reference.parse(options.target), record.descriptor, record.meta, is_own=True)
-    return TagResult()
+    target = Reference.parse(options.target)
+    world.store.images.tag(target, record.descriptor, record.meta, is_own=True)
+    return TagResult(reference=str(target), digest=record.descriptor.digest, image_id=record.id)

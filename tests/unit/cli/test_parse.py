@@ -230,6 +230,15 @@ def test_json_only_for_commands_with_data():
     assert "--json" not in parsing.help_text(START)
 
 
+def test_json_everywhere_but_where_programs_write():
+    """Commands whose output is that of a program, files or a text that has its own form in data."""
+    without = {
+        command.name for command in COMMANDS if "--json" not in parsing.help_text(parsing.specification(command))
+    }
+    assert without == {"run", "debug", "debug last", "exec", "logs", "attach", "cp", "lint", "format"}
+    assert "--format" in parsing.help_text(parsing.specification(next(one for one in COMMANDS if one.name == "lint")))
+
+
 def test_completion_parser_has_the_positional_words():
     assert {action.dest for action in parsing.command_parser(START)._actions} >= {"image", "words", "tty"}
 

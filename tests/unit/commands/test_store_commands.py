@@ -158,6 +158,17 @@ def test_save_and_load_again(loaded, tmp_path):
     assert [one for one in os.listdir(tmp_path) if one.startswith(".out")] == []
 
 
+def test_tag_and_save_as_json(loaded, tmp_path):
+    named = json.loads(loaded("tag app:1 app:3 --json"))
+    assert (named["reference"], named["image_id"]) == ("docker.io/library/app:3", f"sha256:{loaded.id}")
+    told = json.loads(loaded("save --format oci-archive -o out.tar app:3 --json"))
+    assert (told["output"], told["size"]) == ("out.tar", os.stat(tmp_path / "out.tar").st_size)
+    (image,) = told["images"]
+    assert (image["digest"], image["referrers"]) == (named["digest"], 0)
+    assert named["reference"] in image["references"]
+    assert "cannot have both the archive and `--json`" in loaded.fails("save app:3 --json", 2)
+
+
 def test_save_to_standard_output(loaded):
     source = str(Path(__file__).parents[3] / "src")
     done = subprocess.run(
