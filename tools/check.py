@@ -26,7 +26,16 @@ ROOT = Path(__file__).resolve().parent.parent
 FAST = ("tests/unit", "tests/golden", "tests/house")
 MOVED = tuple(
     f"tests/integration/test_{name}.py"
-    for name in ("builders", "platforms", "reproducible", "runtimes", "https_programs", "structure")
+    for name in (
+        "builders",
+        "platforms",
+        "reproducible",
+        "real_programs",
+        "runtimes",
+        "https_programs",
+        "foreign_programs",
+        "structure",
+    )
 )
 HOST = (
     ("tests/differential", *FAST, "tests/fuzz", "tests/host", "tests/redteam", *MOVED),
