@@ -38,7 +38,7 @@ def test_group(
         if not by_the_other(group, tag):
             assert failed(ours(aerogel, image, *files, platform=group.platform)) == []
             continue
-        aerogel("base", "build", "-t", "family", "--platform", group.platform, image)
+        aerogel("base", "build", "-t", "family", "--platform", group.platform, image, cwd=tmp_path)
         found = ours(aerogel, "family", *files, platform=group.platform)
         assert failed(found) == []
         (tmp_path / tag).mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 from msgspec import Struct
@@ -54,11 +55,13 @@ def run(options: BaseBuild, world: World) -> BuildResult:
     if platform == "all":
         platform = ",".join(source.recipe.platforms)
     tag = f":{source.tag}" if source.declared is not None else ""
-    name = f"./{source.path.lstrip('/')}" if source.declared is not None else source.recipe.name
-    if source.declared is not None and source.path.startswith("/"):
-        name = source.path
+    name, context = f"./{source.path}" if source.declared is not None else source.recipe.name, "."
+    if source.declared is not None and source.path.startswith(("/", "../")):
+        # Seen from its own folder: what it reads must lie in the context.
+        context, name = os.path.split(source.path)
+        name = f"./{name}"
     build = Build(
-        context=".",
+        context=context,
         tag=options.tag,
         platform=platform,
         output=options.output,

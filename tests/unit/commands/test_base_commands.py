@@ -653,3 +653,16 @@ def test_an_image_with_very_many_files_is_not_checked_and_says_so(base: Base, ar
     base.write("Dockerfile", "FROM ./base.yaml\nCOPY Dockerfile /other\n")
     base("build", *AMD64, "-t", "two", ".")
     assert told in base.said
+
+
+def test_a_declaration_in_another_folder(base: Base, monkeypatch: pytest.MonkeyPatch):
+    """What it reads lies beside it, wherever the command is given."""
+    base.write("kept/note", "note")
+    path = base.write("kept/base.yaml", DECLARATION + "paths: [{file: /note, source: note}]\n")
+    (base.folder / "elsewhere").mkdir()
+    monkeypatch.chdir(base.folder / "elsewhere")
+    by_path = base.data("base", "build", "--platform", "linux/amd64", f"{path}:nonroot")
+    assert (
+        base.data("base", "build", "--platform", "linux/amd64", "../kept/base.yaml:nonroot")["image_id"]
+        == by_path["image_id"]
+    )
