@@ -254,6 +254,10 @@ def test_a_signature_is_for_one_name(
         digest = pushed(maker, name, tmp_path)
         if form == "ours":
             aerogel("sign", "--key", f"{config}/team.key", name)
+            # cosign takes such a bundle, whose subject has a name. (It wants a trusted root, also where it trusts a key.)
+            (tmp_path / "root").write_text('{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}')
+            trust = ("--key", f"{config}/team.pub", "--insecure-ignore-tlog=true", "--trusted-root", f"{tmp_path}/root")
+            real("verify-attestation", "--new-bundle-format", "--type", SIGNED, *trust, name)
         else:
             real(
                 *(bundled if form == "bundle" else ("sign",)),
