@@ -100,7 +100,10 @@ def test_through_files_and_back(image: tuple[str, str, Aerogel], registry: Serve
     third("copy", f"docker://{back}", "store:app:3")
     assert third.json("images")["images"][0]["digest"] == digest
     docker = tmp_path / "docker.tar"
-    third("copy", "app:3", f"docker-archive:{docker}:example.test/app:4")
+    told = third("copy", "app:3", f"docker-archive:{docker}:example.test/app:4").stderr
+    assert "2 artifacts that refer to the image stayed behind: `docker-archive:` has no room for that" in told
+    again = ("copy", "--no-referrers", "app:3", f"docker-archive:{docker}:example.test/app:4")
+    assert "stayed behind" not in third(*again).stderr
     config = json.loads(skopeo("inspect", "--config", f"docker-archive:{docker}:example.test/app:4"))
     assert "ARCH=amd64" in config["config"]["Env"]
 

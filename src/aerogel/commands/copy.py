@@ -7,14 +7,15 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from aerogel.commands.copying import collect, deliver, plan
-from aerogel.commands.endpoints import DAEMONS, open_origin, parse_end
+from aerogel.commands.copying import Cargo, collect, deliver, plan
+from aerogel.commands.endpoints import DAEMONS, End, Origin, open_origin, parse_end
 from aerogel.commands.format import size
 from aerogel.commands.platforms import check_room, one_platform, parse_choice
 from aerogel.commands.registries import open_registries
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError
+from aerogel.events import Message
 from aerogel.flag import Flag
 
 __all__ = ["EXAMPLES", "Copy", "CopyResult", "run"]
@@ -110,6 +111,8 @@ def run(options: Copy, world: World) -> CopyResult:
             moved = sum(part.size for part, is_there in plan(cargo, target.reference(), registries) if not is_there)
         else:
             moved = deliver(cargo, target, world, registries, str(source))
+        if is_bare and options.referrers is None:
+            _tell_what_stays(origin, cargo, target, world)
     return CopyResult(
         digest=descriptor.digest,
         source=str(source),
@@ -119,3 +122,14 @@ def run(options: Copy, world: World) -> CopyResult:
         referrers=len(cargo.artifacts),
         is_done=not options.dry_run,
     )
+
+
+def _tell_what_stays(origin: Origin, cargo: Cargo, target: End, world: World) -> None:
+    """Nobody asked for what refers to the image, but it would go with it to most other places."""
+    try:
+        count = sum(len(origin.referrers(document.digest)) for document in cargo.documents())
+    except AerogelError:
+        return  # the copy is done, and this would be no part of it
+    if count:
+        what = "1 artifact that refers" if count == 1 else f"{count} artifacts that refer"
+        world.sink.emit(Message(f"{what} to the image stayed behind: `{target.kind}:` has no room for that"))
