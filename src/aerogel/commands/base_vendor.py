@@ -47,6 +47,7 @@ class BaseVendorResult(Result, frozen=True, kw_only=True):
 
 def run(options: BaseVendor, world: World) -> BaseVendorResult:
     """Fetches and copies. Raises `base.*`, `debian.*`, `net.*`."""
+    from aerogel.distroless.base import python_of
     from aerogel.distroless.externals import externals_of
     from aerogel.distroless.pool import LOCAL
     from aerogel.oci.platform import Platform
@@ -75,7 +76,7 @@ def run(options: BaseVendor, world: World) -> BaseVendorResult:
                 wanted[os.path.basename(package.filename)] = path
             selection = source.select(Platform.parse(name), pool, world)
             for one in externals_of(selection.recipe.archives, selection.arch):
-                path = pool.fetch_external(one, python="3.13")
+                path = pool.fetch_external(one, python=python_of(selection.recipe))
                 wanted[path.name] = path
         for name, path in wanted.items():
             if not (target / name).exists() or (target / name).stat().st_size != path.stat().st_size:

@@ -90,6 +90,7 @@ _TRANSLATED = r"regex:/java\.[^/]+/.*_(de|es|fr|it|ja|ko|pt_BR|sv|zh|zh_CN|zh_HK
 """Messages of the library, as the rule `translations` leaves them out everywhere; formats are in `jdk.localedata`."""
 _DUMP = ("-Xshare:dump", "-Xms128m", "-Xmx128m", "-XX:+UseG1GC", "-XX:ParallelGCThreads=1")
 _NAMED_LEVELS = 21
+_HEAP_MB, _LARGE_HEAP_MB = 160, 512
 
 
 def wants_java(recipe: Recipe) -> bool:
@@ -199,8 +200,13 @@ def _jlink(java: Java, host: str, *, native: bool) -> list[str]:
     tool_home = f"/usr/lib/jvm/java-{version}-openjdk-{host}"
     modules = MODULES if java.modules in (None, "all") else java.modules
     languages = LANGUAGES if java.languages is None else java.languages
+    # Its own is a quarter of the machine's memory, of which it takes 700 MB. The classes in work have to fit.
+    heap_mb = _LARGE_HEAP_MB if java.jdk or languages == "all" else _HEAP_MB
     return [
         f"{tool_home}/bin/jlink",
+        f"-J-Xmx{heap_mb}m",
+        "-J-XX:+UseSerialGC",
+        "-J-XX:TieredStopAtLevel=1",
         "--output",
         "/runtime",
         "--module-path",
