@@ -37,8 +37,8 @@ class Cp(Struct, frozen=True, kw_only=True):
     its end, what is in it is copied. `-` is a tar on standard output or input.
     """
 
-    source: Annotated[str, Flag("What is copied", positional=True, metavar="SOURCE", complete="file")]
-    target: Annotated[str, Flag("Where to", positional=True, metavar="TARGET", complete="file")]
+    source: Annotated[str, Flag("What is copied", positional=True, metavar="[CONTAINER:]SOURCE|-", complete="file")]
+    target: Annotated[str, Flag("Where to", positional=True, metavar="[CONTAINER:]TARGET|-", complete="file")]
     archive: Annotated[bool, Flag("Give what is copied into the container to its user", short="a")] = False
     follow_link: Annotated[bool, Flag("Copy what a link leads to", short="L")] = False
     quiet: Annotated[bool, Flag("Accepted for docker's sake: there is no progress", short="q")] = False
