@@ -95,7 +95,8 @@ def make_group(resources: Resources, proc: str = "/proc/self") -> Group:
     except OSError as error:
         group.close()
         wanted = " and ".join(f"`{_FLAGS[each]}`" for each in resources.controllers)
-        why = (error.strerror or str(error)).lower()
+        why = error.strerror or str(error)
+        why = why[:1].lower() + why[1:]  # it may have a path
         raise AerogelError(
             f"{wanted} cannot be held here: no control group can be made: {why}",
             code="sandbox.no-cgroup",
