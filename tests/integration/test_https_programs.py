@@ -43,6 +43,8 @@ MORE = {"perl": "packages: [libio-socket-ssl-perl]\n"}
 """What a language has no TLS without."""
 
 
+ONCE = ("dotnet", "java21", "nodejs24", "perl", "php", "python3", "ruby")
+"""One base of each language is asked without the authority as well."""
 JAVA = """\
 FROM aerogel/java21:debug AS build
 COPY Fetch.java /src/
@@ -128,6 +130,8 @@ def test_a_page_of_a_server_with_an_authority_of_its_own(
 
     done = fetch("./base.yaml:nonroot")
     assert (done.stdout, done.stderr, done.returncode) == ("200 served\n", "", 0)
+    if name not in ONCE:
+        return
     done = fetch(f"aerogel/{name}+libio-socket-ssl-perl:nonroot" if name in MORE else f"aerogel/{name}:nonroot")
     assert done.returncode != 0
     assert "200" not in done.stdout

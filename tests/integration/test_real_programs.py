@@ -214,8 +214,8 @@ def started(aerogel: Aerogel, *words: str) -> Iterator[str]:
         aerogel("rm", "-f", name)
 
 
-@pytest.mark.parametrize("user", ["nonroot", "latest"])
-def test_nginx_serves_pages(aerogel: Aerogel, folder: Path, user: str) -> None:
+@pytest.mark.parametrize("base", ["nginx:nonroot", "nginx:latest", "nginx-debian12:nonroot"])
+def test_nginx_serves_pages(aerogel: Aerogel, folder: Path, base: str) -> None:
     """A page and a folder of one's own, as an ordinary user and as root with workers of another; asked to end, it does."""
     (folder / "site.conf").write_text(
         "server { listen 8080; root /usr/share/nginx/html; gzip on; gzip_min_length 1;"
@@ -223,7 +223,7 @@ def test_nginx_serves_pages(aerogel: Aerogel, folder: Path, user: str) -> None:
     )
     (folder / "page.html").write_text("<p>served</p>\n")
     (folder / "Dockerfile").write_text(
-        f"FROM aerogel/nginx:{user}\nCOPY page.html /usr/share/nginx/html/index.html\nCOPY site.conf /etc/nginx/conf.d/default.conf\n"
+        f"FROM aerogel/{base}\nCOPY page.html /usr/share/nginx/html/index.html\nCOPY site.conf /etc/nginx/conf.d/default.conf\n"
     )
     aerogel("build", "-q", "-t", "real-nginx", str(folder))
     port = free_port()
