@@ -149,6 +149,8 @@ def test_every_module_of_python(run: Callable[..., list[str]], base: str, versio
         missing.add("lib2to3")  # package python3-lib2to3, as upstream lacks
     if not base.endswith("parity"):
         missing |= {each for each in LEFT_OUT_BY_RULES if each != "nis" or version == "3.11"}
+    if version == "3.14":
+        missing |= {"_dbm", "_pydecimal", "dbm.ndbm"}  # left out by its declaration, which says why
     assert set(found["failed"]) == missing
     assert found["imported"] > 600
     assert set(LEFT_OUT_BY_RULES.values()) <= {rule.name for rule in MICRO}
