@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from process import Aerogel
 
 pytestmark = [pytest.mark.network, pytest.mark.host]
 
@@ -99,3 +103,64 @@ def test_from_declaration_to_a_program_that_runs(tmp_path: Path) -> None:
     aerogel("base", "build", "--locked", "-t", "mine", root="second", **nobody)
     ids = [json.loads(aerogel("inspect", "mine", root=root))[0]["Id"] for root in ("root", "second")]
     assert ids[0] == ids[1]
+
+
+MANY = """\
+apiVersion: aerogel/v1
+kind: Base
+name: mine
+extends: java21
+java: {modules: [java.base, jdk.localedata], languages: all}
+python: {bytecode: unchecked-hash, sourceless: true}
+resolve: {skip: [libnsl2, libtirpc3t64]}
+packages:
+  - libpython3.13-stdlib
+  - python3.13-minimal
+%s\
+variants: {debug: {java: {jdk: false}, busybox: false, without: [busybox-static]}}   # as the others: locked once
+"""
+"""What every maker makes: a linked Java with its archive of classes, compiled modules, a stripped program from npm."""
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_a_lock_replays_bit_for_bit_without_a_network(tmp_path: Path, ordinary: Aerogel) -> None:
+    """Two architectures; another user and Python, hash seed, zone, locale, umask and number of jobs; no route anywhere."""
+
+    def aerogel(*words: str, error: bool = False) -> str:
+        env = {**os.environ, "AEROGEL_ROOT": f"{tmp_path}/first", "PYTHONPATH": str(SOURCE)}
+        done = subprocess.run([sys.executable, "-m", "aerogel", *words], cwd=tmp_path, env=env, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        return (done.stderr if error else done.stdout).decode().strip()
+
+    node = (SOURCE / "aerogel/distroless/data/bases/nodejs24.yaml").read_text()
+    (tmp_path / "base.yaml").write_text(MANY % node[node.index("  - npm:") : node.index("image:")])
+    platforms = ("linux/amd64", "linux/arm64")
+    aerogel("base", "lock", "--platform", ",".join(platforms))
+    aerogel("base", "vendor")
+    lock = json.loads((tmp_path / "base.lock.json").read_text())
+    ordinary("version")  # the launcher makes its environment while there is a network
+    other = {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "tr_TR.UTF-8", "AEROGEL_JOBS": "1"}
+    with tempfile.TemporaryDirectory(prefix="aerogel-test-", dir="/var/tmp") as folder:
+        for path in (tmp_path / "base.yaml", tmp_path / "base.lock.json"):
+            shutil.copy(path, folder)
+        shutil.copytree(tmp_path / "vendor", f"{folder}/vendor")
+        owner = pwd.getpwnam(ordinary.account)
+        subprocess.run(["chown", "-R", f"{owner.pw_uid}:{owner.pw_gid}", folder], check=True)
+        shutil.rmtree(ordinary.state / "cache/debian-v1/made-v1", ignore_errors=True)
+        for platform in platforms:
+            build = ("base", "build", "--locked", "--platform", platform, "-t", "mine", "base.yaml:nonroot")
+            for words in (build, ("inspect", "mine")):
+                command = ["unshare", "-n", "sh", "-c", 'umask 077; exec "$@"', "sh", *ordinary.argv(*words)]
+                done = subprocess.run(command, cwd=folder, env=ordinary.env | other, capture_output=True)
+                assert done.returncode == 0, done.stderr.decode()
+            expected = lock["platforms"][platform]["images"]["nonroot"]["layers"]
+            assert json.loads(done.stdout)[0]["RootFS"]["Layers"] == expected
+    aerogel("base", "build", "--locked", "-t", "mine", "base.yaml:nonroot")
+    java = ("/usr/bin/java", "-Xshare:on", "-Xlog:disable", "-XshowSettings:locale", "-version")
+    found = aerogel("run", "--rm", "--entrypoint", java[0], "mine", *java[1:], error=True)
+    assert "sw_KE" in found
+    assert "de_DE" in found
+    text = "import json; print(json.__file__, json.loads('[1]'))"
+    said = aerogel("run", "--rm", "--entrypoint", "/usr/bin/python3.13", "mine", "-c", text)
+    assert said == "/usr/lib/python3.13/json/__init__.pyc [1]"
+    assert aerogel("run", "--rm", "--entrypoint", "/nodejs/bin/node", "mine", "-p", "1 + 1") == "2"
