@@ -117,7 +117,7 @@ packages:
   - libpython3.13-stdlib
   - python3.13-minimal
 %s\
-variants: {debug: {java: {jdk: false}, busybox: false, without: [busybox-static]}}   # as the others: locked once
+variants: {debug: {java: {jdk: null}, busybox: false, without: [busybox-static]}}   # as the others: locked once
 """
 """What every maker makes: a linked Java with its archive of classes, compiled modules, a stripped program from npm."""
 
