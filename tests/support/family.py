@@ -1,6 +1,7 @@
 """Every image of `aerogel base list`: its tags, releases and platforms, and the structure tests that it has to pass.
 
-`whole()` is all of it, `covering()` what a run of the tests has time for: every image on amd64 with every tag, every release, every image on another architecture, every architecture.
+`whole()` is all of it, `covering()` what a run of the tests has time for: every image on amd64 with every tag,
+every release, every image on another architecture, every architecture.
 """
 
 from __future__ import annotations
