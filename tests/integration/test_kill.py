@@ -157,7 +157,7 @@ def test_killed_in_steps(aerogel: Aerogel, context: Path, undisturbed: str) -> N
         killed += status != 0
         words = ["--no-cache"] if number % 2 else []
         assert build_again(aerogel, context, *words) == undisturbed, f"killed after {moment:.2f} s"
-    assert killed >= STEP_KILLS - 3
+    assert killed > STEP_KILLS // 2  # a build alone may be slower than those after it
 
 
 def test_killed_while_composing(aerogel: Aerogel, context: Path, undisturbed: str, tmp_path: Path) -> None:
