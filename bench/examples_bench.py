@@ -29,7 +29,13 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = {
     "calculator-go": "`scratch`",
     "calculator-python": "`gcr.io/distroless/python3`",
+    "dsn-python": "`aerogel/python3+libpq5:nonroot`",
+    "greeter-go": "`aerogel/static:nonroot`",
     "hello-cc": "`gcr.io/distroless/cc`",
+    "money-dotnet": "`aerogel/dotnet:nonroot`",
+    "server-java": "`aerogel/java21:nonroot`",
+    "server-node": "`aerogel/nodejs24:nonroot`",
+    "shapes-cmake": "`aerogel/cc:nonroot`",
     "static-c": "`gcr.io/distroless/static:nonroot`",
 }
 BEGIN, END = "<!-- sizes: begin -->\n", "<!-- sizes: end -->\n"
