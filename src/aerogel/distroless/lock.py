@@ -158,7 +158,9 @@ def parse_lock(source: Source) -> Lock:
     try:
         found = msgspec.json.decode(source.data, type=Lock)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _fault(f"`{source.name}` is no lock of a base: {str(error)[:1].lower()}{str(error)[1:]}") from None
+        said = str(error)
+        said = said if said.startswith("JSON") else said[:1].lower() + said[1:]
+        raise _fault(f"`{source.name}` is no lock of a base: {said}") from None
     if found.schema != SCHEMA:
         raise _fault(f"`{source.name}` is a lock of the form `{found.schema}`, not `{SCHEMA}`")
     return found

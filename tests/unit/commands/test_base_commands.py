@@ -249,6 +249,8 @@ def test_locked_means_every_bit(base: Base):
     base.write("base.lock.json", "{}")
     base("base", "build", *AMD64, status=2)
     assert "`base.lock.json` is no lock of a base" in base.said
+    base("base", "diff", "base.yaml", "base.lock.json", status=2)
+    assert "`base.yaml` is no lock of a base: JSON is malformed" in base.said
 
 
 def test_a_stale_lock_is_told_and_not_used(base: Base):
