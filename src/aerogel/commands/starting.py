@@ -39,6 +39,8 @@ _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "arm": "arm",
 _SHELLS = ("sh", "bash", "dash", "ash")
 _FLAG = re.compile(r"--[a-z-]+=\S+")
 _PYTHON = re.compile(r"python[0-9.]*")
+_RUNTIME = re.compile(r"python[0-9.]*|node|java|ruby[0-9.]*|perl|php[0-9.]*")
+"""Programs that take the name of another one as their first argument."""
 
 
 class _Image(NamedTuple):
@@ -70,10 +72,13 @@ def missing_programs(plan: Plan, finished: Finished, materials: Materials) -> li
             last[type(each)] = each
     config = finished.config.config
     judged = [last.get(ast.Entrypoint if config.entrypoint else ast.Cmd), last.get(ast.Healthcheck)]
-    if not any(judged):
+    given = last.get(ast.Cmd) if config.entrypoint and config.cmd else None
+    if not any(judged) and given is None:
         return []
     image = _Image(config, finished.config.architecture, materials.tree(layers), materials, layers)
-    found = (_judged(each, image) for each in judged if each is not None)
+    found = [_judged(each, image) for each in judged if each is not None]
+    if isinstance(given, ast.Cmd):
+        found.append(_as_arguments(given, image))
     return [remark for remark in found if remark is not None]
 
 
@@ -133,6 +138,43 @@ def _judged(instruction: _Starting, image: _Image) -> Diagnostic | None:
             f"{fault[0]}, so {name} cannot start it", program.span, _by_probe(words, _flags(instruction), image)
         )
     return _remark(f"{fault[0]}, so {name} cannot start it", program.span, fault[1:]) if fault else None
+
+
+def _as_arguments(instruction: ast.Cmd, image: _Image) -> Diagnostic | None:
+    """What is wrong with a CMD that an ENTRYPOINT gets, often one of the base that its author does not know of."""
+    command, first = instruction.command, image.config.entrypoint[0]
+    if isinstance(command, ast.ShellForm):
+        shell = image.config.shell[0] if image.config.shell else "/bin/sh"
+        if not command.text.strip() or _found(shell, image)[0] != "missing":
+            return None
+        message = f"CMD in this form gives `{shell}` to `{first}` of ENTRYPOINT, and `{shell}` is not in the image"
+        words = shlex.split(command.text) if _PLAIN.fullmatch(command.text) else []
+        rest = _behind_entrypoint(words, image)
+        return _remark(message, command.span, [_exec_form("CMD", words if rest is None else rest)])
+    words = [word.text for word in command.words] if command is not None else []
+    rest = _behind_entrypoint(words, image)
+    if command is None or rest is None:
+        return None
+    shown = ", ".join(f'"{word}"' for word in rest)
+    message = f"ENTRYPOINT starts `{first}` already, which takes `{words[0]}` of CMD for what it is to run"
+    return _remark(message, command.words[0].span, [f"write `CMD [{shown}]`"])
+
+
+def _behind_entrypoint(words: Sequence[str], image: _Image) -> list[str] | None:
+    """The words of a CMD without the runtime that ENTRYPOINT starts; None when they do not begin with it."""
+    first, *options = image.config.entrypoint
+    name = first.rpartition("/")[2]
+    if not words or not _RUNTIME.fullmatch(name) or not all(each.startswith("-") for each in options):
+        return None
+    state, place = _found(words[0], image)
+    if state == "" and ("", place) != _found(first, image):
+        return None
+    if state != "" and words[0].rpartition("/")[2] != name:
+        return None
+    rest = list(words[1:])
+    while rest and rest[0] in options:
+        del rest[0]
+    return rest
 
 
 def _fault(name: str, program: str, image: _Image) -> tuple[str, ...] | None:

@@ -96,6 +96,61 @@ def test_nothing_is_said_of_what_starts(warnings, lines):
     assert "needs the shell" not in said
 
 
+@pytest.mark.parametrize(
+    ("entrypoint", "command", "said"),
+    [
+        (
+            '["/app/bin/python3"]',
+            '["python3", "/app/x.py"]',
+            (
+                "warning: ENTRYPOINT starts `/app/bin/python3` already, which takes `python3` of CMD for what it is to run\n"
+                "  --> context/Dockerfile:5:7\n"
+                ' 5 | CMD ["python3", "/app/x.py"]\n'
+                "   |       ^^^^^^^\n"
+                'hint: write `CMD ["/app/x.py"]`\n'
+            ),
+        ),
+        ('["/app/bin/java", "-jar"]', '["java", "-jar", "/x.jar"]', 'hint: write `CMD ["/x.jar"]`'),
+        (
+            '["/app/bin/python3"]',
+            "python3 /app/x.py",
+            (
+                "warning: CMD in this form gives `/bin/sh` to `/app/bin/python3` of ENTRYPOINT, and `/bin/sh` is not in the "
+                "image\n"
+                "  --> context/Dockerfile:5:5\n"
+                " 5 | CMD python3 /app/x.py\n"
+                "   |     ^^^^^^^^^^^^^^^^^\n"
+                'hint: write it so that it needs no shell: `CMD ["/app/x.py"]`\n'
+            ),
+        ),
+        ('["/app/server"]', "a b", 'hint: write it so that it needs no shell: `CMD ["a", "b"]`'),
+    ],
+)
+def test_a_command_that_the_entrypoint_of_the_base_gets(warnings, entrypoint, command, said):
+    base = ["FROM scratch AS base", "COPY . /app/", f"ENTRYPOINT {entrypoint}", "FROM base"]
+    assert said in warnings(*base, f"CMD {command}")
+
+
+def test_an_entrypoint_of_another_image_counts(warnings):
+    warnings("FROM scratch", "COPY . /app/", 'ENTRYPOINT ["/app/bin/python3"]', name="runtime")
+    said = warnings("FROM runtime", "COPY data.txt /x.py", 'CMD ["python3", "/x.py"]')
+    assert "ENTRYPOINT starts `/app/bin/python3` already" in said
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "command"),
+    [
+        ('["/app/bin/python3"]', '["/opt/python3"]'),
+        ('["/app/bin/python3", "/app/x.py"]', '["python3"]'),
+        ('["/app/server"]', '["server"]'),
+        ('["/app/bin/python3"]', '["-m", "python3"]'),
+    ],
+)
+def test_arguments_of_an_entrypoint_are_not_judged(warnings, entrypoint, command):
+    base = ["FROM scratch AS base", "COPY . /app/", "COPY server /opt/python3", f"ENTRYPOINT {entrypoint}", "FROM base"]
+    assert "warning" not in warnings(*base, f"CMD {command}")
+
+
 def test_the_stage_that_the_last_one_starts_from_counts(warnings):
     said = warnings("FROM scratch AS base", 'CMD ["/gone"]', "FROM base", "COPY server /server")
     assert "`/gone` is not in the image, so CMD cannot start it" in said
