@@ -276,7 +276,7 @@ def from_walk(place: Path, lower: Path, change: Change) -> tuple[bytes, list[tup
     (place / "upper").mkdir(parents=True)
     args = {
         "lowers": [str(lower)], "tree": str(place / "tree"), "upper": str(place / "upper"), "baseline": str(place / "known"),
-        "places": [], "exclude": [], "made": [], "bare": False, "owners": "",
+        "places": [], "exclude": [], "made": [], "bare": False, "owners": "", "over": False,
     }  # fmt: skip
     copied.build(args, [])
     change(place / "tree")
