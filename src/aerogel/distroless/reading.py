@@ -19,6 +19,7 @@ from aerogel.distroless.declaration import Declaration
 from aerogel.errors import EXIT_USAGE, AerogelError, Source, Span, nearest
 
 if TYPE_CHECKING:
+    import msgspec.inspect as kinds
     import yaml
 
 __all__ = ["Document", "parse_declaration", "parse_document"]
@@ -200,6 +201,12 @@ def _field_fault(document: Document, text: str) -> AerogelError:
     name = f"`{_shown(path)}`" if path else "the declaration"
     if missing is not None:
         return _fault(f"{name} lacks the field `{missing[1]}`", document.span(path), "base.field")
+    invalid = re.fullmatch(r"Invalid enum value '(.*)'", what)
+    if invalid is not None:
+        values = _values_at(path)
+        near = nearest(invalid[1], values)
+        hint = f"did you mean `{near}`?" if near else f"values are {', '.join(f'`{each}`' for each in values)}"
+        return _fault(f"{name} cannot be `{invalid[1]}`", document.span(path), "base.field", hint)
     return _fault(f"{name}: {what[:1].lower()}{what[1:]}", document.span(path), "base.field")
 
 
@@ -236,6 +243,20 @@ def _fields_at(path: Path) -> list[str]:
     """The names of the fields that a struct at a path has."""
     import msgspec.inspect as kinds
 
+    return [one.encode_name for kind in _kinds_at(path) if isinstance(kind, kinds.StructType) for one in kind.fields]
+
+
+def _values_at(path: Path) -> list[str]:
+    """The words that may stand at a path, where it is one of a few."""
+    import msgspec.inspect as kinds
+
+    return [str(each) for kind in _kinds_at(path) if isinstance(kind, kinds.LiteralType) for each in kind.values]
+
+
+def _kinds_at(path: Path) -> list[kinds.Type]:
+    """The types that a value at a path may have."""
+    import msgspec.inspect as kinds
+
     def inner(kind: kinds.Type) -> list[kinds.Type]:
         if isinstance(kind, kinds.Metadata):
             return inner(kind.type)
@@ -252,7 +273,7 @@ def _fields_at(path: Path) -> list[str]:
             elif isinstance(kind, kinds.VarTupleType):
                 following += inner(kind.item_type)
         current = following
-    return [one.encode_name for kind in current if isinstance(kind, kinds.StructType) for one in kind.fields]
+    return current
 
 
 def _shown(path: Path) -> str:

@@ -87,10 +87,11 @@ def test_scalars_are_what_they_look_like():
             "resolve: {elf-closure: maybe}\n",
             "base.field",
             """\
-            error: `resolve.elf-closure`: invalid enum value 'maybe'
+            error: `resolve.elf-closure` cannot be `maybe`
               --> base.yaml:4:24
              4 | resolve: {elf-closure: maybe}
                |                        ^^^^^
+            hint: values are `add`, `error`, `off`, `warn`
             """,
         ),
         (
