@@ -111,7 +111,7 @@ class Bases:
         bases = self._world.settings.bases
         if is_own_name(name):
             return self._own(name, platform)
-        reference = Reference.parse(name)
+        reference = _parsed(name)
         # With --pull a stored image is the last resort, as for docker: it may be one that was built here.
         found = None if self._pull or bases == "builtin" else self._stored(reference, name, platform)
         if found is not None:
@@ -375,8 +375,21 @@ def _may_be_stage(span: Span) -> bool:
     return span.source.data[: span.start].lower().endswith(b"from=")
 
 
+def _parsed(name: str) -> Reference:
+    """Raises `oci.reference`, with the name to write when packages were to be added to a built-in base."""
+    try:
+        return Reference.parse(name)
+    except AerogelError as error:
+        from aerogel.distroless.catalogue import with_packages
+
+        near = with_packages(name)
+        if near is not None:
+            error.hints = (f"did you mean `{near}`?",)
+        raise
+
+
 def _missing(name: str, bases: str, stages: Sequence[str]) -> AerogelError:
-    from aerogel.distroless.catalogue import suggestion, there_is
+    from aerogel.distroless.catalogue import suggestion, there_is, without_architecture
 
     if name.lower() in stages:
         return AerogelError(
@@ -387,6 +400,9 @@ def _missing(name: str, bases: str, stages: Sequence[str]) -> AerogelError:
     near = nearest(name, stages) or suggestion(name)
     if name.partition(":")[0].endswith((".yaml", ".yml")):
         near = f"./{name}"
+    of_platform = without_architecture(name)
+    if near is None and of_platform is not None:
+        near = f"FROM --platform={of_platform[0]} {of_platform[1]}"
     hints = [f"did you mean `{near}`?"] if near else []
     if near not in stages:
         hints.append(f"{there_is()}; `aerogel images` lists the local ones")

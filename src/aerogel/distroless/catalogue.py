@@ -21,7 +21,7 @@ import msgspec
 from aerogel.decoding import prepare
 from aerogel.distroless.declaration import Declaration, Part
 from aerogel.distroless.extend import Family, family
-from aerogel.distroless.recipe import RELEASES, Recipe, make_recipe
+from aerogel.distroless.recipe import DEBIAN_ARCHITECTURES, RELEASES, Recipe, make_recipe
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 
 __all__ = [
@@ -42,6 +42,8 @@ __all__ = [
     "there_is",
     "unknown",
     "upstream",
+    "with_packages",
+    "without_architecture",
 ]
 
 PREFIX = "gcr.io/distroless/"
@@ -51,6 +53,9 @@ VARIANTS = ("latest", "nonroot", "debug", "debug-nonroot")
 PARITY = "parity"
 PROBE = "probe"
 """In place of a package in `aerogel/NAME+PACKAGE`: the program for HEALTHCHECK."""
+
+_ARCHITECTURES = {name.split("/")[1]: name for name in DEBIAN_ARCHITECTURES}
+"""The platform by the word at the end of upstream's tags: `arm` is `linux/arm/v7`."""
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
@@ -208,9 +213,11 @@ def lookup(reference: str) -> Recipe:
 
 def unknown(reference: str) -> AerogelError:
     """The error for a name that is not built in."""
-    near = suggestion(reference)
+    near, of_platform = suggestion(reference), without_architecture(reference)
     hints = [f"did you mean `{near}`?"] if near else []
-    if not near:
+    if of_platform is not None:
+        hints = [f"did you mean `{of_platform[1]}` for the platform {of_platform[0]}?"]
+    if not hints:
         hints.append(there_is())
         hints.append(f"tags are {', '.join(VARIANTS)} and {PARITY}; releases are `-debian13` and `-debian12`")
     return AerogelError(
@@ -255,6 +262,26 @@ def suggestion(reference: str) -> str | None:
     there = tags(known[near][0])
     kept = tag if tag in there else nearest(tag, there)
     return f"{near}{added}:{kept}" if kept else near + added
+
+
+def with_packages(reference: str) -> str | None:
+    """The name for `gcr.io/distroless/NAME+PACKAGE[:TAG]`: names of registries cannot have a `+`, aerogel's own do."""
+    repository, tag = _split(reference)
+    if "+" not in repository:
+        return None
+    base, _, packages = repository.partition("+")
+    name = f"{OWN}{base.rpartition('/')[2]}+{packages}{tag and ':'}{tag}"
+    is_near = base in _repositories() or "/" not in base
+    return name if is_near and choose(name) is not None else None
+
+
+def without_architecture(reference: str) -> tuple[str, str] | None:
+    """Platform and name of a tag that upstream has for each architecture: `latest-amd64`, `nonroot-arm64`."""
+    repository, tag = _split(reference)
+    variant, _, arch = tag.rpartition("-")
+    platform = _ARCHITECTURES.get(arch)
+    name = f"{repository}:{variant}"
+    return (platform, name) if platform and variant and choose(name) is not None else None
 
 
 def _split(reference: str) -> tuple[str, str]:

@@ -15,6 +15,8 @@ from aerogel.distroless.catalogue import (
     lookup,
     suggestion,
     upstream,
+    with_packages,
+    without_architecture,
 )
 from aerogel.distroless.externals import externals_of
 from aerogel.distroless.recipe import DEBIAN_ARCHITECTURES
@@ -87,6 +89,40 @@ def test_did_you_mean(reference, near):
         lookup(reference)
     assert caught.value.code == "distroless.unknown-image"
     assert caught.value.hints[0] == (f"did you mean `{near}`?" if near else caught.value.hints[0])
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [
+        ("gcr.io/distroless/cc+libpq5", "aerogel/cc+libpq5"),
+        ("gcr.io/distroless/cc-debian12+libpq5+probe:nonroot", "aerogel/cc-debian12+libpq5+probe:nonroot"),
+        ("python3+libpq5", "aerogel/python3+libpq5"),
+        ("gcr.io/distroless/ccc+libpq5", None),
+        ("quay.io/some/cc+libpq5", None),
+        ("gcr.io/distroless/cc", None),
+    ],
+)
+def test_packages_are_added_to_names_of_aerogel(reference, name):
+    assert with_packages(reference) == name
+    assert name is None or find(name) is not None
+
+
+@pytest.mark.parametrize(
+    ("reference", "found"),
+    [
+        ("gcr.io/distroless/static-debian13:latest-amd64", ("linux/amd64", "gcr.io/distroless/static-debian13:latest")),
+        ("gcr.io/distroless/cc:debug-nonroot-arm", ("linux/arm/v7", "gcr.io/distroless/cc:debug-nonroot")),
+        ("gcr.io/distroless/static:nonrot-amd64", None),
+        ("gcr.io/distroless/static:amd64", None),
+        ("quay.io/some/thing:latest-amd64", None),
+    ],
+)
+def test_tags_of_one_architecture(reference, found):
+    assert without_architecture(reference) == found
+    if found is not None:
+        with pytest.raises(AerogelError) as caught:
+            lookup(reference)
+        assert caught.value.hints == (f"did you mean `{found[1]}` for the platform {found[0]}?",)
 
 
 ENTRYPOINTS = {"python3": ("/usr/bin/python3.13",), "java": ("/usr/bin/java", "-jar"), "nodejs": ("/nodejs/bin/node",)}
