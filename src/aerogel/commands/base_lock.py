@@ -12,12 +12,15 @@ from aerogel.commands.world import World
 from aerogel.errors import AerogelError
 from aerogel.flag import Flag
 
-__all__ = ["EXAMPLES", "BaseLock", "BaseLockResult", "run"]
+__all__ = ["ABSENT", "EXAMPLES", "BaseLock", "BaseLockResult", "run"]
 
 EXAMPLES = (
     ("the declaration of this folder, for this machine", "aerogel base lock"),
     ("for two platforms", "aerogel base lock --platform linux/amd64,linux/arm64 base.yaml"),
 )
+
+ABSENT = {("--lock",): "`-o FILE` is the lock to write"}
+"""What to use instead of flags of `base update`."""
 
 
 class BaseLock(Struct, frozen=True, kw_only=True):
@@ -57,8 +60,7 @@ def run(options: BaseLock, world: World) -> BaseLockResult:
     """Chooses, composes and writes. Raises `base.*`, and what composing raises."""
     from aerogel.commands.locking import lock_file, make_lock, platforms_of, read_lock, write_lock
 
-    source = open_recipe(options.name, world)
-    source.lock = None
+    source = open_recipe(options.name, world, heeds_lock=False)
     path = lock_file(source, options.output, world)
     known = None
     try:

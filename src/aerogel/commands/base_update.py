@@ -12,12 +12,15 @@ from aerogel.commands.result import Result
 from aerogel.commands.world import World
 from aerogel.flag import Flag
 
-__all__ = ["EXAMPLES", "BaseUpdate", "BaseUpdateResult", "run"]
+__all__ = ["ABSENT", "EXAMPLES", "BaseUpdate", "BaseUpdateResult", "run"]
 
 EXAMPLES = (
     ("everything", "aerogel base update"),
     ("what Debian's security team has fixed, and nothing else", "aerogel base update --security-only base.yaml"),
 )
+
+ABSENT = {("-o", "--output"): "`--lock FILE` is the lock to read and to write"}
+"""What to use instead of flags of `base lock`."""
 
 
 class BaseUpdate(Struct, frozen=True, kw_only=True):
@@ -51,10 +54,9 @@ def run(options: BaseUpdate, world: World) -> BaseUpdateResult:
     from aerogel.distroless.base import debian_architecture
     from aerogel.oci.platform import Platform
 
-    source = open_recipe(options.name, world)
-    source.lock = None
+    source = open_recipe(options.name, world, heeds_lock=False)
     path = lock_file(source, options.lock, world)
-    before = read_lock(path, path.name)
+    before = read_lock(path, path.name, source.lock_words)
     after = make_lock(
         source,
         platforms_of(source, "", before),

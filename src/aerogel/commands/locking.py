@@ -53,15 +53,15 @@ _OF_CONFIG = (
 """Fields of a recipe that no layer depends on."""
 
 
-def read_lock(path: Path, name: str) -> Lock:
-    """Raises `base.lock`, `base.no-file`."""
+def read_lock(path: Path, name: str, words: str = "aerogel base lock") -> Lock:
+    """`words` is the command that makes it. Raises `base.lock`, `base.no-file`."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise AerogelError(
             f"`{name}` cannot be read: {(error.strerror or str(error)).lower()}",
             code="base.no-file",
-            hints=["make a lock: `aerogel base lock`"],
+            hints=[f"make a lock: `{words}`"],
             exit_status=EXIT_USAGE,
         ) from None
     return parse_lock(Source(name, data))

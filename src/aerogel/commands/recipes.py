@@ -7,6 +7,7 @@ and is not used; with `--locked` it is an error.
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from aerogel.commands.world import World
 from aerogel.distroless.catalogue import OWN, Choice, choose, declarations, tags, unknown
 from aerogel.distroless.recipe import Recipe
 from aerogel.errors import EXIT_FAILED, AerogelError, Diagnostic, Source
-from aerogel.events import Warned
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import is_path_name
 
@@ -72,6 +72,8 @@ class RecipeSource:
         self.lock = lock
         self.path = path
         """Where the lock belongs to, without it: the declaration, or the name of a built-in base."""
+        self.lock_words = f"aerogel base lock {path}"
+        """The command that makes the lock."""
         self.must_be_locked = False
 
     @property
@@ -99,12 +101,20 @@ class RecipeSource:
 
     @contextmanager
     def placed(self) -> Iterator[None]:
-        """Gives errors of the block their place in the declaration."""
+        """Gives errors of the block their place in the declaration, and its name to the hint to lock it."""
         if self.declared is None:
             yield
             return
         with self.declared.placed():
-            yield
+            try:
+                yield
+            except AerogelError as error:
+                self.name_in_hints(error)
+                raise
+
+    def name_in_hints(self, error: AerogelError) -> None:
+        """What reads locks and packages does not know the declaration: its hints say `aerogel base lock` alone."""
+        error.hints = tuple(each.replace("`aerogel base lock`", f"`{self.lock_words}`") for each in error.hints)
 
     def all_recipes(self) -> dict[str, Recipe]:
         """The recipe of every tag that a lock has: the variants, in the profile that the declaration chooses."""
@@ -193,7 +203,7 @@ class RecipeSource:
             raise AerogelError(
                 f"`{lock_path(self.path)}` has nothing for `{self.tag}` on {platform}",
                 code="base.locked",
-                hints=["lock it: `aerogel base lock`, with `--platform` for platforms"],
+                hints=[f"lock it: `{self.lock_words}`, with `--platform` for platforms"],
             )
         return with_libraries(
             select(self.recipe, platform, pool), pool, world.settings.cache / "debian-v1", step=number
@@ -272,11 +282,17 @@ def beside_here(world: World) -> Beside:
 
 
 def find_recipe(
-    name: str, world: World, home: Callable[[], Beside] | None = None, *, must_be_locked: bool = False
+    name: str,
+    world: World,
+    home: Callable[[], Beside] | None = None,
+    *,
+    must_be_locked: bool = False,
+    heeds_lock: bool = True,
 ) -> RecipeSource | None:
     """The base that a name in FROM or on the command line means; None if it is none of ours.
 
-    `home` gives the folder that paths are relative to; without it, this one. Raises `base.*`.
+    `home` gives the folder that paths are relative to; without it, this one. Without `heeds_lock` the lock beside the
+    declaration is not read: it is to be made anew. Raises `base.*`.
     """
     if is_path_name(name):
         from aerogel.distroless.declared import load_declared, split_path
@@ -286,7 +302,9 @@ def find_recipe(
         declared = load_declared(path, beside)
         recipe = declared.recipe(tag)
         source = RecipeSource(recipe, choice=declared.choose(tag), declared=declared, beside=beside, path=declared.path)
-        source.lock = _fitting_lock(source, beside, world, must_be_locked=must_be_locked)
+        source.lock_words = f"aerogel base lock {_from_here(declared.path, beside, world)}"
+        if heeds_lock:
+            source.lock = _fitting_lock(source, beside, world, must_be_locked=must_be_locked)
         return source
     choice = choose(name)
     if choice is None:
@@ -294,6 +312,13 @@ def find_recipe(
     head = name.rpartition("/")
     repository = head[0] + head[1] + head[2].partition(":")[0]
     return RecipeSource(choice.recipe(), choice=choice, path=repository)
+
+
+def _from_here(path: str, beside: Beside, world: World) -> str:
+    """A declaration as a command run here names it; one outside of this folder keeps its own name."""
+    here = world.settings.directory
+    found = os.path.relpath(here / beside.root / path, here)
+    return path if found.startswith("../") else found
 
 
 def _fitting_lock(source: RecipeSource, beside: Beside, world: World, *, must_be_locked: bool) -> Lock | None:
@@ -305,7 +330,8 @@ def _fitting_lock(source: RecipeSource, beside: Beside, world: World, *, must_be
     except AerogelError as error:
         if error.code != "base.no-file" or must_be_locked:
             if error.code == "base.no-file":
-                error.hints = ("make it: `aerogel base lock`",)
+                error.hints = (f"make it: `{source.lock_words}`",)
+            source.name_in_hints(error)
             raise
         return None
     if lock.declaration == recipes_digest(source.all_recipes()):
@@ -313,24 +339,24 @@ def _fitting_lock(source: RecipeSource, beside: Beside, world: World, *, must_be
     stale = AerogelError(
         f"`{source.path}` has changed since `{name}` was made",
         code="base.lock-stale",
-        hints=["make the lock anew: `aerogel base lock`"],
+        hints=[f"make the lock anew: `{source.lock_words}`"],
         exit_status=EXIT_FAILED,
     )
     if must_be_locked:
         raise stale
     message = f"{stale.message}: the lock is not used"
-    world.sink.emit(Warned(Diagnostic(message, code=stale.code, hints=list(stale.hints))))
+    world.warn_once(Diagnostic(message, code=stale.code, hints=list(stale.hints)))
     return None
 
 
-def open_recipe(name: str, world: World, *, must_be_locked: bool = False) -> RecipeSource:
+def open_recipe(name: str, world: World, *, must_be_locked: bool = False, heeds_lock: bool = True) -> RecipeSource:
     """As `find_recipe`, for commands: a file's name may lack the `./`, a built-in base its `aerogel/`."""
     path = name.partition(":")[0]
     if not is_path_name(name) and path.endswith((".yaml", ".yml")):
         name = f"./{name}"
     elif "/" not in name and name.partition(":")[0].partition("+")[0] in declarations():
         name = f"{OWN}{name}"
-    found = find_recipe(name, world, must_be_locked=must_be_locked)
+    found = find_recipe(name, world, must_be_locked=must_be_locked, heeds_lock=heeds_lock)
     if found is None:
         raise unknown(name)
     return found

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
-from aerogel.errors import AerogelError
-from aerogel.events import NullSink, Sink
+from aerogel.errors import AerogelError, Diagnostic
+from aerogel.events import NullSink, Sink, Warned
 from aerogel.redact import Redactor
 from aerogel.settings import Settings
 from aerogel.witness import Witness
@@ -69,6 +69,7 @@ class World:
         self._helper: Helper | None = None
         self._lock = threading.Lock()
         self._numbers = 0
+        self._warned: set[tuple[str | None, str]] = set()
         self._make_bringer = bringer
         self._bringer: Bringing | None = None
 
@@ -108,6 +109,15 @@ class World:
             first = self._numbers + 1
             self._numbers += count
             return first
+
+    def warn_once(self, found: Diagnostic) -> None:
+        """Emits a warning, unless this run has told the same before."""
+        with self._lock:
+            said = (found.code, found.message)
+            if said in self._warned:
+                return
+            self._warned.add(said)
+        self.sink.emit(Warned(found))
 
     @property
     def has_helper(self) -> bool:

@@ -230,7 +230,7 @@ def test_security_only(base: Base, archive: Archive):
 def test_locked_means_every_bit(base: Base):
     base("base", "build", *AMD64, "--locked", status=2)
     assert "`base.lock.json` cannot be read" in base.said
-    assert "hint: make it: `aerogel base lock`" in base.said
+    assert "hint: make it: `aerogel base lock base.yaml`" in base.said
     base("base", "lock", *AMD64)
     lock = base.lock
     base.write("base.yaml", DECLARATION.replace("[tool]", "[tool, netbase]\ntimezone: Etc/UTC"))
@@ -257,7 +257,29 @@ def test_a_stale_lock_is_told_and_not_used(base: Base):
     base("base", "lock", *AMD64)
     base.write("base.yaml", DECLARATION + "paths: [{dir: /data, owner: nonroot}]\n")
     base("base", "build", *AMD64, "-t", "one")
-    assert "`base.yaml` has changed since `base.lock.json` was made: the lock is not used" in base.said
+    assert base.said.count("`base.yaml` has changed since `base.lock.json` was made: the lock is not used") == 1
+    assert base.said.count("hint: make the lock anew: `aerogel base lock base.yaml`") == 1
+
+
+def test_hints_name_the_declaration_and_the_flag(base: Base):
+    base.write("sub/b2.yaml", DECLARATION)
+    base("base", "lock", *AMD64, "sub/b2.yaml")
+    base("base", "build", "--platform", "linux/arm64", "sub/b2.yaml", status=1)
+    assert "hint: lock it: `aerogel base lock sub/b2.yaml`, with `--platform` for platforms" in base.said
+    base.write("sub/Dockerfile", "FROM ./b2.yaml\n")
+    base.write("sub/b2.lock.json", "{}")
+    base("build", *AMD64, "sub", status=2)
+    assert "hint: make it anew: `aerogel base lock sub/b2.yaml`" in base.said
+    base("base", "lock", *AMD64, "sub/b2.yaml")
+    base.write("sub/b2.yaml", DECLARATION.replace("[tool]", "[tool, netbase]"))
+    base("base", "lock", *AMD64, "sub/b2.yaml")
+    assert "has changed" not in base.said
+    base("base", "update", "--lock", "none.json", "sub/b2.yaml", status=2)
+    assert "hint: make a lock: `aerogel base lock sub/b2.yaml`" in base.said
+    base("base", "update", "-o", "x.json", status=2)
+    assert "hint: `--lock FILE` is the lock to read and to write" in base.said
+    base("base", "lock", "--lock", "x.json", status=2)
+    assert "hint: `-o FILE` is the lock to write" in base.said
 
 
 def test_why_show_list_and_init(base: Base):
