@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Struct
 
@@ -17,7 +18,11 @@ from aerogel.commands.base_changes import (
 )
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
+from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.flag import Flag
+
+if TYPE_CHECKING:
+    from aerogel.distroless.lock import Lock
 
 __all__ = ["EXAMPLES", "BaseDiff", "BaseDiffResult", "run"]
 
@@ -56,11 +61,10 @@ class BaseDiffResult(Result, frozen=True, kw_only=True):
 
 def run(options: BaseDiff, world: World) -> BaseDiffResult:
     """Reads both. Raises `base.lock`, `base.no-file`."""
-    from aerogel.commands.locking import read_lock
     from aerogel.commands.recipes import archive_of
 
     here = world.settings.directory
-    before, after = (read_lock(here / name, name) for name in (options.before, options.after))
+    before, after = (_lock(here, name) for name in (options.before, options.after))
     layers = [
         {(platform, tag): image.layers for platform, one in lock.platforms.items() for tag, image in one.images.items()}
         for lock in (before, after)
@@ -73,3 +77,22 @@ def run(options: BaseDiff, world: World) -> BaseDiffResult:
         layers=layers[0] != layers[1],
         files=changed_files(before, after, packages, options.profile) if options.files else (),
     )
+
+
+def _lock(here: Path, name: str) -> Lock:
+    """Raises also `base.lock` for what has a lock, but is none: a declaration, the name of a base."""
+    from aerogel.commands.locking import read_lock
+    from aerogel.commands.recipes import lock_path
+    from aerogel.distroless.catalogue import choose, declarations
+
+    message = ""
+    if name.endswith((".yaml", ".yml")):
+        lock = lock_path(name)
+        message = f"`{name}` is a declaration, not a lock"
+        hint = f"its lock is `{lock}`" if (here / lock).is_file() else f"make its lock: `aerogel base lock {name}`"
+    elif not (here / name).exists() and (name in declarations() or choose(name) is not None):
+        message = f"`{name}` is a built-in base, not a lock"
+        hint = f"make a lock of today's: `aerogel base lock -o FILE {name}`"
+    if message:
+        raise AerogelError(message, code="base.lock", hints=[hint], exit_status=EXIT_USAGE)
+    return read_lock(here / name, name)

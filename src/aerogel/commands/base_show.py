@@ -128,6 +128,27 @@ def text(options: BaseShow, result: BaseShowResult) -> str:
     for key, value in result.recipe.items():
         if key in ("name", "inputs"):
             continue
-        shown = ", ".join(str(each) for each in value) if isinstance(value, list | tuple) else str(value)
-        lines.append(f"{key.replace('_', '-')}: {shown}")
+        lines += _shown(key.replace("_", "-"), value)
     return "\n".join(lines)
+
+
+def _shown(name: str, value: Any) -> list[str]:
+    """A field: one line, or for a list of maps one more for each of them."""
+    if isinstance(value, list | tuple) and any(isinstance(each, dict) for each in value):
+        return [f"{name}:", *(f"  - {_flat(each)}" for each in value)]
+    return [f"{name}: {_flat(value)}"]
+
+
+def _flat(value: Any) -> str:
+    """As it would stand in YAML, without the brackets; empty fields of maps are left out."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_inner(each)}" for key, each in value.items() if each not in (None, "", (), [], {}))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_inner, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _inner(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{_flat(value)}}}"
+    return f"[{_flat(value)}]" if isinstance(value, list | tuple) else _flat(value)

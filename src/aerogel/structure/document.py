@@ -24,11 +24,15 @@ _NULL = frozenset(("", "~", "null", "Null", "NULL"))
 
 
 class Value(NamedTuple):
-    """A map, a list or a scalar (its text; None is null). `where` names it for messages."""
+    """A map, a list or a scalar (its text; None is null). `where` names it for messages.
+
+    `key` is the place of the key that it has in its map.
+    """
 
     data: dict[str, Value] | list[Value] | str | None
     where: str
     span: Span | None
+    key: Span | None = None
 
     def fields(self, known: tuple[str, ...]) -> dict[str, Value]:
         """The entries of a map, none but `known`. Raises AerogelError `test.config`."""
@@ -42,7 +46,7 @@ class Value(NamedTuple):
                 what = f" of `{self.where}`" if self.where else ""
                 raise fault(
                     f"`{name}` is no key{what}",
-                    value.span,
+                    value.key,
                     f"did you mean `{near}`?" if near else f"keys are {', '.join(known)}",
                 )
         return {name: value for name, value in self.data.items() if value.data is not None}
@@ -183,7 +187,8 @@ def _node(node: Any, where: str, offsets: _Offsets, depth: int) -> Value:
         if key.value in found:
             raise fault(f"`{_below(where, key.value)}` is there twice", offsets.span(key))
         inner = _node(value, _below(where, key.value), offsets, depth + 1)
-        found[key.value] = inner._replace(span=offsets.span(key)) if inner.data is None else inner
+        place = offsets.span(key)
+        found[key.value] = inner._replace(span=place if inner.data is None else inner.span, key=place)
     return Value({**merged, **found}, where, span)
 
 

@@ -249,8 +249,36 @@ def test_locked_means_every_bit(base: Base):
     base.write("base.lock.json", "{}")
     base("base", "build", *AMD64, status=2)
     assert "`base.lock.json` is no lock of a base" in base.said
-    base("base", "diff", "base.yaml", "base.lock.json", status=2)
-    assert "`base.yaml` is no lock of a base: JSON is malformed" in base.said
+    base.write("x.json", "apiVersion")
+    base("base", "diff", "x.json", "base.lock.json", status=2)
+    assert "`x.json` is no lock of a base: JSON is malformed" in base.said
+
+
+def test_a_difference_is_that_of_locks(base: Base):
+    base("base", "diff", "base.yaml", "b2.yaml", status=2)
+    assert (
+        "error: `base.yaml` is a declaration, not a lock\nhint: make its lock: `aerogel base lock base.yaml`"
+        in base.said
+    )
+    base.write("base.lock.json", "{}")
+    base("base", "diff", "base.yaml", "b2.yaml", status=2)
+    assert "hint: its lock is `base.lock.json`" in base.said
+    for name in ("cc", "gcr.io/distroless/cc-debian12"):
+        base("base", "diff", name, "base.lock.json", status=2)
+        assert f"error: `{name}` is a built-in base, not a lock" in base.said
+        assert f"hint: make a lock of today's: `aerogel base lock -o FILE {name}`" in base.said
+
+
+def test_accounts_and_paths_are_shown_as_in_yaml(base: Base):
+    more = (
+        "accounts: {users: [{name: app, uid: 10001}], run-as: app}\npaths: [{dir: /data, owner: app, mode: '0770'}]\n"
+    )
+    base.write("base.yaml", DECLARATION + more)
+    lines = base("base", "show", "base.yaml").splitlines()
+    at = lines.index("users:")
+    assert lines[at + 1].startswith("  - name: app, uid: 10001, gid: 10001, ")
+    assert lines[at + 2 : at + 4] == ["groups:", "  - name: app, gid: 10001"]
+    assert lines[lines.index("paths:") + 1] == "  - dir: /data, owner: app, mode: 0770"
 
 
 def test_a_stale_lock_is_told_and_not_used(base: Base):

@@ -65,6 +65,7 @@ def test_json_has_the_same_defaults():
         ("schemaVersion: 1.0.0", "only 2.0.0 is read", 1),
         ("commandTests: []", "does not say its `schemaVersion`", 1),
         ("schemaVersion: 2.0.0\ncomandTests: []", "`comandTests` is no key", 2),
+        ("schemaVersion: 2.0.0\ncomandTests:\n- {name: a}", "`comandTests` is no key", 2),
         ("schemaVersion: 2.0.0\nschemaVersion: 2.0.0", "`schemaVersion` is there twice", 2),
         ("schemaVersion: 2.0.0\ncommandTests:\n- {name: a}", "`commandTests[0]` has no `command`", 3),
         ("schemaVersion: 2.0.0\ncommandTests:\n- {name: a, command: b, args: c}", "is to be a list", 3),
