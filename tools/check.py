@@ -28,6 +28,7 @@ MOVED = tuple(
     f"tests/integration/test_{name}.py"
     for name in (
         "builders",
+        "build_roots",
         "platforms",
         "reproducible",
         "real_programs",
