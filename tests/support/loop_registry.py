@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import itertools
 import json
 import re
 import sys
@@ -69,6 +70,8 @@ class LoopRegistry:
         self.blobs: dict[str, dict[str, bytes]] = {}
         self.manifests: dict[str, dict[str, tuple[str, bytes]]] = {}
         self.uploads: dict[str, bytearray] = {}
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
         self.seen: list[Request] = []
         self.faults: list[_Fault] = []
         self.tokens: dict[str, tuple[str, ...]] = {}
@@ -99,6 +102,11 @@ class LoopRegistry:
         return sha(data)
 
     def answer(self, request: Request) -> Answer:
+        """One after the other: a fault is for one request, whatever comes at the same time."""
+        with self._lock:
+            return self._answer(request)
+
+    def _answer(self, request: Request) -> Answer:
         self.seen.append(request)
         for fault in self.faults:
             if fault.method == request.method and fault.part in request.path:
@@ -245,7 +253,7 @@ class LoopRegistry:
             if self.mounts and digest in self.blobs.get(source, {}):
                 self.add_blob(name, self.blobs[source][digest])
                 return Answer(201, b"", {"Location": f"/v2/{name}/blobs/{digest}"})
-            key = f"upload-{len(self.uploads)}"
+            key = f"upload-{next(self._numbers)}"  # never one that is in use: several blobs are on their way at once
             self.uploads[key] = bytearray()
             return Answer(202, b"", {"Location": f"{place}{key}?_state=s0", "Range": "0-0"})
         held = self.uploads.get(key)

@@ -6,13 +6,14 @@ import json
 import os
 import random
 import tarfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from images import serve_image, serve_index
-from loop_registry import Answer, LoopRegistry, serve_registry
+from loop_registry import Answer, LoopRegistry, Request, serve_registry, sha
 from shell import Shell, make_shell
 
 from aerogel.cli import main as entry
@@ -241,6 +242,49 @@ def test_progress_of_each_blob(shell: Shell, server: LoopRegistry) -> None:
         steps = [event["done"] for event in blobs if event["blob"] == digest]
         assert steps == sorted(steps), words
         assert (len(steps) > 2, steps[-1]) == (True, size), words
+
+
+def test_progress_goes_back_with_an_upload_that_is_lost(shell: Shell, server: LoopRegistry) -> None:
+    """What a registry has thrown away is not there any more, and is told so: the one case of going back."""
+    serve_image(server, "app", "one", files={"big": random.Random(3).randbytes(2 << 20)})
+    name = f"{server.host}/app:one"
+    layer = json.loads(server.manifests["app"]["one"][1])["layers"][0]
+    shell("pull", name)
+    server.blobs["app"].clear()
+    server.manifests["app"].clear()
+    plain, lost = server._upload, [Answer(404, b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}')]
+
+    def upload(request: Request, name: str, key: str) -> Answer:
+        """Loses the layer once, whatever else comes at the same time."""
+        is_layer = request.method == "PUT" and request.query["digest"] == layer["digest"]
+        return lost.pop() if is_layer and lost else plain(request, name, key)
+
+    server._upload = upload  # type: ignore[method-assign]  # this server is odd
+    assert entry.main(["push", name, "--progress", "json"]) == 0
+    events = [json.loads(line) for line in shell.errors().splitlines()]
+    steps = [each["done"] for each in events if each["event"] == "progress" and each["blob"] == layer["digest"]]
+    again = steps.index(0)
+    assert steps[again - 1] == steps[-1] == layer["size"]
+    for part in (steps[:again], steps[again:]):
+        assert part == sorted(part)
+    check_store(shell.folder, name)
+
+
+def test_uploads_at_the_same_time_have_places_of_their_own(server: LoopRegistry) -> None:
+    """The server of these tests: one upload that ends must not give its place to the next while others go on."""
+
+    def ask(method: str, path: str, body: bytes = b"") -> tuple[int, str]:
+        address = f"http://{server.host}{path}"
+        with urllib.request.urlopen(urllib.request.Request(address, method=method, data=body)) as answer:
+            return answer.status, answer.headers["Location"]
+
+    begun = [ask("POST", "/v2/app/blobs/uploads/")[1] for _ in range(2)]
+    for number in range(3):
+        data = b"%d" % number
+        begun.append(ask("POST", "/v2/app/blobs/uploads/")[1])
+        assert ask("PUT", f"{begun[number]}&digest={sha(data)}", data)[0] == 201
+    assert len(set(begun)) == len(begun) == 5
+    assert len(server.uploads) == 2
 
 
 def test_a_failed_pull_leaves_no_image(shell: Shell, server: LoopRegistry) -> None:
