@@ -101,6 +101,7 @@ def make_lock(
     """
     archive = source.archive(world, refresh=refresh)
     recipes = source.all_recipes()
+    files = source.files()
     made: dict[str, LockedPlatform] = {}
     seen: dict[str, LockedSuite] = {}
     for platform in platforms:
@@ -113,6 +114,7 @@ def make_lock(
         schema=SCHEMA,
         composer=composer(),
         declaration=recipes_digest(recipes),
+        files=files or msgspec.UNSET,
         name=source.choice.family.name,
         suites=dict(sorted(seen.items())),
         platforms=made,

@@ -129,6 +129,26 @@ class RecipeSource:
             found[name] = chosen.recipe()
         return found
 
+    def files(self) -> dict[str, str]:
+        """The SHA-256 of what was read besides the declaration, by names relative to its folder."""
+        if self._beside is None:
+            return {}
+        folder = posixpath.dirname(self.path)
+        seen = {
+            name: digest for name, digest in self._beside.seen.items() if name not in (self.path, lock_path(self.path))
+        }
+        return {posixpath.relpath(name, folder or "."): digest for name, digest in sorted(seen.items())}
+
+    def changed_files(self, lock: Lock) -> list[str]:
+        """Those files that are not as they were when the lock was made."""
+        now = self.files()
+        known = lock.files if isinstance(lock.files, dict) else {}
+        return [
+            posixpath.normpath(posixpath.join(posixpath.dirname(self.path), name))
+            for name in known
+            if known[name] != now.get(name)
+        ]
+
     def pool(self, archive: Archive, world: World, *, recipe: Recipe | None = None) -> Pool:
         """The places that the packages come from, of the recipe or of another one of the same base."""
         from aerogel.debian.archive import Archive
@@ -336,8 +356,9 @@ def _fitting_lock(source: RecipeSource, beside: Beside, world: World, *, must_be
         return None
     if lock.declaration == recipes_digest(source.all_recipes()):
         return lock
+    changed = source.changed_files(lock)[:1] or [source.path]
     stale = AerogelError(
-        f"`{source.path}` has changed since `{name}` was made",
+        f"`{changed[0]}` has changed since `{name}` was made",
         code="base.lock-stale",
         hints=[f"make the lock anew: `{source.lock_words}`"],
         exit_status=EXIT_FAILED,

@@ -55,6 +55,8 @@ class Beside:
         self.root = root
         self._is_closed = is_closed
         self._look = look or (lambda _: None)
+        self.seen: dict[str, str] = {}
+        """The SHA-256 of what was read, by name."""
 
     def path(self, name: str) -> Path:
         """Where a file is. Raises `base.outside`."""
@@ -91,6 +93,7 @@ class Beside:
             raise AerogelError(
                 f"`{name}` is larger than {_LIMIT >> 20} MiB", code="base.no-file", exit_status=EXIT_USAGE
             )
+        self.seen[name] = hashlib.sha256(data).hexdigest()
         return data
 
     def digest(self, name: str) -> str:

@@ -134,11 +134,12 @@ class LockedPlatform(_Struct, frozen=True, kw_only=True):
 
 
 class Lock(_Struct, frozen=True, kw_only=True):
-    """The whole file."""
+    """The whole file. `files` are the SHA-256 of those that the declaration names, relative to its folder, if any."""
 
     schema: str
     composer: str
     declaration: str
+    files: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     name: str
     suites: dict[str, LockedSuite]
     platforms: dict[str, LockedPlatform]

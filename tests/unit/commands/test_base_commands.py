@@ -289,6 +289,26 @@ def test_a_stale_lock_is_told_and_not_used(base: Base):
     assert base.said.count("hint: make the lock anew: `aerogel base lock base.yaml`") == 1
 
 
+def test_a_stale_lock_is_told_with_the_file_that_changed(base: Base):
+    base.write("parent.yaml", DECLARATION)
+    own = "apiVersion: aerogel/v1\nkind: Base\nname: own\nextends: ../parent.yaml\n"
+    base.write("sub/own.yaml", own)
+    base("base", "lock", *AMD64, "sub/own.yaml")
+    lock = json.loads((base.folder / "sub/own.lock.json").read_text())
+    assert lock["files"] == {"../parent.yaml": hashlib.sha256(DECLARATION.encode()).hexdigest()}
+    base("base", "build", *AMD64, "--locked", "sub/own.yaml")
+    base.write("parent.yaml", DECLARATION.replace("[tool]", "[tool, libtool1]"))
+    base("base", "build", *AMD64, "--locked", "sub/own.yaml", status=1)
+    assert "error: `parent.yaml` has changed since `sub/own.lock.json` was made" in base.said
+    base.write("parent.yaml", DECLARATION)
+    base.write("sub/own.yaml", own + "packages: [libtool1]\n")
+    base("base", "build", *AMD64, "--locked", "sub/own.yaml", status=1)
+    assert "error: `sub/own.yaml` has changed since `sub/own.lock.json` was made" in base.said
+    base.write("base.yaml", DECLARATION)
+    base("base", "lock", *AMD64)
+    assert "files" not in base.lock
+
+
 def test_hints_name_the_declaration_and_the_flag(base: Base):
     base.write("sub/b2.yaml", DECLARATION)
     base("base", "lock", *AMD64, "sub/b2.yaml")
@@ -299,7 +319,7 @@ def test_hints_name_the_declaration_and_the_flag(base: Base):
     base("build", *AMD64, "sub", status=2)
     assert "hint: make it anew: `aerogel base lock sub/b2.yaml`" in base.said
     base("base", "lock", *AMD64, "sub/b2.yaml")
-    base.write("sub/b2.yaml", DECLARATION.replace("[tool]", "[tool, netbase]"))
+    base.write("sub/b2.yaml", DECLARATION.replace("[tool]", "[tool, libtool1]"))
     base("base", "lock", *AMD64, "sub/b2.yaml")
     assert "has changed" not in base.said
     base("base", "update", "--lock", "none.json", "sub/b2.yaml", status=2)
