@@ -90,6 +90,8 @@ _TRANSLATED = r"regex:/java\.[^/]+/.*_(de|es|fr|it|ja|ko|pt_BR|sv|zh|zh_CN|zh_HK
 """Messages of the library, as the rule `translations` leaves them out everywhere; formats are in `jdk.localedata`."""
 _DUMP = ("-Xshare:dump", "-Xms128m", "-Xmx128m", "-XX:+UseG1GC", "-XX:ParallelGCThreads=1")
 _NAMED_LEVELS = 21
+_BYTE_ORDERS = {"s390x": "big"}
+"""Of the machines whose own is not `little`."""
 _HEAP_MB, _LARGE_HEAP_MB = 160, 512
 
 
@@ -174,7 +176,7 @@ def _add_runtime(work: Work, java: Java, home: str) -> None:
             hints=["the mirror is between two updates: try again later"],
         )
     native = jlink.architecture == work.arch
-    command = _jlink(java, jlink.architecture, native=native)
+    command = _jlink(java, jlink.architecture, work.arch)
     key = (packages_digest(tools), jdk.package.digest.encode(), "\0".join(command).encode())
 
     def link(out: Layout) -> None:
@@ -195,7 +197,7 @@ def _add_runtime(work: Work, java: Java, home: str) -> None:
     work.layout.link(f"{home}/lib/security/cacerts".encode(), b"/" + KEYSTORE)
 
 
-def _jlink(java: Java, host: str, *, native: bool) -> list[str]:
+def _jlink(java: Java, host: str, target: str) -> list[str]:
     version = java.version or 0
     tool_home = f"/usr/lib/jvm/java-{version}-openjdk-{host}"
     modules = MODULES if java.modules in (None, "all") else java.modules
@@ -210,7 +212,10 @@ def _jlink(java: Java, host: str, *, native: bool) -> list[str]:
         "--output",
         "/runtime",
         "--module-path",
-        f"{tool_home}/jmods" if native else "/modules",
+        f"{tool_home}/jmods" if host == target else "/modules",
+        # Else it is that of the machine that links, in which another does not find a single class.
+        "--endian",
+        _BYTE_ORDERS.get(target, "little"),
         "--add-modules",
         "ALL-MODULE-PATH" if java.jdk else ",".join(sorted(modules)),
         # Since 21 the levels of zip have names; before there was one.

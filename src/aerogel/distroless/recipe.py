@@ -54,6 +54,7 @@ BUILT_IN_LOCALES = ("C", "POSIX")
 
 COMPOSE_VERSION = b"aerogel-base-v1"
 _ROOT_VERSION = b" root-v2"
+_JAVA_VERSION = b" java-v2"
 """Part of every key: changes when the same packages would give other bytes."""
 
 Kind = Literal["distroless", "buildroot"]
@@ -159,7 +160,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def way(self) -> bytes:
         """Which way of composing makes it, a part of every key: another one where the same would give other bytes."""
-        return COMPOSE_VERSION + (_ROOT_VERSION if self.kind == "buildroot" else b"")
+        is_java = self.java is not None and self.java.version is not None
+        return COMPOSE_VERSION + (_ROOT_VERSION if self.kind == "buildroot" else _JAVA_VERSION if is_java else b"")
 
 
 def make_recipe(

@@ -125,14 +125,35 @@ def test_who_compiles() -> None:
     ],
 )
 def test_what_jlink_is_told(asked: Java, given: set[str], lacking: set[str]) -> None:
-    words = java._jlink(asked, "amd64", native=True)
+    words = java._jlink(asked, "amd64", "amd64")
     assert words[0] == f"/usr/lib/jvm/java-{asked.version}-openjdk-amd64/bin/jlink"
     assert given <= set(words)
     assert not lacking & set(words)
     has_locales = any(word.startswith("--include-locales=") for word in words)
     assert has_locales == (asked.languages != "all" and "jdk.localedata" in (asked.modules or java.MODULES))
-    foreign = java._jlink(asked, "amd64", native=False)
+    foreign = java._jlink(asked, "amd64", "arm64")
     assert foreign[foreign.index("--module-path") + 1] == "/modules"
+
+
+@pytest.mark.parametrize("host", ["amd64", "arm64", "s390x"])
+@pytest.mark.parametrize(
+    ("target", "order"), [("amd64", "little"), ("armhf", "little"), ("ppc64el", "little"), ("s390x", "big")]
+)
+def test_java_gets_its_classes_in_the_byte_order_of_its_machine(host: str, target: str, order: str) -> None:
+    """jlink's own is that of the machine that links; Java on another finds not even java.lang.Object."""
+    words = java._jlink(Java(version=21), host, target)
+    assert words[words.index("--endian") + 1] == order
+
+
+def test_java_of_before_is_linked_anew() -> None:
+    """What was linked for s390x by an aerogel that did not say the byte order is not taken for the new one."""
+    ways = {name: lookup(f"aerogel/{name}").way for name in ("cc", "java-base", "java21", "debian")}
+    assert ways == {
+        "cc": b"aerogel-base-v1",
+        "java-base": b"aerogel-base-v1",
+        "java21": b"aerogel-base-v1 java-v2",
+        "debian": b"aerogel-base-v1 root-v2",
+    }
 
 
 def test_java_of_another_version_or_none(work) -> None:
