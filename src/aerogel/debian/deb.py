@@ -67,8 +67,8 @@ class Deb:
         parts = [member for member in members[1:] if not member.name.startswith("_")]
         if len(parts) < 2 or not parts[0].name.startswith("control.tar") or not parts[1].name.startswith("data.tar"):
             raise _fault(name, "it does not hold a control tar followed by a data tar")
-        self._data = parts[1]
-        self.control: Mapping[str, bytes] = self._read_control(parts[0])
+        self._control, self._data = parts[:2]
+        self.control: Mapping[str, bytes] = self._read_control(self._control)
         if "control" not in self.control:
             raise _fault(name, "its control tar has no `control` file")
 
@@ -83,6 +83,16 @@ class Deb:
         Reading raises `debian.deb-damaged` when the compressed bytes are wrong or end early.
         """
         return self._uncompressed(self._data)
+
+    def write_plain(self, out: BinaryIO) -> None:
+        """Writes the package with its two tars uncompressed, as dpkg reads it too: for who pays dearly for xz.
+
+        `out` is empty and can be sought in. Raises `debian.deb-damaged`.
+        """
+        out.write(_MAGIC)
+        _write_member(out, "debian-binary", io.BytesIO(b"2.0\n"))
+        _write_member(out, "control.tar", self._uncompressed(self._control))
+        _write_member(out, "data.tar", self.data())
 
     def _raw(self, member: Member) -> io.BufferedReader:
         return io.BufferedReader(_Slice(self._file, member.offset, member.size), _COPY)
@@ -204,6 +214,20 @@ def _members(name: str, file: BinaryIO) -> list[Member]:
         members.append(Member(member, start, size))
         at = start + size + (size & 1)
     return members
+
+
+def _write_member(out: BinaryIO, name: str, content: Reader) -> None:
+    """A header, the content, the header again when the size is known; members begin at even places."""
+    start = out.tell()
+    out.write(bytes(_HEADER))
+    while data := content.read(_COPY):
+        out.write(data)
+    size = out.tell() - start - _HEADER
+    out.write(b"\n" * (size & 1))
+    end = out.tell()
+    out.seek(start)
+    out.write(f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{size:<10}`\n".encode())
+    out.seek(end)
 
 
 class _Slice(io.RawIOBase):

@@ -3,6 +3,7 @@
 1. The contents of the packages that dpkg and every script may count on are laid out as one tree, so that dpkg itself
    can run in it. All others are unpacked by dpkg only: a compiler need not be written twice.
 2. `dpkg --install` of all packages in that tree: their scripts run with the identities of the image, never the host's.
+   Under emulation the packages are handed over without compression: dpkg spends half of its time there on xz.
 3. The tree is written as one canonical layer, without what differs from run to run: logs, caches, backups.
 The clock is kept out by SOURCE_DATE_EPOCH (shadow's days) and by no file being newer than the newest package, so two
 runs, by root or by a user with subordinate ids, give the same bytes.
@@ -17,12 +18,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aerogel.debian.control import relations
+from aerogel.debian.deb import open_deb
 from aerogel.debian.package import Package
 from aerogel.distroless.apt import apt_files
 from aerogel.distroless.layout import Layout
@@ -38,7 +41,7 @@ from aerogel.sandbox.spec import Mount, Rootfs, Sandbox
 if TYPE_CHECKING:
     from aerogel.sandbox.launch import Helper
 
-__all__ = ["LEFT_OUT", "compose_buildroot", "needed_first"]
+__all__ = ["LEFT_OUT", "compose_buildroot", "needed_first", "uncompressed"]
 
 LEFT_OUT = (
     "etc/.pwd.lock",
@@ -73,6 +76,7 @@ LEFT_OUT = (
 _POLICY = b"#!/bin/sh\n# No service is started while an image is built.\nexit 101\n"
 _DEBS = "/aerogel-packages"
 _TAIL_LINES = 30
+_THREADS = 2
 
 
 def needed_first(packages: Sequence[Package]) -> set[str]:
@@ -126,19 +130,35 @@ def compose_buildroot(
     layout = _layout(recipe, packages)
     layout.epoch = max(layout.epoch, epoch)
     add(layout)
-    tree, work = f"{scratch}/tree", f"{scratch}/work"
+    tree, work, plain = (f"{scratch}/{name}" for name in ("tree", "work", "packages"))
     os.mkdir(tree, 0o755)
     os.mkdir(work, 0o700)
+    os.mkdir(plain, 0o755)
     try:
         extract_items(helper, layout.ordered(), tree)
         root = Rootfs(upper=tree, work=work)
         sink.emit(StepLog(step, b"setting up the packages\n"))
+        if emulated:
+            debs = uncompressed(debs, Path(plain))
         _set_up(helper, root, debs, layout.epoch, sink, step, emulated=emulated)
         sink.emit(StepLog(step, b"writing the layer\n"))
         return archive_tree(helper, tree, layout.epoch, LEFT_OUT, write), layout.epoch
     finally:
-        for path in (tree, work):
+        for path in (tree, work, plain):
             helper.call("remove", {"path": path})
+
+
+def uncompressed(debs: Sequence[Path], folder: Path) -> list[Path]:
+    """The same packages, in the same order, written into `folder` without compression. Raises `debian.deb-damaged`."""
+
+    def write(deb: Path) -> Path:
+        path = folder / deb.name
+        with open_deb(deb) as opened, open(path, "wb") as out:
+            opened.write_plain(out)
+        return path
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(write, debs))
 
 
 def _layout(recipe: Recipe, packages: Sequence[Unpacked]) -> Layout:

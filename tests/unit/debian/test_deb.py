@@ -56,6 +56,24 @@ def test_reads_control_and_data(tmp_path: Path, codec: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("codec", ["xz", "gz", "zst", ""])
+def test_the_same_package_without_compression(tmp_path: Path, codec: str) -> None:
+    """Also for dpkg itself: emulated build roots are set up from these."""
+    entries = [special("./usr", tarfile.DIRTYPE), ("./usr/big", BIG), special("./usr/x", tarfile.SYMTYPE, "big")]
+    plain = tmp_path / "plain.deb"
+    with open_deb(write(tmp_path, deb(entries=entries, codec=codec))) as found, plain.open("wb") as out:
+        found.write_plain(out)
+        contents = [(entry, content.read()) for entry, content in found.entries()]
+        with open_deb(plain) as written:
+            assert (written.data_codec, written.control) == ("", found.control)
+            assert [(entry, content.read()) for entry, content in written.entries()] == contents
+    if shutil.which("dpkg-deb") is not None:
+        done = subprocess.run(["dpkg-deb", "--fsys-tarfile", plain], capture_output=True, check=True)
+        assert done.stdout == tar(entries)
+        done = subprocess.run(["dpkg-deb", "--field", plain, "Package"], capture_output=True, check=True)
+        assert done.stdout == b"hello\n"
+
+
 def test_reads_what_dpkg_deb_builds(tmp_path: Path) -> None:
     if shutil.which("dpkg-deb") is None:
         pytest.skip("dpkg-deb is the oracle")

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from debian_repo import deb, special
 
+from aerogel.debian.deb import open_deb
 from aerogel.debian.package import Package
-from aerogel.distroless.buildroot import needed_first
+from aerogel.distroless.buildroot import needed_first, uncompressed
 from aerogel.distroless.unpacked import FOLDER, newest_time
 from aerogel.errors import AerogelError
 
@@ -64,6 +65,19 @@ def test_the_newest_time_is_found_once(tmp_path: Path) -> None:
     assert newest_time([one], [first], tmp_path) == 70
     (tmp_path / FOLDER / f"{two.sha256}.newest").write_bytes(b"damaged")
     assert newest_time([two], [second], tmp_path) == 60
+
+
+def test_packages_without_compression_in_their_order(tmp_path: Path) -> None:
+    debs = [made(tmp_path, [special(f"./{name}", tarfile.DIRTYPE)])[1] for name in "ba"]
+    (folder := tmp_path / "plain").mkdir()
+    found = uncompressed(debs, folder)
+    assert found == [folder / deb.name for deb in debs]
+    for path, name in zip(found, (b"b", b"a"), strict=True):
+        with open_deb(path) as opened:
+            assert (opened.data_codec, [entry.path for entry, _ in opened.entries()]) == ("", [name])
+    debs[1].write_bytes(debs[1].read_bytes()[:-40])
+    with pytest.raises(AerogelError, match="it is truncated"):
+        uncompressed(debs, folder)
 
 
 @pytest.mark.parametrize(
