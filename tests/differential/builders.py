@@ -177,7 +177,7 @@ def buildkit(state: Path) -> Iterator[Buildkit]:
             yield found
         finally:
             daemon.terminate()
-            daemon.wait(30)
+            daemon.wait(60)
 
 
 class Aerogel:

@@ -214,7 +214,7 @@ def test_attach_to_a_terminal(small):
     os.write(master, b"stty size\n")
     read_until(master, b"33 99")
     os.write(master, b"\x10\x11")
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert b"goes on" in read_until(master, b"goes on")
     assert termios.tcgetattr(slave) == before
     process = attach("--detach-keys", "ctrl-x,y")
@@ -222,11 +222,11 @@ def test_attach_to_a_terminal(small):
     os.write(master, b"\x10\x11\x18")  # the keys of the default, and the first of the two
     time.sleep(0.2)
     os.write(master, b"z\x18y")
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     process = attach()
     until(lambda: termios.tcgetattr(slave) != before)
     os.write(master, b"\x15\nexit 5\n")
-    assert process.wait(20) == 5
+    assert process.wait(60) == 5
     os.close(master)
     os.close(slave)
 
@@ -260,9 +260,9 @@ def test_attach_without_a_terminal(small):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ) as other:
-            out, err = other.communicate(b"end\n", timeout=20)
+            out, err = other.communicate(b"end\n", timeout=60)
             assert (other.returncode, out, err) == (7, b"got end\n", b"err end\n")
-        assert process.wait(20) == 7
+        assert process.wait(60) == 7
         assert process.stdout.read().endswith(b"got end\n")
     assert small("logs", "box").stdout.endswith("got end\n")
 
@@ -325,7 +325,7 @@ def test_what_it_uses(small):
         assert b"calm" in process.stdout.readline()
         assert process.stdout.readline().startswith(b"CONTAINER ID")
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(60) == 130
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="an ordinary user has control groups only where they were given")

@@ -117,7 +117,7 @@ def test_signals(small):
             pass
         assert line == b"usr1\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 9
+        assert process.wait(60) == 9
     assert small("logs", "box").stdout.endswith("quit\n")
 
 
@@ -127,25 +127,25 @@ def test_one_that_does_not_end(small):
     with subprocess.Popen(small.argv(*words), env=small.env, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"up\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 137
+        assert process.wait(60) == 137
 
 
 def test_left_with_keys(small, terminal):
     process = terminal.start(small, "run", "-it", "--rm=false", "--name", "box", "small", "sh", "-c", "stty size; sh")
     read_until(terminal.master, b"33 99")  # the window of this terminal from the first word on
     terminal.type(b"\x10\x11")
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     read_until(terminal.master, b"container `box` goes on")
     assert termios.tcgetattr(terminal.slave) == terminal.before
     process = terminal.start(small, "exec", "-it", "--detach-keys", "ctrl-x", "box", "sh")
     terminal.type(b"echo $((6*7)) $$ >/tmp/pid; cat /tmp/pid\n")
     read_until(terminal.master, b"42 ")
     terminal.type(b"\x18")
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert small("exec", "box", "sh", "-c", "read a pid </tmp/pid; kill -0 $pid && echo lives").stdout == "lives\n"
     process = terminal.start(small, "start", "-ai", "--detach-keys", "ctrl-y", "box")  # it runs: attached
     terminal.type(b"\x10\x11\nexit 5\n")
-    assert process.wait(20) == 5
+    assert process.wait(60) == 5
     assert small("inspect", "-f", "{{.State.ExitCode}} {{.Config.OpenStdin}}", "box").stdout == "5 true\n"
 
 
@@ -153,7 +153,7 @@ def test_left_with_keys_and_removed_in_the_end(small, terminal):
     before = small("volume", "ls", "-q").stdout
     process = terminal.start(small, "run", "-it", "--detach-keys", "q", "--name", "box", "small", "sh")
     terminal.type(b"q")
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert small("ps", "--format", "{{.Names}}").stdout == "box\n"
     small("stop", "-t", "0", "box")
     until(lambda: small("ps", "-aq").stdout == "")

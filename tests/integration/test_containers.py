@@ -248,7 +248,7 @@ def test_exec_on_a_terminal(small, tidy):
     os.write(master, b"stty size; exit 5\n")
     while b"44 111" not in said:
         said += os.read(master, 1000)
-    assert process.wait(20) == 5
+    assert process.wait(60) == 5
     assert termios.tcgetattr(slave) == before
     os.close(master)
     os.close(slave)

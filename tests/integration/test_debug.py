@@ -86,7 +86,7 @@ def test_on_a_terminal(bare):
     said = b""
     while b"42\r\n" not in said:
         said += os.read(leader, 1000)
-    assert process.wait(30) == 3
+    assert process.wait(60) == 3
     os.close(leader)
     os.close(follower)
 

@@ -189,7 +189,7 @@ def chunked_with_the_last_in_put(where: Client, name: str, data: bytes, digest: 
 
 def streamed(where: Client, name: str, data: bytes, digest: str) -> Reply:
     location = begin(where, name)
-    connection = http.client.HTTPConnection(where.host, timeout=30)
+    connection = http.client.HTTPConnection(where.host, timeout=60)
     headers = {"Transfer-Encoding": "chunked", "Content-Type": OCTETS}
     parts = iter([data[: len(data) // 2], data[len(data) // 2 :]])
     connection.request("PATCH", path_of(location), body=parts, encode_chunked=True, headers=headers)

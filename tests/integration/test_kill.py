@@ -120,10 +120,10 @@ class Running:
         if self.process.poll() is None:
             (os.killpg if group else os.kill)(self.process.pid, number)
         try:
-            output = self.process.communicate(timeout=20)[0]
+            output = self.process.communicate(timeout=60)[0]
         except subprocess.TimeoutExpired as error:
             raise AssertionError(f"still there after signal {number}: {error.output}") from error
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while (left := children() - self.before) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not left, [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left]
@@ -151,13 +151,17 @@ def test_killed_in_steps(aerogel: Aerogel, context: Path, undisturbed: str) -> N
     assert build_again(aerogel, context, "--no-cache") == undisturbed
     length = time.monotonic() - began
     killed = 0
-    for number, moment in enumerate(moments(STEP_KILLS, length)):
-        status, output = Running(aerogel, "build", str(context), "--no-cache").signal_after(moment, signal.SIGKILL)
+    for number, part in enumerate(moments(STEP_KILLS, 1.0)):
+        running = Running(aerogel, "build", str(context), "--no-cache")
+        moment = part * length
+        status, output = running.signal_after(moment, signal.SIGKILL)
         assert status in (-signal.SIGKILL, 0), output
         killed += status != 0
+        if status == 0:  # it was faster: a build takes as long as what else the host does lets it
+            length = min(length, moment) * 0.8
         words = ["--no-cache"] if number % 2 else []
         assert build_again(aerogel, context, *words) == undisturbed, f"killed after {moment:.2f} s"
-    assert killed > STEP_KILLS // 2  # a build alone may be slower than those after it
+    assert killed > STEP_KILLS // 2
 
 
 def test_killed_while_composing(aerogel: Aerogel, context: Path, undisturbed: str, tmp_path: Path) -> None:

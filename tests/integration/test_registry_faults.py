@@ -124,11 +124,17 @@ class Shell:
 
 @pytest.fixture
 def shell(
-    tmp_path: Path, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> Shell:
+    """Only what is slow or silent on purpose is not waited for: the registry itself may take its time."""
     made = Shell(tmp_path, capfd)
+    patience_s = 0.5 if "slow" in request.node.name or "silent" in request.node.name else 20.0
     monkeypatch.setattr(entry, "_catch_signals", lambda: None)
-    for name, value in (("sleep", made.waits.append), ("read_timeout_s", 0.5)):
+    for name, value in (("sleep", made.waits.append), ("read_timeout_s", patience_s)):
         monkeypatch.setitem(Http.__init__.__kwdefaults__, name, value)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)

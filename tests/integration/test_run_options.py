@@ -169,7 +169,7 @@ def test_stop_signal(environ, words, number):
     with subprocess.Popen(words, env=environ, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 9
+        assert process.wait(60) == 9
 
 
 def test_unknown_image_points_at_the_name(run, environ, monkeypatch):
@@ -207,7 +207,7 @@ def test_termination_is_passed_on(environ):
     with subprocess.Popen(words, env=environ, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 9
+        assert process.wait(60) == 9
 
 
 @pytest.mark.parametrize("user", ["0", "65532"])

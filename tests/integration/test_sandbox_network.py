@@ -43,7 +43,7 @@ def free_port():
         return sock.getsockname()[1]
 
 
-def fetched(port, timeout_s=20.0):
+def fetched(port, timeout_s=60.0):
     """What a web server says at a port of this host, when it is there."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     end = time.monotonic() + timeout_s

@@ -117,14 +117,14 @@ def test_uploads_in_chunks(registry: Registry) -> None:
 
 def test_a_chunked_body_and_one_that_is_cut(registry: Registry) -> None:
     location = registry.ask("POST", "/v2/push/stream/blobs/uploads/").headers["location"]
-    connection = http.client.HTTPConnection(registry.host, timeout=30)
+    connection = http.client.HTTPConnection(registry.host, timeout=60)
     connection.request("PATCH", location, body=iter([b"abc", b"def" * 1000]), encode_chunked=True,
                        headers={"Transfer-Encoding": "chunked"})  # fmt: skip
     answer = connection.getresponse()
     answer.read()
     assert (answer.status, answer.headers["range"]) == (202, "0-3002")
     connection.close()
-    connection = http.client.HTTPConnection(registry.host, timeout=30)
+    connection = http.client.HTTPConnection(registry.host, timeout=60)
     connection.putrequest("PUT", f"{location}?digest={sha(b'abc' + b'def' * 1000)}")
     connection.putheader("Content-Length", "5000")
     connection.endheaders(b"cut")

@@ -413,7 +413,7 @@ def test_git_protocol_and_moving_branch(bench: Bench, repository: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        for _ in range(100):
+        for _ in range(1200):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break

@@ -79,7 +79,7 @@ class Field:
         now = self.look()
         return [name for name in {*now, *self.before} if now.get(name) != self.before.get(name)]
 
-    def run(self, *argv: str, timeout_s: float = 20.0, **fields: object) -> tuple[Exit | None, str]:
+    def run(self, *argv: str, timeout_s: float = 60.0, **fields: object) -> tuple[Exit | None, str]:
         """How a command ended, None when it had to be killed, and what it said."""
         fields.setdefault("root", Rootfs(lowers=(self.layer,)))
         fields.setdefault("env", (("PATH", "/bin"), ("CANARY", str(self.canary)), ("HOST", str(os.getpid()))))
@@ -99,7 +99,7 @@ class Field:
             except TimeoutError:
                 ended = None
                 process.kill()
-                process.wait(20)
+                process.wait(60)
             os.set_blocking(output.fileno(), False)
             while part := output.read(1 << 20):
                 said += part

@@ -290,7 +290,7 @@ def test_the_callers_terminal(field):
     for name in ("type", "steal"):
         sandbox = Sandbox(argv=(f"/{name}",), root=on(field, folder), user=user_for(field))
         with field.helper.run(sandbox, stdin=follower, stdout=follower, stderr=follower) as process:
-            assert process.wait(20).code in (1, 5), name  # EPERM, EIO
+            assert process.wait(60).code in (1, 5), name  # EPERM, EIO
     os.set_blocking(follower, False)
     with pytest.raises(BlockingIOError):
         os.read(follower, 1)
@@ -318,7 +318,7 @@ def test_beside_a_hostile_command(field):
             with field.helper.join(
                 process, Sandbox(argv=("sleep", "0.02"), root=Rootfs()), stdout=1, stderr=2
             ) as other:
-                assert other.wait(20).code == 0
+                assert other.wait(60).code == 0
         process.kill()
     with open(read, "rb") as output:
         assert b"ESCAPED" not in output.read()

@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - the names of http.server
 
     def _forward(self, body: bytes, headers: dict[str, str]) -> Said:
-        connection = http.client.HTTPConnection(self.owner.target, timeout=30)
+        connection = http.client.HTTPConnection(self.owner.target, timeout=60)
         if self.owner.authorization:
             headers["authorization"] = self.owner.authorization
         connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)

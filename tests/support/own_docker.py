@@ -33,4 +33,4 @@ def own_docker(state: Path, more: Sequence[str] = ()) -> Iterator[dict[str, str]
             yield env
         finally:
             daemon.terminate()
-            daemon.wait(30)
+            daemon.wait(60)

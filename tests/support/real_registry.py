@@ -36,10 +36,10 @@ def start(folder: Path, extra: dict[str, object], http: dict[str, object]) -> tu
         process = subprocess.Popen(
             ["docker-registry", "serve", str(folder / "config.json")], stdout=log, stderr=subprocess.STDOUT
         )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
             return Server(f"127.0.0.1:{port}", folder), process
         except OSError:
             assert process.poll() is None, (folder / "log").read_text()

@@ -35,7 +35,7 @@ class Client:
         self.host = host
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
-        connection = http.client.HTTPConnection(self.host, timeout=30)
+        connection = http.client.HTTPConnection(self.host, timeout=60)
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body=body, headers=named)
@@ -91,8 +91,8 @@ class Registry(Client):
     def stop(self) -> int:
         """0 when it ended well. SIGTERM, as SIGINT is ignored by what a shell starts in the background."""
         self.process.terminate()
-        status = self.process.wait(timeout=30)
-        self._reader.join(10)
+        status = self.process.wait(timeout=60)
+        self._reader.join(60)
         for pipe in (self.process.stdout, self.process.stderr):
             assert pipe is not None
             pipe.close()

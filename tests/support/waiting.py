@@ -11,7 +11,7 @@ from typing import TypeVar
 Seen = TypeVar("Seen")
 
 
-def until(look: Callable[[], Seen], timeout_s: float = 20.0) -> Seen:
+def until(look: Callable[[], Seen], timeout_s: float = 60.0) -> Seen:
     """Looks again and again until there is something to see."""
     end = time.monotonic() + timeout_s
     while not (found := look()):

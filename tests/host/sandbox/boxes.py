@@ -102,7 +102,7 @@ class Box:
                 os.close(write)
             with process:
                 said = output.read()
-                return process.wait(30), said.decode("utf-8", "replace")
+                return process.wait(60), said.decode("utf-8", "replace")
 
     def sh(self, script: str, **fields) -> str:
         ended, said = self.run("sh", "-c", script, **fields)
@@ -124,7 +124,7 @@ def processes_with(word: str) -> list[str]:
     return found
 
 
-def gone(word: str, timeout_s: float = 5.0) -> bool:
+def gone(word: str, timeout_s: float = 60.0) -> bool:
     until = time.monotonic() + timeout_s
     while processes_with(word):
         if time.monotonic() > until:

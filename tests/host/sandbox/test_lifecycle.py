@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from boxes import gone, mounts_below, processes_with
+from waiting import until
 
 from aerogel.errors import AerogelError
 from aerogel.sandbox.launch import Helper
@@ -70,8 +71,7 @@ def test_killed(tmp_path, layer, victim):
     mark = f"9{os.getpid()}.{time.monotonic_ns() % 100000}"
     state = tmp_path / "state"
     main = start_main(state, layer, mark)
-    time.sleep(0.1)
-    assert len(processes_with(f"sleep {mark}")) >= 6
+    until(lambda: len(processes_with(f"sleep {mark}")) >= 6)
     mine = helper_pids(main)
     assert len(mine) >= 2
     if victim != "main":
@@ -80,10 +80,7 @@ def test_killed(tmp_path, layer, victim):
         main.kill()
         main.wait()
     assert gone(f"sleep {mark}")
-    until = time.monotonic() + 5
-    while any(parent(pid) for pid in mine) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not any(parent(pid) for pid in mine)
+    until(lambda: not any(parent(pid) for pid in mine))
     main.kill()
     main.wait()
     main.stdout.close()

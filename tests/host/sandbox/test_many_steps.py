@@ -143,7 +143,7 @@ class Mother:
 
     def close(self):
         self._process.stdin.close()
-        assert self._process.wait(20) == 0
+        assert self._process.wait(60) == 0
         self._process.stdout.close()
 
 
@@ -160,7 +160,7 @@ def end_at_random(mother, state, layer, mark, chance):
         time.sleep(0.02)
         below = list({*below, *descendants(main)})
         os.kill(main, signal.SIGKILL)
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while (left := [pid for pid in (main, *below) if alive(pid)]) and time.monotonic() < until:
         time.sleep(0.01)
     role = "main" if victim == main else f"process {below.index(victim)} of the helper"

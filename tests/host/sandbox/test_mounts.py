@@ -306,7 +306,7 @@ def test_an_agent_is_asked_through_a_socket(box, tmp_path):
         os.close(write)
         with process, AgentProxy(process.listeners["/run/deep/agent"], agent.path):
             said = output.read()
-            assert process.wait(30).code == 0
+            assert process.wait(60).code == 0
     assert said == b"640 1000 44 socket\n11agent\n 5 "
     assert agent.seen == [11], "removing all keys (17) was not let through"
     assert os.listdir(upper.upper) == []

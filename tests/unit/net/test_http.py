@@ -23,7 +23,7 @@ def waits() -> list[float]:
 
 @pytest.fixture
 def http(waits: list[float]) -> Http:
-    return Http(sleep=waits.append, read_timeout_s=1.0, connect_timeout_s=2.0)
+    return Http(sleep=waits.append, read_timeout_s=20.0, connect_timeout_s=20.0)
 
 
 def test_request_returns_the_body_and_lower_case_headers(server: FaultServer, http: Http) -> None:
@@ -141,7 +141,7 @@ def test_unknown_host(http: Http, waits: list[float]) -> None:
 def test_a_silent_server_times_out(server: FaultServer, waits: list[float]) -> None:
     http = Http(sleep=waits.append, read_timeout_s=0.1, attempts=2)
     server.files["/a"] = b"x"
-    server.fail("/a", Fault(stall_s=0.5), times=2)
+    server.fail("/a", Fault(stall_s=5.0), times=2)
     with pytest.raises(HttpError) as caught:
         http.request("GET", server.url + "/a")
     assert caught.value.code == "net.timeout"
@@ -149,7 +149,7 @@ def test_a_silent_server_times_out(server: FaultServer, waits: list[float]) -> N
 
 
 def test_a_trickle_counts_as_silence(server: FaultServer, waits: list[float]) -> None:
-    http = Http(sleep=waits.append, read_timeout_s=0.2, attempts=2)
+    http = Http(sleep=waits.append, read_timeout_s=1.0, attempts=2)
     server.files["/a"] = b"x" * 100
     server.fail("/a", Fault(trickle_s=0.05))
     assert http.request("GET", server.url + "/a").body == b"x" * 100

@@ -40,7 +40,7 @@ def client(tmp_path: Path, waits: list[float], secrets: list[str]) -> Client:
         config = tmp_path / "config.json"
         if login is not None:
             config.write_text(json.dumps({"auths": login}))
-        http = Http(sleep=waits.append, read_timeout_s=2.0, connect_timeout_s=2.0)
+        http = Http(sleep=waits.append, read_timeout_s=20.0, connect_timeout_s=20.0)
         credentials = Credentials([config], {"PATH": str(tmp_path)}, on_secret=secrets.append)
         return Registries(http, credentials, on_secret=secrets.append, **options)
 

@@ -243,7 +243,7 @@ class Told:
     def __init__(self, files: HostFiles, credentials: Path | None = None) -> None:
         self.waits: list[float] = []
         self.lines: list[str] = []
-        http = Http(sleep=self.waits.append, read_timeout_s=2.0, connect_timeout_s=2.0)
+        http = Http(sleep=self.waits.append, read_timeout_s=20.0, connect_timeout_s=20.0)
         known = Credentials([] if credentials is None else [credentials], {})
         self.registries = Registries(http, known, hosts=files.load(), tell=self.lines.append)
 

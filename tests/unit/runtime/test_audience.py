@@ -45,7 +45,7 @@ def test_all_that_came_is_written_within_the_time() -> None:
     thread.start()
     for number, piece in enumerate(pieces):
         audience.tell("stdout" if number % 2 else "stderr", piece)
-    audience.leave(listener, 20.0)
+    audience.leave(listener, 60.0)
     os.close(write)
-    thread.join(20)
+    thread.join(60)
     assert found == [b"".join(pieces)]

@@ -45,12 +45,12 @@ def test_who_has_it_is_asked_when_nobody_new_can_get_it(volumes: Volumes) -> Non
     def start() -> None:
         with volumes.lending():
             at_work.set()
-            may_end.wait(20)
+            may_end.wait(60)
             containers.append(container("kept"))
 
     thread = threading.Thread(target=start)
     thread.start()
-    at_work.wait(20)
+    at_work.wait(60)
     threading.Timer(0.2, may_end.set).start()
     with pytest.raises(AerogelError) as caught:
         volumes.remove("kept", lambda: containers, shutil.rmtree)
@@ -120,7 +120,7 @@ def test_two_do_not_fill_it_at_once(volumes: Volumes) -> None:
 
     thread = threading.Thread(target=first)
     thread.start()
-    at_work.wait(20)
+    at_work.wait(60)
     with volumes.filling("kept", shutil.rmtree) as is_empty:
         found.append(is_empty)
     thread.join()

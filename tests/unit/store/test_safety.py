@@ -58,8 +58,9 @@ def check(store: Store) -> int:
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     chance = random.Random(2)
     data, cache = str(tmp_path / "data"), str(tmp_path / "cache")
-    done = 0
-    for _ in range(12):
+    done = turns = 0
+    while turns < 12 or (done <= 10 and turns < 200):
+        turns += 1
         writers = [start(data, cache, str(chance.randrange(1 << 30))) for _ in range(2)]
         for writer in writers:
             assert writer.stdout is not None
