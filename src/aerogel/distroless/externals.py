@@ -5,6 +5,7 @@ Wheels and packages of npm come through the user's own pip and npm (`net.clients
 stay inside their directory, devices are refused, owners become root, modes 0755 or 0644, times the image's.
 
     <cache>/archives-v1/<sha256>     a file as it was fetched
+    <cache>/archives-v1/<sha512>     the same file, where a declaration says only that digest
 """
 
 from __future__ import annotations
@@ -168,12 +169,16 @@ class Fetcher:
         """
         if one.sha256:
             kept = self._folder / one.sha256
-            if kept.is_file() and _sha256(kept) == one.sha256:
+            if kept.is_file() and _digest_of(kept, "sha256") == one.sha256:
                 return kept, one.sha256
             vendored = self._vendor / one.sha256 if self._vendor is not None else None
             if vendored is not None and vendored.is_file():
                 return self._keep(vendored, one)
-        elif not one.sha512 and not may_be_new:
+        elif one.sha512:
+            kept = self._folder / one.sha512
+            if kept.is_file() and _digest_of(kept, "sha512") == one.sha512:
+                return kept, _digest_of(kept, "sha256")
+        elif not may_be_new:
             raise AerogelError(
                 f"nothing says which file `{one.identity}` is",
                 code="base.unlocked",
@@ -204,9 +209,7 @@ class Fetcher:
 
     def _keep(self, path: Path, one: External) -> tuple[Path, str]:
         for kind, wanted in (("sha256", one.sha256), ("sha512", one.sha512)):
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, kind).hexdigest()
-            if wanted and found != wanted:
+            if wanted and (found := _digest_of(path, kind)) != wanted:
                 raise AerogelError(
                     f"`{one.identity}` is not the file that was locked",
                     code="base.digest",
@@ -214,21 +217,25 @@ class Fetcher:
                     hints=["somebody has changed it, or it was published anew; look before you lock it again"],
                     exit_status=EXIT_NETWORK,
                 )
-        digest = _sha256(path)
+        digest = _digest_of(path, "sha256")
         kept = self._folder / digest
-        if not kept.is_file():
-            self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not kept.is_file() or _digest_of(kept, "sha256") != digest:
             fd, made = tempfile.mkstemp(prefix=".new-", dir=self._folder)
             with open(fd, "wb") as out, path.open("rb") as file:
                 while data := file.read(CHUNK):
                     out.write(data)
             os.replace(made, kept)
+        if one.sha512:
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=self._folder) as scratch:
+                os.link(kept, f"{scratch}/link")
+                os.replace(f"{scratch}/link", self._folder / one.sha512)
         return kept, digest
 
 
-def _sha256(path: Path) -> str:
+def _digest_of(path: Path, kind: str) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def place_external(layout: Layout, one: External, path: Path, stack: ExitStack) -> list[bytes]:

@@ -19,7 +19,7 @@ from aerogel.distroless.keystore import add_keystore, wants_keystore
 from aerogel.distroless.locales import TOOLS as LOCALE_TOOLS
 from aerogel.distroless.locales import make_locales
 from aerogel.distroless.recipe import Recipe
-from aerogel.distroless.stripped import strip_symbols, strip_tools, wants_strip
+from aerogel.distroless.stripped import strip_symbols, wants_strip
 from aerogel.distroless.work import Tools, Work
 
 __all__ = ["MAKERS", "Maker", "wanted_makers"]
@@ -43,10 +43,6 @@ def _make_probe(work: Work) -> None:
     work.layout.write(PATH, program(work.arch), mode=0o755)
 
 
-def _strip_tools(recipe: Recipe) -> Tools:
-    return {"build": strip_tools(recipe)}
-
-
 def _python_tools(recipe: Recipe) -> Tools:
     return {"build": compilers(recipe.packages)}
 
@@ -57,7 +53,7 @@ def _java_tools(recipe: Recipe) -> Tools:
 
 MAKERS: tuple[Maker, ...] = (
     Maker("probe", 1, lambda recipe: recipe.probe, _make_probe),
-    Maker("strip", 1, wants_strip, strip_symbols, _strip_tools),
+    Maker("strip", 2, wants_strip, strip_symbols),
     Maker("keystore", 1, wants_keystore, add_keystore),
     Maker("java", 2, wants_java, add_java, _java_tools, JAVA_SKIP),
     Maker("locales", 1, lambda recipe: bool(recipe.locales), make_locales, lambda _: {"build": LOCALE_TOOLS}),

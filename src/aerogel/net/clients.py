@@ -1,8 +1,8 @@
 """Packages of PyPI and npm by way of the user's own clients: their configuration says where from, and who may.
 
 Nothing here knows the address of an index. The clients get the environment of the run as it is; what they fetch is
-checked by its digest elsewhere. No script of a package runs: pip takes wheels only, `npm pack` installs nothing.
-Spec: pip download, npm pack.
+checked by its digest elsewhere. No script of a package runs: pip takes wheels only, npm installs nothing.
+Spec: pip download, npm cache, npm pack.
 """
 
 from __future__ import annotations
@@ -56,13 +56,39 @@ def wheel(name: str, version: str, arch: str, python: str, folder: Path, environ
 
 
 def npm_package(name: str, version: str, folder: Path, environment: Mapping[str, str]) -> Path:
-    """Fetches the tarball of a package into an empty folder. Raises `net.client-missing`, `net.client`."""
+    """Fetches the tarball of a package into an empty folder. Raises `net.client-missing`, `net.client`.
+
+    `npm cache add` into a cache of its own writes what comes to a file; `npm pack` holds all of it in memory, some times
+    over. That is asked when there is no network (it looks into the user's own cache), or no such file in the cache.
+    """
     program = shutil.which("npm", path=environment.get("PATH"))
     if program is None:
         raise _missing("npm", f"{name} {version}")
-    command = [program, "pack", f"{name}@{version}", "--pack-destination", str(folder), "--ignore-scripts", "--silent"]
-    _run(command, environment, "npm", f"{name} {version}")
+    cache = folder / "cache"
+    pack = [program, "pack", f"{name}@{version}", "--pack-destination", str(folder), "--ignore-scripts", "--silent"]
+    try:
+        _run(
+            [program, "cache", "add", f"{name}@{version}", "--cache", str(cache)],
+            environment,
+            "npm",
+            f"{name} {version}",
+        )
+    except AerogelError as error:
+        try:
+            _run([*pack, "--offline"], environment, "npm", f"{name} {version}")
+        except AerogelError:
+            raise error from None
+        return _only(folder, ".tgz", "npm", name)
+    found = [path for path in (cache / "_cacache/content-v2").rglob("*") if path.is_file() and _is_gzip(path)]
+    if len(found) == 1:
+        return found[0]
+    _run(pack, environment, "npm", f"{name} {version}")
     return _only(folder, ".tgz", "npm", name)
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str], client: str, what: str) -> None:

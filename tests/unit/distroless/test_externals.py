@@ -197,26 +197,27 @@ def test_the_users_own_client_fetches(kind: str, tmp_path: Path):
     client.write_text(
         "#!/bin/sh\n"
         'echo "$@" > "$SEEN"\n[ "$CLIENT_SETTING" = mine ] || exit 1\n'
-        "while [ $# -gt 0 ]; do case $1 in --dest|--pack-destination) d=$2;; esac; shift; done\n"
-        'echo content > "$d/file$ENDING"\n'
+        "[ $# -gt 0 ] && first=$1\n"
+        "while [ $# -gt 0 ]; do case $1 in --dest) d=$2/file.whl;; --cache) d=$2/_cacache/content-v2/sha512/ab/cd;; esac; shift; done\n"
+        '[ "$first" != pack ] || exit 1\n'
+        'mkdir -p "${d%/*}"\n{ [ "$first" = download ] || printf "\\037\\213"; echo content; } > "$d"\n'
+        '[ "$first" = download ] || echo "{}" > "${d%/*}/listing"\n'
     )
     client.chmod(0o755)
     environment = {
         "PATH": f"{bin_folder}:/usr/bin:/bin",
         "SEEN": str(tmp_path / "seen"),
         "CLIENT_SETTING": "mine",
-        "ENDING": {"pypi": ".whl", "npm": ".tgz"}[kind],
     }
     one = external(url=None, **{kind: "thing"}, version="2.0")
     path, _ = Fetcher(tmp_path / "cache", Http(), environment).fetch(one, python="3.11", may_be_new=True)
-    assert path.read_text() == "content\n"
+    assert path.read_bytes() == (b"" if kind == "pypi" else b"\x1f\x8b") + b"content\n"
     words = (tmp_path / "seen").read_text().split()
     if kind == "pypi":
         assert words[0] == "download"
         assert {"--no-deps", "--only-binary=:all:", "thing==2.0", "manylinux2014_x86_64", "cp311"} <= set(words)
     else:
-        assert words[:2] == ["pack", "thing@2.0"]
-        assert "--ignore-scripts" in words
+        assert words[:3] == ["cache", "add", "thing@2.0"]
     assert not any("://" in word for word in words)
     with pytest.raises(AerogelError) as caught:
         Fetcher(tmp_path / "cache", Http(), environment | {"CLIENT_SETTING": ""}).fetch(one, may_be_new=True)
@@ -226,3 +227,58 @@ def test_the_users_own_client_fetches(kind: str, tmp_path: Path):
             external(url=None, npm="thing", version="1"), may_be_new=True
         )
     assert caught.value.code == "net.client-missing"
+
+
+NPM = """\
+#!/bin/sh
+echo "$@" >> "$SEEN"
+case "$1 $FAILS" in
+cache*cache*) echo no network >&2; exit 1;;
+cache*) exit 0;;
+pack*pack*) echo not here either >&2; exit 1;;
+esac
+while [ $# -gt 0 ]; do case $1 in --pack-destination) d=$2;; esac; shift; done
+echo packed > "$d/file.tgz"
+"""
+
+
+def test_npm_as_it_is_asked(tmp_path: Path):
+    """Without a network the user's own cache is asked; with another form of npm's cache `npm pack` fetches."""
+    (tmp_path / "npm").write_text(NPM)
+    (tmp_path / "npm").chmod(0o755)
+    seen = tmp_path / "seen"
+    one = external(url=None, npm="thing", version="2.0")
+
+    def fetched(fails: str) -> bytes:
+        seen.unlink(missing_ok=True)
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SEEN": str(seen), "FAILS": fails}
+        return Fetcher(tmp_path / "cache", Http(), environment).fetch(one, may_be_new=True)[0].read_bytes()
+
+    assert fetched("") == b"packed\n"
+    assert [line.split()[0] for line in seen.read_text().splitlines()] == ["cache", "pack"]
+    assert "--ignore-scripts" in seen.read_text().splitlines()[1]
+    assert fetched("cache") == b"packed\n"
+    assert "--offline" in seen.read_text().splitlines()[1]
+    with pytest.raises(AerogelError) as caught:
+        fetched("cache pack")
+    assert (caught.value.code, caught.value.detail) == ("net.client", "no network")
+
+
+def test_what_a_sha512_names_is_kept_too(tmp_path: Path):
+    digest = hashlib.sha512(b"content").hexdigest()
+    with serve() as server:
+        server.files["/tool-1.tar.gz"] = b"content"
+        one = external(url=f"{server.url}/tool-{{version}}.tar.gz", sha512=digest)
+        first, sha256 = Fetcher(tmp_path / "cache", Http(), {}).fetch(one)
+    assert sha256 == first.name == hashlib.sha256(b"content").hexdigest()
+    offline = Fetcher(tmp_path / "cache", None, {}, offline=True)
+    kept, again = offline.fetch(one)
+    assert (kept.read_bytes(), again) == (b"content", sha256)
+    kept.write_bytes(b"damaged")
+    with pytest.raises(AerogelError, match="is not in the cache"):
+        offline.fetch(one)
+    with serve() as server:
+        server.files["/tool-1.tar.gz"] = b"content"
+        one = external(url=f"{server.url}/tool-{{version}}.tar.gz", sha512=digest)
+        path, _ = Fetcher(tmp_path / "cache", Http(), {}).fetch(one)
+    assert path.read_bytes() == kept.read_bytes() == b"content"

