@@ -61,6 +61,15 @@ RUN --mount=type=bind,from=base,target=/image --mount=type=bind,target=/rw,rw ls
 RUN --mount=type=secret,id=s,uid=9,gid=8,mode=0440 stat -c '%u %g %a' /run/secrets/s >/secret; cat /run/secrets/s | wc -c >>/secret
 RUN --mount=type=cache,target=/var/cache/x,uid=5,gid=6 cat /var/cache/x/z >/again
 """,
+    "secrets": """
+RUN --mount=type=secret,id=s cd /run/secrets; wc -c s ./s ../secrets/s >/2; stat -c '%s %a %F %h' s >>/2; ls >>/2; find . -type f >>/2; \\
+    test -r s; test -s s; cp s /dev/shm/s; cmp s /dev/shm/s; ln -s /run/secrets/s /tmp/l; wc -c /tmp/l >>/2; wc -c </tmp/l >>/2; rm /tmp/l; \\
+    (echo x >s || echo refused) >>/2; (mkdir s || echo there) >>/2; dd if=s bs=1 skip=8 count=3 >>/2; head -c 3 s >>/2; cat s/ || echo file >>/2
+RUN --mount=type=secret,id=s,target=/key --mount=type=secret,id=s,target=/a/b/key cat /key /a/b/key | wc -c >/3; cmp /key /a/b/key; ls -a / >>/3
+USER app
+RUN --mount=type=secret,id=s,uid=1000,target=/home/app/t/key cd; stat -c '%u %g %a %s' t/key >/tmp/5; head -c 7 t/key >>/tmp/5
+RUN --mount=type=secret,id=s,mode=0444 test -r /run/secrets/s; cat /run/secrets/s | wc -c >/tmp/6
+""",
     "stages": """
 RUN mkdir /out && echo x >/out/x && chown 12:34 /out /out/x && chmod 6755 /out/x && ln /out/x /out/y && ln -s x /out/l && chown -h 5:6 /out/l
 FROM base AS other

@@ -24,6 +24,7 @@ from aerogel.sandbox.credentials import KEEP, Credentials
 from aerogel.sandbox.idcalls import Errno, IdCalls
 from aerogel.sandbox.notify import Call, Rule
 from aerogel.sandbox.record import ROOT, Record
+from aerogel.sandbox.unwritten import Unwritten, UnwrittenFile
 
 __all__ = ["BareRecorder", "birth", "load_owners", "missing", "rules", "save_owners"]
 
@@ -42,6 +43,12 @@ lsetxattr 189 6
 removexattr 197 14
 setxattr 188 5
 """
+_READS = """
+access 21 -
+faccessat 269 48
+open 2 -
+openat 257 56
+"""
 _MISSING = {
     "x86_64": (303, 322, 332, 428, 437, 439, 452, 463, 464, 465, 466, 467, 468, 469),
     "aarch64": (264, 281, 291, 428, 437, 439, 452, 463, 464, 465, 466, 467, 468, 469),
@@ -54,6 +61,7 @@ _CAPABILITY = b"security.capability"
 _AT_FDCWD = 0xFFFFFF9C
 _OFFSETS = {"x86_64": (24, 28, 40), "aarch64": (16, 24, 32)}
 _MODES = 0o7777
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _STATX_BTIME = 0x800
 _GET_INFO = 0xC040FF0B
 _INFO_EXIT = 1 << 3
@@ -64,14 +72,15 @@ Owners = dict[int, tuple[int, Record]]
 """Inode -> time of birth and record of a link or fifo."""
 
 
-def _numbers(machine: str) -> dict[str, int]:
-    rows = [line.split() for line in _NUMBERS.strip().split("\n")]
+def _numbers(machine: str, table: str = _NUMBERS) -> dict[str, int]:
+    rows = [line.split() for line in table.strip().split("\n")]
     return {row[0]: int(row[_COLUMNS[machine]]) for row in rows if row[_COLUMNS[machine]] != "-"}
 
 
-def rules(machine: str) -> list[Rule]:
-    """The calls that are answered; KeyError for a machine without numbers."""
-    return [*recorder.rules(machine), *(Rule(number) for number in _numbers(machine).values())]
+def rules(machine: str, *, reads: bool = False) -> list[Rule]:
+    """The calls that are answered; KeyError for a machine without numbers. `reads`: those that only read as well."""
+    numbers = [*_numbers(machine).values(), *(_numbers(machine, _READS).values() if reads else ())]
+    return [*(rule for rule in recorder.rules(machine) if rule.number not in numbers), *map(Rule, numbers)]
 
 
 def missing(machine: str) -> bytes:
@@ -114,7 +123,7 @@ def _is_device(mode: int) -> bool:
 class BareRecorder(recorder.Recorder):
     """Serves the calls of what proot, the process `first`, runs; `owners` is the file with the table."""
 
-    def __init__(self, machine: str, listener: int, first: int, owners: str) -> None:
+    def __init__(self, machine: str, listener: int, first: int, owners: str, unwritten: Unwritten) -> None:
         super().__init__(machine, listener, first)
         self._own = os.getuid(), os.getgid()
         self._first = first
@@ -122,12 +131,15 @@ class BareRecorder(recorder.Recorder):
         """Becomes readable when the command has ended: proot goes on as long as anything runs that it started."""
         self.command = first
         """The process of the command itself, as soon as it is known."""
+        self._unwritten = unwritten
         self._file = owners
         self._owners = load_owners(owners)
         self._offsets = _OFFSETS[machine]
         names = {number: name for name, number in _numbers(machine).items()}
         for number, name in names.items():
             self._handlers[number] = getattr(BareRecorder, name.replace("setxattr", "set").replace("getxattr", "get"))
+        for name, number in _numbers(machine, _READS).items():
+            self._handlers[number] = getattr(BareRecorder, name)
         self._changing = {number for number, handler in self._handlers.items() if handler.__name__ in _CHANGING}
         self._is_about_ids = {
             number for number, handler in self._handlers.items() if hasattr(IdCalls, handler.__name__)
@@ -233,13 +245,14 @@ class BareRecorder(recorder.Recorder):
 
     def _stat(self, call: Call, who: Credentials, dir_fd: int, address: int, buffer: int, flags: int) -> None:
         path, follow = self._looked_at(call, who, dir_fd, address, flags)
-        data = bytearray(syscalls.stat_bytes(path, 0 if follow else 0x100))
+        file = self._unwritten.at(path, follow=follow) if self._unwritten else None
+        data = bytearray(file.stat_bytes() if file else syscalls.stat_bytes(path, 0 if follow else 0x100))
         at_mode, at_owner, at_device = self._offsets
         mode, uid, gid = struct.unpack_from("=I", data, at_mode) + struct.unpack_from("=II", data, at_owner)
         if uid != self._own[0]:  # of the host: a device, or a part of /proc
             self._listener.go_on(call)
             return
-        found = self._read(path, mode, follow=follow)
+        found = Record(file.uid, file.gid, mode=file.mode) if file else self._read(path, mode, follow=follow)
         struct.pack_into("=II", data, at_owner, found.uid, found.gid)
         mode = found.mode_of(mode)
         if found.kind:
@@ -248,6 +261,49 @@ class BareRecorder(recorder.Recorder):
         struct.pack_into("=I", data, at_mode, mode)
         del gid
         self._put(call, buffer, bytes(data))
+
+    # files that are on no disk
+
+    def _open(self, call: Call, who: Credentials, dir_fd: int, address: int, flags: int, mode: int) -> None:
+        file = self._secret(call, who, dir_fd, address)
+        if file is None and not flags & _WRITES:
+            self._listener.go_on(call)
+            return
+        if file is None:
+            super()._open(call, who, dir_fd, address, flags, mode)
+            return
+        if not flags & os.O_PATH and not who.may(4, file.mode, file.uid, file.gid):
+            raise Errno(errno.EACCES)
+        fd = file.opened(flags)
+        try:
+            self._listener.give(call, fd, close_on_exec=bool(flags & os.O_CLOEXEC))
+        finally:
+            os.close(fd)
+
+    def _secret(self, call: Call, who: Credentials, dir_fd: int, address: int) -> UnwrittenFile | None:
+        """Which one a path leads to, of which proot has followed what is to be followed."""
+        if not self._unwritten:
+            return None
+        with contextlib.suppress(Errno):  # then the kernel says what is wrong
+            return self._unwritten.at(self._path(call, who, dir_fd, address))
+        return None
+
+    def access(self, call: Call, who: Credentials) -> None:
+        self._access(call, who, _AT_FDCWD, call.args[0], call.args[1])
+
+    def faccessat(self, call: Call, who: Credentials) -> None:
+        self._access(call, who, call.args[0] & KEEP, call.args[1], call.args[2])
+
+    def _access(self, call: Call, who: Credentials, dir_fd: int, address: int, wanted: int) -> None:
+        file = self._secret(call, who, dir_fd, address)
+        if file is None:
+            self._listener.go_on(call)
+        elif wanted & os.W_OK:
+            raise Errno(errno.EROFS)
+        elif not who.may(wanted & 7, file.mode, file.uid, file.gid):
+            raise Errno(errno.EACCES)
+        else:
+            self._listener.answer(call)
 
     def _chmod(self, call: Call, who: Credentials, path: bytes, mode: int) -> None:
         status = os.stat(path)

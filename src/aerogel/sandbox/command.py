@@ -99,8 +99,7 @@ def _prepare(
     if tree:
         _change_root("" if proot else tree, request["network"])
     if supervisor is not None:
-        rules = (bare if proot else procshim if tree else recorder).rules(os.uname().machine)
-        _be_supervised(supervisor, rules, only_native=bool(proot) or not tree)
+        _be_supervised(supervisor, _rules(request, tree, proot), only_native=bool(proot) or not tree)
     own_stdio(account, (0, 1, 2))
     if proot:
         traced.check_directory(tree, request["cwd"], request["binds"], create=request["create_cwd"])
@@ -127,6 +126,14 @@ def _prepare(
         syscalls.set_filter(bare.missing(os.uname().machine))
     elif account.uid == 0:
         syscalls.capset(mask)
+
+
+def _rules(request: dict[str, Any], tree: str, proot: str) -> list[notify.Rule]:
+    """The calls that process 1 answers; those that only look or read are few, unless there is a secret to be seen."""
+    machine = os.uname().machine
+    if proot:
+        return bare.rules(machine, reads=any(mount["is_secret"] for mount in request["mounts"]))
+    return procshim.rules(machine) if tree else recorder.rules(machine)
 
 
 def confine(request: dict[str, Any], all_capabilities: int) -> int:

@@ -37,6 +37,7 @@ from aerogel.sandbox import (
 from aerogel.sandbox.bare import BareRecorder
 from aerogel.sandbox.procshim import Shim
 from aerogel.sandbox.recorder import Recorder
+from aerogel.sandbox.unwritten import Unwritten
 
 __all__ = ["NAMESPACES", "Prepared", "Session", "environment", "frames", "run", "serve"]
 
@@ -298,7 +299,8 @@ def serve(sock: socket.socket, session: Session, request: dict[str, Any], prepar
     os.close(error_write)
     for fd in set(stdio):
         os.close(fd)
-    supervisor = _supervisor(ours, theirs, child, tree, prepared.owners if session.proot else None)
+    unwritten = Unwritten() if prepared.filling is None else prepared.filling.unwritten
+    supervisor = _supervisor(ours, theirs, child, tree, prepared.owners if session.proot else None, unwritten)
     if not session.is_plain:
         kept = capabilities.mask_of(["KILL", *(_RECORDING if supervisor is not None else ())])
         capabilities.drop(kept)
@@ -310,6 +312,8 @@ def serve(sock: socket.socket, session: Session, request: dict[str, Any], prepar
             status = supervisor.ended_by() or status
         supervisor.close()
     if prepared.filling is not None:
+        if not failed and not status:
+            prepared.filling.check()
         prepared.filling.give_back()
         if request["root"]["keep"]:
             prepared.filling.restore()
@@ -355,7 +359,12 @@ def _fork_command(
 
 
 def _supervisor(
-    ours: socket.socket | None, theirs: socket.socket | None, child: int, tree: str, owners: str | None
+    ours: socket.socket | None,
+    theirs: socket.socket | None,
+    child: int,
+    tree: str,
+    owners: str | None,
+    unwritten: Unwritten,
 ) -> Recorder | Shim | None:
     """Who answers the command's calls about owners, or about /proc, when that is done at all."""
     if ours is None or theirs is None:
@@ -368,8 +377,8 @@ def _supervisor(
     os.set_inheritable(fds[0], False)
     machine = os.uname().machine
     if owners is not None:
-        return BareRecorder(machine, fds[0], child, owners)
-    return Shim(machine, fds[0], tree) if tree else Recorder(machine, fds[0], child)
+        return BareRecorder(machine, fds[0], child, owners, unwritten)
+    return Shim(machine, fds[0], tree, unwritten) if tree else Recorder(machine, fds[0], child)
 
 
 def _noticed(number: int, frame: object) -> None:

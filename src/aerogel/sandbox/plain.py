@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from aerogel.errors import EXIT_HOST, AerogelError
 from aerogel.sandbox import copied, inroot, record, rootfs
+from aerogel.sandbox.unwritten import Unwritten, UnwrittenFile
 
 __all__ = ["Filling", "children", "descendants", "end_all", "fill"]
 
@@ -80,7 +81,8 @@ class Filling:
         self.listeners: list[socket.socket] = []
         self._borrowed: list[_Borrowed] = []
         self._replaced: list[_Replaced] = []
-        self._written: list[tuple[int, _Spot]] = []
+        self.unwritten = Unwritten()
+        self._shown: list[tuple[UnwrittenFile, str, str]] = []
 
     def place(self, root: int, target: str) -> str:
         """The real path of a target, with nothing there."""
@@ -109,31 +111,26 @@ class Filling:
         os.rename(home, spot.name, dst_dir_fd=spot.folder)
         self._borrowed.append(_Borrowed(spot, home, fd))
 
-    def write(self, place: str, data: bytes) -> None:
-        """Makes a file at the last place, which is overwritten at the end: it may be a secret, and lies on a disk."""
-        fd = os.open(place, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        self._written.append((fd, self._replaced[-1].spot))
-        while data:
-            data = data[os.write(fd, data) :]
+    def show(self, place: str, mount: dict[str, Any], data: bytes, *, is_bare: bool) -> None:
+        """Makes a file at the last place that is on no disk."""
+        owner = mount["uid"], mount["gid"]
+        file = self.unwritten.put(place, data, *owner, mount["mode"], is_bare=is_bare)
+        self._shown.append((file, place, mount["target"]))
 
-    def _overwrite(self) -> None:
-        """What a step gave another name stays as it is, to be found where layers are searched for secrets."""
-        while self._written:
-            fd, spot = self._written.pop()
-            status, there = os.fstat(fd), spot.look()
-            is_here = there is not None and os.path.samestat(there, status)
-            if status.st_nlink == int(is_here):
-                with contextlib.suppress(OSError):  # a full disk, of a file that is removed in any case
-                    os.pwrite(fd, bytes(status.st_size), 0)
-                    os.fdatasync(fd)
-            os.close(fd)
+    def check(self) -> None:
+        """Raises AerogelError `sandbox.mount-moved` if the step did what cannot be done to a mount: what it made is empty."""
+        for file, place, target in self._shown:
+            if os.fstat(file.mark).st_nlink != int(self.unwritten.at(os.fsencode(place)) is file):
+                raise AerogelError(
+                    f"the step moved the file that is shown at `{target}`, or gave it another name",
+                    code="sandbox.mount-moved",
+                    hints=["a mount can be moved nowhere: let the step read the file where it is"],
+                )
 
     def give_back(self) -> None:
-        """Moves what was lent to where it belongs; what a step moved away or removed is empty from now on.
-
-        Files that may hold a secret are overwritten.
-        """
-        self._overwrite()
+        """Moves what was lent to where it belongs; what a step moved away or removed is empty from now on."""
+        self._shown.clear()
+        self.unwritten.close()
         while self._borrowed:
             one = self._borrowed.pop()
             lent, there = os.fstat(one.fd), one.spot.look()
@@ -220,12 +217,12 @@ def _put(mount: dict[str, Any], place: str, own: str, filling: Filling, *, is_ba
         _dress(place, mount, 0o1777, is_bare=is_bare)
     elif kind == "file":
         data = base64.b64decode(mount["data"])
-        if mount["mode"] >= 0:  # asked for by a step, no part of every root
-            filling.write(place, data)
-        else:
-            fd = os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-            with open(fd, "wb") as file:
-                file.write(data)
+        if mount["is_secret"]:
+            filling.show(place, mount, data, is_bare=is_bare)
+            return
+        fd = os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:
+            file.write(data)
         _dress(place, mount, 0o644, is_bare=is_bare)
     elif kind == "socket":
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""Shows /proc to programs in a root file system where it cannot be mounted: opens and looks are answered from outside.
+"""Shows /proc and secrets to programs in a root where nothing can be mounted: opens and looks are answered from outside.
 
 Part of the first process of a step on the rung `chroot`. What a program opens below /proc, /dev/fd, /dev/std* and
 /etc/mtab it gets as a descriptor of the host's; from a directory among these it goes on by itself. Processes have the
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 
 from aerogel.sandbox import syscalls
 from aerogel.sandbox.notify import Call, Listener, Rule
+from aerogel.sandbox.unwritten import Unwritten
 
 __all__ = ["Shim", "rules"]
 
@@ -38,6 +39,7 @@ statx 332 291
 """
 _COLUMNS = {"x86_64": 1, "aarch64": 2}
 _NOFOLLOW = 0x100
+_AT_FDCWD = 0xFFFFFF9C
 _HARMLESS = (b"cmdline", b"comm", b"stat", b"statm", b"status")
 """Of any process, for `ps`."""
 _MASKED = (b"kcore", b"keys", b"kmsg", b"sysrq-trigger", b"timer_list", b"acpi", b"scsi", b"mem")
@@ -56,12 +58,14 @@ def rules(machine: str) -> list[Rule]:
 
 
 class Shim:
-    """Serves the calls of the processes whose root is `tree`, a path of this process."""
+    """Serves the calls of the processes whose root is `tree`, a path of this process; `unwritten` files are in there."""
 
-    def __init__(self, machine: str, listener: int, tree: str) -> None:
+    def __init__(self, machine: str, listener: int, tree: str, unwritten: Unwritten) -> None:
         self.fd = listener
         self._listener = Listener(listener)
         self._tree = os.fsencode(tree)
+        self._unwritten = unwritten
+        self._root = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if unwritten else -1
         self._names = {number: name for name, number in _numbers(machine).items()}
         self._handlers: dict[str, Callable[[Call, bytes, int], None]] = {
             "access": self._access,
@@ -99,11 +103,11 @@ class Shim:
 
     def _answer(self, call: Call, name: str, path: bytes, at: int) -> None:
         place = self._place(call.pid, path) if path else None
-        if place is None:
-            self._listener.go_on(call)
-            return
         try:
-            self._handlers[name](call, place, at)
+            if place is not None:
+                self._handlers[name](call, place, at)
+            elif not (self._unwritten and path and self._show(call, name, path, at)):
+                self._listener.go_on(call)
         except OSError as error:
             self._listener.fail(call, error.errno or errno.EIO)
 
@@ -134,12 +138,64 @@ class Shim:
             return None
         return b"/".join((b"/proc", *parts))
 
-    def _open(self, call: Call, place: bytes, at: int) -> None:
+    def _show(self, call: Call, name: str, path: bytes, at: int) -> bool:
+        """Answers a call that leads to a file which is on no disk; whether it does."""
+        inside = self._inside(call, path, at)
+        follow = self._follows(call, name, at)
+        file = None if inside is None else self._unwritten.below(self._root, inside, follow=follow)
+        if inside is None or file is None or name.startswith("readlink"):
+            return False
+        with _as_caller(call.pid):
+            if self._unwritten.below(self._root, inside, follow=follow) is not file:
+                raise PermissionError(errno.EACCES, "a directory above cannot be entered")
+            if name.startswith("open"):
+                flags = self._flags(call, at)
+                fd = file.opened(flags)
+                try:
+                    self._listener.give(call, fd, close_on_exec=bool(flags & os.O_CLOEXEC))
+                finally:
+                    os.close(fd)
+            elif name == "statx":
+                self._put(call, call.args[4], file.statx_bytes(call.args[3] & 0xFFFFFFFF))
+            elif "stat" in name:
+                self._put(call, call.args[at + 1], file.stat_bytes())
+            elif call.args[at + 1] & os.W_OK:
+                raise OSError(errno.EROFS, "read-only")
+            elif os.access(file.path, call.args[at + 1] & 7, effective_ids=True):
+                self._listener.answer(call)
+            else:
+                raise PermissionError(errno.EACCES, "permission denied")
+        return True
+
+    def _inside(self, call: Call, path: bytes, at: int) -> bytes | None:
+        """The path from the root of the tree on; None when it goes on from somewhere else."""
+        if path.startswith(b"/"):
+            return path
+        dir_fd = call.args[0] & 0xFFFFFFFF if at else _AT_FDCWD
+        link = b"/proc/%d/cwd" % call.pid if dir_fd == _AT_FDCWD else b"/proc/%d/fd/%d" % (call.pid, dir_fd)
+        try:
+            base = os.readlink(link)
+        except PermissionError:
+            with _as_user_of(call.pid):
+                base = os.readlink(link)
+        if base != self._tree and not base.startswith(self._tree + b"/"):
+            return None
+        return base[len(self._tree) :] + b"/" + path
+
+    def _follows(self, call: Call, name: str, at: int) -> bool:
+        if name.startswith("open"):
+            return not self._flags(call, at) & os.O_NOFOLLOW
+        flags = {"newfstatat": call.args[3], "faccessat2": call.args[3], "statx": call.args[2], "lstat": _NOFOLLOW}
+        return not flags.get(name, 0) & _NOFOLLOW
+
+    def _flags(self, call: Call, at: int) -> int:
         if self._names[call.number] == "openat2":
             data = self._listener.read(call.pid, call.args[2], 8)
-            (flags,) = struct.unpack("=Q", data) if data else (0,)
-        else:
-            flags = call.args[at + 1] & 0xFFFFFFFF
+            return int(struct.unpack("=Q", data)[0]) if data else 0
+        return call.args[at + 1] & 0xFFFFFFFF
+
+    def _open(self, call: Call, place: bytes, at: int) -> None:
+        flags = self._flags(call, at)
         if place.endswith((b"/self", b"/thread-self")):
             place = b"/proc/%d" % _group_of(call.pid)
         parts = place.split(b"/")

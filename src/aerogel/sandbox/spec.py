@@ -69,7 +69,8 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     - `tmpfs`: an empty directory in memory, `size_bytes` at most (0: the kernel's default, half of the memory);
     - `overlay`: the path `source` inside the directories `lowers` (overlay form, the lowest first; never written to);
       unless `readonly`, what is written is thrown away when the sandbox ends;
-    - `file`: a file with the content `data`, in memory only;
+    - `file`: a file with the content `data`, in memory only; where nothing can be mounted it is one of the root's own
+      copy, but `is_secret`: then it is on no disk anywhere;
     - `socket`: a listening Unix socket, which the main process serves: `Process.listeners` has it.
     `mode`, `uid` and `gid` are those of a tmpfs's root, a file and a socket; -1 as mode means 01777, 0644 and 0600.
     `nodev` is always set. A missing target is made; one that leads outside by symbolic links stays inside the root.
@@ -88,6 +89,7 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     uid: int = 0
     gid: int = 0
     data: bytes = b""
+    is_secret: bool = False
     size_bytes: int = 0
 
 

@@ -205,7 +205,16 @@ def _secret(asked: Asked, at: int, lent: Lent, env: dict[str, str], secrets: dic
         return []
     mode = 0o400 if asked.mode is None else asked.mode
     return [
-        Mount(kind="file", target=asked.target, data=content, mode=mode, uid=asked.uid, gid=asked.gid, readonly=True)
+        Mount(
+            kind="file",
+            target=asked.target,
+            data=content,
+            is_secret=True,
+            mode=mode,
+            uid=asked.uid,
+            gid=asked.gid,
+            readonly=True,
+        )
     ]
 
 
