@@ -239,13 +239,22 @@ def render(problem: AerogelError | Diagnostic, *, color: bool = False) -> str:
         return "\n\n".join(shown)
     severity = problem.severity if isinstance(problem, Diagnostic) else "error"
     paint = _Paint(enabled=color)
-    lines = [f"{paint.severity(severity)}: {visible(problem.message)}"]
+    lines = [f"{paint.severity(severity)}: {_shortened(problem.message)}"]
     if problem.span is not None:
         lines += _excerpt(problem.span, paint)
     if isinstance(problem, AerogelError) and problem.detail:
-        lines += [f"  {visible(line)}" for line in problem.detail.rstrip("\n").split("\n")]
-    lines += [f"{paint.hint('hint')}: {visible(hint)}" for hint in dict.fromkeys(problem.hints)]
+        lines += [f"  {_shortened(line)}" for line in problem.detail.rstrip("\n").split("\n")]
+    lines += [f"{paint.hint('hint')}: {_shortened(hint)}" for hint in dict.fromkeys(problem.hints)]
     return "\n".join(lines)
+
+
+_LONGEST = 4000
+"""So many characters of a message are shown whole; no sentence of ours is longer, but what it cites may be."""
+
+
+def _shortened(text: str) -> str:
+    half = _LONGEST // 2
+    return visible(text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}")
 
 
 def visible(text: str) -> str:

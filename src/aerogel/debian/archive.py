@@ -46,6 +46,7 @@ _RELEASE_LIMIT = 16 << 20
 _SKEW_WAITS_S = (1.0, 3.0)
 """Pauses before an index that does not match is asked for again: mirrors are out of step for moments only."""
 _ABSENT = frozenset({401, 403, 404, 410})
+_SHA256 = re.compile("[0-9a-f]{64}")
 _SUITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
@@ -331,6 +332,8 @@ class Archive:
         Raises:
             AerogelError: `debian.deb-digest`, `debian.deb-missing`, `debian.offline`, `net.*`.
         """
+        if not _SHA256.fullmatch(package.sha256):  # it names files of the cache
+            raise AerogelError(f"`{package.sha256[:80]}` of `{package}` is no SHA-256 digest", code="debian.index")
         path = self._cache.deb(package.sha256)
         if path is not None:
             if on_bytes is not None:
@@ -340,7 +343,7 @@ class Archive:
             return self.fetch(package, on_bytes)
         if self._offline:
             raise _offline(f"`{package}`")
-        if package.filename.startswith("/") or ".." in package.filename.split("/") or not package.sha256:
+        if package.filename.startswith("/") or ".." in package.filename.split("/"):
             raise AerogelError(f"the index has no usable file name for `{package}`", code="debian.index")
         with self._cache.partial(package.sha256) as partial:
             path = self._cache.deb(package.sha256)  # somebody else may have brought it meanwhile

@@ -38,6 +38,7 @@ _KEPT = frozenset(
 )
 """First four bytes of the field names that are kept; `Size` and `Installed-Size` are both wanted."""
 _FOLD = re.compile(rb"\n[ \t]+")
+_NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9+.-]*")
 _PROVIDED = re.compile(rb"(?:^|,)\s*([A-Za-z0-9][A-Za-z0-9+.-]*)")
 
 
@@ -124,7 +125,7 @@ def _package(record: bytes, suite: str, component: str) -> Package:
         version=version,
         architecture=get("Architecture", ""),
         filename=get("Filename", ""),
-        size=int(get("Size", "0")),
+        size=_number(get("Size", "0")),
         sha256=get("SHA256", "").lower(),
         source=source,
         source_version=source_version.strip("() ") or version,
@@ -139,10 +140,15 @@ def _package(record: bytes, suite: str, component: str) -> Package:
         priority=get("Priority", ""),
         section=get("Section", ""),
         essential=get("Essential", "") == "yes",
-        installed_size=int(get("Installed-Size", "0")) * 1024,
+        installed_size=_number(get("Installed-Size", "0")) * 1024,
         suite=suite,
         component=component,
     )
+
+
+def _number(text: str) -> int:
+    """A number of bytes for progress and limits; what is none counts as nothing, as the digest decides."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
 
 
 def open_index(path: str | os.PathLike[str], *, suite: str, component: str, arch: str) -> PackageIndex:
@@ -225,7 +231,7 @@ def _field(record: bytes, name: bytes) -> bytes:
 def _record_keys(record: bytes, name: str) -> list[bytes]:
     lined = b"\n" + record
     package = _field(lined, b"\nPackage:")
-    if not (package and b"\nVersion:" in lined and b"\nFilename:" in lined and b"\nSHA256:" in lined):
+    if not (_NAME.fullmatch(package) and b"\nVersion:" in lined and b"\nFilename:" in lined and b"\nSHA256:" in lined):
         raise AerogelError(
             f"`{name}` has a paragraph that describes no package: `{record[:120].decode('utf-8', 'replace')}`",
             code="debian.index",

@@ -63,8 +63,8 @@ def fetch_file(
 
 
 def _local(url: str) -> str | None:
-    parts = urlsplit(url)
-    return unquote(parts.path) if parts.scheme in ("file", "copy") else None
+    scheme, colon, _ = url.partition(":")
+    return unquote(urlsplit(url).path) if colon and scheme.lower() in ("file", "copy") else None
 
 
 def _missing(url: str, error: OSError) -> HttpError:

@@ -5,6 +5,8 @@ Spec: passwd(5), group(5); the exact content is that of GoogleContainerTools/dis
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from aerogel.files.entry import Entry, directory
@@ -60,8 +62,8 @@ def group_file(groups: tuple[Group, ...] = GROUPS) -> bytes:
     return b"".join(f"{group.name}:x:{group.gid}:{','.join(group.members)}\n".encode() for group in groups)
 
 
-def homes(mtime: int, users: tuple[User, ...] = USERS) -> list[Entry]:
-    """Home directories, mode 0700 and owned by their users; none for `/nonexistent`."""
+def homes(mtime: int, users: Sequence[User] = USERS) -> list[Entry]:
+    """Home directories, mode 0700 and owned by their users; none for `/nonexistent`, and an empty path for `/`."""
     return [
         directory(user.home.strip("/").encode(), mode=0o700, uid=user.uid, gid=user.gid, mtime=mtime)
         for user in users

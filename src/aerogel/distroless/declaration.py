@@ -52,6 +52,10 @@ APPENDED = frozenset(
 """Lists that grow along `extends`; any other list takes the place of the inherited one."""
 
 
+END = r"$(?!\n)"
+"""The end of a text in a pattern; `$` alone matches before a last line feed as well, but not in JavaScript."""
+
+
 class _Struct(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, rename="kebab"
 ):
@@ -75,7 +79,7 @@ class Debian(_Struct, frozen=True, kw_only=True):
         Meta(description="Accept a signature whose date has run out: mirrors of testing are renewed late"),
     ] = None
     snapshot: Annotated[
-        Annotated[str, Meta(pattern="^[0-9]{8}T[0-9]{6}Z$")] | None,
+        Annotated[str, Meta(pattern=rf"^[0-9]{{8}}T[0-9]{{6}}Z{END}")] | None,
         Meta(description="The archive as it was then (UTC), `20261101T000000Z`, by the setting `snapshot-mirror`"),
     ] = None
 
@@ -83,7 +87,7 @@ class Debian(_Struct, frozen=True, kw_only=True):
 class Repository(_Struct, frozen=True, kw_only=True):
     """Another signed apt archive."""
 
-    id: Annotated[str, Meta(description="Name in locks and messages", pattern="^[a-z0-9][a-z0-9.-]*$")]
+    id: Annotated[str, Meta(description="Name in locks and messages", pattern=rf"^[a-z0-9][a-z0-9.-]*{END}")]
     uri: Annotated[str, Meta(description="The archive's root: `https://...` or `file:/...`")]
     suites: Annotated[tuple[str, ...], Meta(description="Suites to take packages from", min_length=1)]
     components: Annotated[tuple[str, ...], Meta(description="Components")] = ("main",)
@@ -118,9 +122,10 @@ class PackageEntry(_Struct, frozen=True, kw_only=True):
     sha256: Annotated[PerArch | None, Meta(description="Digest in hexadecimal; needed for `url`")] = None
     sha512: Annotated[PerArch | None, Meta(description="Digest in hexadecimal, or npm's `sha512-...`")] = None
     to: Annotated[str | None, Meta(description="Directory of the image that gets the files")] = None
-    strip: Annotated[int | None, Meta(description="Leading directories to leave out of the names in the archive")] = (
-        None
-    )
+    strip: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Leading directories to leave out of the names in the archive"),
+    ] = None
     keep: Annotated[
         tuple[str, ...] | None, Meta(description="Patterns of the files to take, after `strip`; all if not given")
     ] = None
@@ -225,10 +230,11 @@ class Certificates(_Struct, frozen=True, kw_only=True):
 class UserEntry(_Struct, frozen=True, kw_only=True):
     """An account without a password."""
 
-    name: Annotated[str, Meta(pattern="^[a-z_][a-z0-9_-]*$")]
+    name: Annotated[str, Meta(pattern=rf"^[a-z_][a-z0-9_-]*{END}")]
     uid: Annotated[int, Meta(ge=0, le=4294967294)]
     gid: Annotated[
-        int | None, Meta(description="Primary group; a group of the user's name and number if not given")
+        Annotated[int, Meta(ge=0, le=4294967294)] | None,
+        Meta(description="Primary group; a group of the user's name and number if not given"),
     ] = None
     home: Annotated[str, Meta(description="Home directory, made with mode 0700")] = "/nonexistent"
     comment: str = ""
@@ -238,7 +244,7 @@ class UserEntry(_Struct, frozen=True, kw_only=True):
 class GroupEntry(_Struct, frozen=True, kw_only=True):
     """A group; `members` besides those whose primary group it is."""
 
-    name: Annotated[str, Meta(pattern="^[a-z_][a-z0-9_-]*$")]
+    name: Annotated[str, Meta(pattern=rf"^[a-z_][a-z0-9_-]*{END}")]
     gid: Annotated[int, Meta(ge=0, le=4294967294)]
     members: tuple[str, ...] = ()
 
@@ -285,7 +291,7 @@ class Layers(_Struct, frozen=True, kw_only=True):
         Literal["single", "origin"] | None,
         Meta(description="One layer, or the largest source packages in layers of their own"),
     ] = None
-    budget: Annotated[int | None, Meta(description="Most layers for `origin`")] = None
+    budget: Annotated[Annotated[int, Meta(ge=1, le=127)] | None, Meta(description="Most layers for `origin`")] = None
 
 
 class Part(_Struct, frozen=True, kw_only=True):
@@ -353,7 +359,7 @@ class Declaration(Part, frozen=True, kw_only=True):
     )
     kind: Literal["Base"]
     name: Annotated[
-        str, Meta(description="`FROM aerogel/NAME` for built-in ones", pattern=r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$")
+        str, Meta(description="`FROM aerogel/NAME` for built-in ones", pattern=rf"^[a-z0-9]+(?:[._-][a-z0-9]+)*{END}")
     ]
     summary: Annotated[str, Meta(description="One line for `aerogel base list`")] = ""
     method: Annotated[

@@ -179,6 +179,7 @@ class Declared(msgspec.Struct, frozen=True):
             return best[1]
         field = {
             "base.account": "accounts",
+            "base.image": "image",
             "base.package": "packages",
             "base.path": "paths",
             "base.variant": "variants",

@@ -17,6 +17,7 @@ import posixpath
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from aerogel.distroless.declaration import PackageEntry
 from aerogel.distroless.layout import Item, Layout, Place, merged_usr
+from aerogel.distroless.recipe import is_plain_path
 from aerogel.errors import EXIT_NETWORK, EXIT_USAGE, AerogelError
 from aerogel.files.codec import open_uncompressed
 from aerogel.files.entry import DIR, LNK, REG, SYM, Entry, directory, shown
@@ -100,6 +102,8 @@ def _external(entry: PackageEntry, arch: str) -> External:
     sha256, sha512 = _digest(entry.sha256, arch, 64, kind, name), _digest(entry.sha512, arch, 128, kind, name)
     if not entry.to or not entry.to.startswith("/"):
         raise _fault(f"`{kind}: {location}` does not say where `to` put its files", "write `to: /opt/NAME`")
+    if not is_plain_path(entry.to.rstrip("/") or "/"):
+        raise _fault(f"`to: {entry.to}` is no absolute path without `.` and `..`", "write `to: /opt/NAME`")
     default = 1 if kind == "npm" else 0
     keep = tuple(_filled(each, entry, arch) for each in entry.keep or ())
     strip = default if entry.strip is None else entry.strip
@@ -136,7 +140,7 @@ def _digest(given: str | dict[str, str] | None, arch: str, length: int, kind: st
 
         try:
             text = base64.b64decode(text.removeprefix("sha512-"), validate=True).hex()
-        except binascii.Error:
+        except (binascii.Error, ValueError):
             text = ""
     text = text.removeprefix(f"sha{length * 4}:").lower()
     if not re.fullmatch(rf"[0-9a-f]{{{length}}}", text):
@@ -319,7 +323,8 @@ def _members(file: BinaryIO, one: External) -> Iterator[_Member]:
         if error.code.startswith(("tar.", "codec.")):
             raise _archive_fault(one, error.message) from None
         raise
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        # RuntimeError: a zip with a password, or packed in a way that nobody uses
         raise _archive_fault(one, str(error)) from None
 
 

@@ -76,6 +76,8 @@ def read_soname(read: Reader) -> tuple[bytes, int, bool] | None:
     head = read(0, 64)
     if len(head) < 52 or head[:4] != b"\x7fELF" or head[4] not in (1, 2) or head[5] not in (1, 2):
         return None
+    if len(head) < 64 and head[4] == 2:
+        return None
     wide, order = head[4] == 2, "<>"[head[5] - 1]
     kind, machine = struct.unpack_from(order + "HH", head, 16)
     flags = _FLAGS.get((head[4], machine))
@@ -86,6 +88,8 @@ def read_soname(read: Reader) -> tuple[bytes, int, bool] | None:
         if wide
         else (*struct.unpack_from(order + "I", head, 28), *struct.unpack_from(order + "HH", head, 42))
     )
+    if size < (56 if wide else 32):
+        return None  # no program headers, or damaged ones
     table = read(at, size * count)
     loads: list[tuple[int, int, int]] = []
     dynamic = b""

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from aerogel.debian import version as versions
 from aerogel.debian.package import Package
 from aerogel.debian.resolve import Chosen
 from aerogel.decoding import prepare
 from aerogel.distroless.base import Selection, selection_key
+from aerogel.distroless.declaration import END
 from aerogel.distroless.externals import External
 from aerogel.distroless.recipe import COMPOSE_VERSION, Recipe
 from aerogel.distroless.work import Side
@@ -47,6 +49,13 @@ __all__ = [
 
 SCHEMA = "aerogel/base-lock/v1"
 
+Sha256 = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{64}}{END}")]
+"""A digest names files of the cache: nothing else may stand in its place."""
+PackageName = Annotated[str, Meta(pattern=rf"^[a-z0-9][a-z0-9+.-]*{END}")]
+"""A name is that of a file in the image."""
+DiffId = Annotated[str, Meta(pattern=rf"^sha256:[0-9a-f]{{64}}{END}")]
+Chain = Annotated[tuple[str, ...], Meta(min_length=1)]
+
 
 class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
     pass
@@ -55,7 +64,7 @@ class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_
 class LockedSuite(_Struct, frozen=True, kw_only=True):
     """A signed `InRelease` that packages were chosen from. `date` is seconds since 1970."""
 
-    in_release: str
+    in_release: Sha256
     date: int
     signers: tuple[str, ...]
 
@@ -63,16 +72,16 @@ class LockedSuite(_Struct, frozen=True, kw_only=True):
 class LockedPackage(_Struct, frozen=True, kw_only=True):
     """A .deb. `path` is relative to the archive's root, `why` leads from what is asked for to the package."""
 
-    name: str
+    name: PackageName
     version: str
     arch: str
     source: str
     source_version: str
     suite: str
     path: str
-    sha256: str
-    size: int
-    why: tuple[str, ...]
+    sha256: Sha256
+    size: Annotated[int, Meta(ge=0)]
+    why: Chain
 
     @classmethod
     def of(cls, chosen: Chosen) -> LockedPackage:
@@ -109,7 +118,7 @@ class LockedArchive(_Struct, frozen=True, kw_only=True):
     """A file that is no package of an apt archive; `name` is `kind:name@version`, never an address."""
 
     name: str
-    sha256: str
+    sha256: Sha256
     purl: str = ""
 
 
@@ -120,8 +129,8 @@ class LockedImage(_Struct, frozen=True, kw_only=True):
     """
 
     packages: tuple[str, ...]
-    layers: tuple[str, ...]
-    created: int
+    layers: tuple[DiffId, ...]
+    created: Annotated[int, Meta(ge=0)]
 
 
 class LockedPlatform(_Struct, frozen=True, kw_only=True):

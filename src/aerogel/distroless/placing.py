@@ -27,8 +27,11 @@ def place_accounts(layout: Layout, users: Sequence[User], groups: Sequence[Group
     everybody = (*accounts.USERS, *users)
     layout.write(b"etc/passwd", accounts.passwd_file(everybody))
     layout.write(b"etc/group", accounts.group_file((*accounts.GROUPS, *groups)))
-    for entry in accounts.homes(layout.epoch, everybody):
+    for entry in accounts.homes(layout.epoch, accounts.USERS):
         layout.add_directory(entry)
+    for entry in accounts.homes(layout.epoch, users):
+        if entry.path and entry.path not in layout.items:  # what packages have keeps its mode and owner
+            layout.add_directory(entry)
 
 
 def place_timezone(layout: Layout, zone: str) -> None:
@@ -141,7 +144,7 @@ def _owner(
 
 
 def _number(name: str, known: dict[str, int], kind: str, path: str) -> int:
-    if name.isdigit() and int(name) < 1 << 32:
+    if name.isascii() and name.isdigit() and int(name) < 1 << 32:
         return int(name)
     if name in known:
         return known[name]

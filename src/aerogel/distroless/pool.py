@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -173,9 +174,8 @@ def local_package(path: Path, name: str) -> Package:
             exit_status=EXIT_USAGE,
         ) from None
     with open_deb(path) as deb:
-        text = deb.control["control"].decode("utf-8", "replace")
-    fields = next(paragraphs(text))
-    version = fields.get("version", "")
+        fields = _control_fields(deb.control["control"], name)
+    version = fields["version"]
     source, _, source_version = fields.get("source", fields["package"]).partition(" ")
     return Package(
         name=fields["package"],
@@ -197,6 +197,29 @@ def local_package(path: Path, name: str) -> Package:
         priority=fields.get("priority", ""),
         section=fields.get("section", ""),
         suite=LOCAL,
+    )
+
+
+def _control_fields(text: bytes, name: str) -> dict[str, str]:
+    """The control file of a local package, with a name and a version that are ones. Raises `debian.deb-damaged`."""
+    try:
+        fields = next(paragraphs(text.decode("utf-8", "replace")), {})
+    except AerogelError as error:
+        raise _damaged(name, error.message) from None
+    for field, form in (("package", _NAME), ("version", _VERSION), ("architecture", _NAME)):
+        if not form.fullmatch(fields.get(field, "")):
+            found = f"`{fields[field]}`" if field in fields else "not there"
+            raise _damaged(name, f"its field `{field.capitalize()}` is {found}")
+    return fields
+
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]*")
+_VERSION = re.compile(r"[0-9A-Za-z.+:~-]+")
+
+
+def _damaged(name: str, what: str) -> AerogelError:
+    return AerogelError(
+        f"`{name}` is not a usable Debian package: {what}", code="debian.deb-damaged", exit_status=EXIT_USAGE
     )
 
 

@@ -29,6 +29,7 @@ _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 _WHERE = re.compile(r"(?s)(.*?)(?: - at `(key in )?([^`]*)`)?")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 Path = tuple[str | int, ...]
@@ -157,12 +158,22 @@ class _Builder:
             return self._map(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(each, (*path, at)) for at, each in enumerate(node.value)]
-        text = str(node.value)
+        text = self._text_of(node)
         if node.style in ("'", '"', "|", ">"):
             return text
         if text in _WORDS:
             return _WORDS[text]
         return int(text) if _INTEGER.fullmatch(text) else text
+
+    def _text_of(self, node: yaml.Node) -> str:
+        """The text of a scalar. Escapes can spell what no name, path or file can hold: NUL and halves of a character."""
+        text = str(node.value)
+        bad = _NO_TEXT.search(text)
+        if bad is not None:
+            name = f"U+{ord(bad[0]):04X}"
+            hint = "a file with such content is taken from beside the declaration: `source: FILE`"
+            raise _fault(f"`{name}` stands in no text of a declaration", self._span(node), "base.syntax", hint)
+        return text
 
     def _map(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         import yaml
@@ -172,7 +183,7 @@ class _Builder:
             span = self._span(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise _fault("a key is no text", span, "base.syntax")
-            key = str(key_node.value)
+            key = self._text_of(key_node)
             if key in found:
                 raise _fault(f"`{key}` is said twice", span, "base.syntax")
             self._document.keys[*path, key] = span

@@ -7,6 +7,7 @@ versions and no mirror; those come from the archive at the time of the build, or
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -46,6 +47,7 @@ __all__ = [
     "Kind",
     "Recipe",
     "Release",
+    "is_plain_path",
     "make_recipe",
 ]
 
@@ -221,7 +223,7 @@ def make_recipe(
         user=_run_as(accounts.run_as, (*USERS, *users)),
         inputs={each: hashlib.sha256(read(each)).hexdigest() for each in files} if read and files else {},
     )
-    return _checked_root(_with_settings(made, part, part.image or ImageSettings(), debian))
+    return _checked_root(_with_settings(made, part, _checked_image(part.image or ImageSettings()), debian))
 
 
 _FILES_ONLY = {
@@ -275,6 +277,41 @@ def _with_settings(recipe: Recipe, part: Part, image: ImageSettings, debian: Deb
     )
 
 
+def _checked_image(image: ImageSettings) -> ImageSettings:
+    """What a container is told; a runtime would find out late, or not at all. Raises `base.image`, `graph.bad-signal`."""
+    for key in image.env or {}:
+        if not key or "=" in key:
+            raise _fault(f"`image.env` has the variable `{key}`, and a name is not empty and has no `=`", "base.image")
+    for field, paths in (("workdir", (image.workdir or "/",)), ("volumes", image.volumes or ())):
+        for path in paths:
+            if not is_plain_path(path):
+                raise _fault(f"`image.{field}`: `{path}` is no absolute path without `.` and `..`", "base.image")
+    for port in image.ports or ():
+        number = port.partition("/")[0]
+        if not _PORT.fullmatch(port) or not 0 < int(number) < 1 << 16:
+            raise _fault(f"`image.ports`: `{port}` is no port", "base.image", "write `8080/tcp`")
+    if image.stop_signal:
+        from aerogel.graph.signals import check_signal
+
+        try:
+            check_signal(image.stop_signal, None)
+        except AerogelError as error:
+            error.exit_status = EXIT_USAGE
+            raise
+    return image
+
+
+def is_plain_path(path: str) -> bool:
+    """Whether a path is absolute and says where it leads without `.`, `..` and empty steps."""
+    steps = path.split("/")[1:]
+    return path == "/" or (path.startswith("/") and not any(step in ("", ".", "..") for step in steps))
+
+
+_MEMBER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?")
+_NUMBERS = re.compile(r"[0-9]{1,10}(?::[0-9]{1,10})?")
+_PORT = re.compile(r"[0-9]{1,5}(?:/(?:tcp|udp|sctp))?")
+
+
 def _trust(certificates: Certificates | None) -> dict[str, str]:
     """The variables by which programs that trust a list of their own learn what the image trusts besides."""
     if certificates is None or not certificates.additional:
@@ -289,6 +326,8 @@ def _packages(part: Part) -> tuple[tuple[str, ...], dict[str, str], tuple[Packag
     archives: list[PackageEntry] = []
     for entry in part.packages:
         if isinstance(entry, str):
+            if not entry.strip():
+                raise _fault("an entry of `packages` is empty", "base.package")
             names.append(entry)
             continue
         given = [key for key in ("name", "deb", "url", "pypi", "npm") if getattr(entry, key)]
@@ -321,14 +360,21 @@ def _accounts(accounts: Accounts) -> tuple[tuple[User, ...], tuple[Group, ...]]:
         bad = next((text for text in (user.home, user.comment, user.shell) if ":" in text or "\n" in text), None)
         if bad is not None:
             raise _fault(f"`{bad!r}` of the user `{user.name}` has a colon or a line end", "base.account")
-        if not user.home.startswith("/"):
-            raise _fault(f"the home `{user.home}` of the user `{user.name}` is not absolute", "base.account")
+        if not is_plain_path(user.home):
+            raise _fault(
+                f"the home `{user.home}` of the user `{user.name}` is no absolute path without `.` and `..`",
+                "base.account",
+            )
+    for group in groups:
+        bad = next((text for text in group.members if not _MEMBER.fullmatch(text)), None)
+        if bad is not None:
+            raise _fault(f"`{bad!r}` is no member that the group `{group.name}` can have", "base.account")
     return tuple(users), tuple(groups)
 
 
 def _run_as(name: str | None, users: Sequence[User]) -> str:
     """By number, which Kubernetes' `runAsNonRoot` asks for."""
-    if not name or name.partition(":")[0].isdigit():
+    if not name or _NUMBERS.fullmatch(name):
         return name or ""
     for user in users:
         if user.name == name:

@@ -51,7 +51,7 @@ _ABOVE_RTMIN = 15
 _BELOW_RTMAX = 14
 
 
-def check_signal(text: str, span: Span) -> None:
+def check_signal(text: str, span: Span | None) -> None:
     """Raises AerogelError `graph.bad-signal`."""
     if text.isascii() and text.removeprefix("-").isdecimal():
         if int(text) != 0:

@@ -223,6 +223,7 @@ class Http:
             headers.setdefault(name, value)
         headers.setdefault("User-Agent", self._user_agent)
         headers.setdefault("Accept-Encoding", "identity")
+        _check_address(url)
         for _ in range(10):
             target, credentials = _split_credentials(url)
             if credentials and "Authorization" not in headers:
@@ -232,16 +233,17 @@ class Http:
             if not redirect or answer.status not in _REDIRECTS or not location:
                 return answer, target
             answer.close()
-            url = urljoin(target, location)
-            old, new = urlsplit(target), urlsplit(url)
-            if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme == "http"):
+            url = _joined(target, location)
+            fault = _refused_redirect(target, url)
+            if fault:
                 raise HttpError(
-                    f"it redirects to `{redact(url)}`, which is not followed from {old.scheme}",
+                    f"it redirects to `{redact(url)}`, which {fault}",
                     code="net.redirect",
                     method=method,
                     url=first,
                     status=answer.status,
                 )
+            old, new = urlsplit(target), urlsplit(url)
             if (old.scheme, old.hostname, old.port) != (new.scheme, new.hostname, new.port):
                 headers = {name: value for name, value in headers.items() if name.lower() not in private}
                 peer = NOBODY
@@ -274,13 +276,6 @@ class Http:
     def _manager(self, url: str, peer: Peer) -> PoolManager:
         """The pool for a URL: one for direct connections, one per proxy, and that for each kind of trust."""
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise AerogelError(
-                f"`{redact(url)}` is not an address that can be fetched",
-                code="net.url",
-                hints=["an address begins with `http://` or `https://` and names a host"],
-                exit_status=EXIT_USAGE,
-            )
         proxy = proxy_for(url, self._proxies)
         trust = peer.trust() if parts.scheme == "https" else None
         key = (proxy or parts.scheme, trust)
@@ -403,6 +398,41 @@ def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): headers[name] for name in headers}
 
 
+def _is_address(url: str) -> bool:
+    """Whether a URL names a host by HTTP, with brackets that close and a port that there can be."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _check_address(url: str) -> None:
+    if not _is_address(url):
+        raise AerogelError(
+            f"`{redact(url)}` is not an address that can be fetched",
+            code="net.url",
+            hints=["an address begins with `http://` or `https://` and names a host"],
+            exit_status=EXIT_USAGE,
+        )
+
+
+def _refused_redirect(old: str, new: str) -> str:
+    """Why a redirect is not followed; empty if it is."""
+    before, after = (url.partition(":")[0].lower() for url in (old, new))
+    if after not in ("http", "https") or (before == "https" and after == "http"):
+        return f"is not followed from {before}"
+    return "" if _is_address(new) else "is no address"
+
+
+def _joined(url: str, location: str) -> str:
+    """Where a redirect leads; as it was written if it cannot be read."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return location
+
+
 def _split_credentials(url: str) -> tuple[str, str]:
     """A URL without `user:password@`, and those as a Basic authorization header value (or empty)."""
     parts = urlsplit(url)
@@ -419,7 +449,7 @@ def _split_credentials(url: str) -> tuple[str, str]:
 
 def _retry_after(value: str, date: str = "") -> float | None:
     """Seconds to wait, from seconds or from an HTTP date; that is compared with the server's own clock, if it tells."""
-    if value.strip().isdigit():
+    if value.isascii() and value.strip().isdigit():
         return float(value)
     if not value:
         return None

@@ -37,7 +37,7 @@ Digest = NewType("Digest", str)
 ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
 """Algorithm name -> number of hex digits; all others are refused, because they cannot be checked."""
 
-PATTERN = r"^(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$"
+PATTERN = r"^(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$(?!\n)"
 
 _HEX = frozenset("0123456789abcdef")
 

@@ -201,7 +201,7 @@ def test_a_variant_of_ones_own():
         ("packages: [{name: a, url: b}]", "an entry of `packages` has one of"),
         ("accounts: {users: [{name: root, uid: 1}]}", "the user `root` is there already"),
         ("accounts: {users: [{name: app, uid: 1}, {name: app, uid: 2}]}", "the user `app` is declared twice"),
-        ("accounts: {users: [{name: app, uid: 1, home: app}]}", "the home `app` of the user `app` is not absolute"),
+        ("accounts: {users: [{name: app, uid: 1, home: app}]}", "the home `app` of the user `app` is no absolute path"),
         ("accounts: {users: [{name: app, uid: 1, comment: 'a:b'}]}", "has a colon or a line end"),
         ("accounts: {run-as: nonrot}", "`run-as` names the user `nonrot`"),
         ("variants: {a: {extends: b}, b: {extends: a}}", "extend each other in a circle"),

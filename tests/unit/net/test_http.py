@@ -112,6 +112,20 @@ def test_redirect_loops_and_odd_schemes_end(server: FaultServer, http: Http) -> 
     with pytest.raises(HttpError, match="not followed") as caught:
         http.request("GET", server.url + "/b")
     assert caught.value.code == "net.redirect"
+    for address in ("http://[::1/a", "http://127.0.0.1:99999/a", "http://:80/a"):
+        server.fail("/c", Fault(302, {"Location": address}))
+        with pytest.raises(HttpError, match="which is no address") as caught:
+            http.request("GET", server.url + "/c")
+        assert caught.value.code == "net.redirect"
+    server.fail("/d", Fault(302, {"Location": "//[x"}))
+    with pytest.raises(HttpError, match="not followed"):
+        http.request("GET", server.url + "/d")
+
+
+def test_a_retry_after_that_is_no_number_is_none(server: FaultServer, http: Http) -> None:
+    server.fail("/a", Fault(503, {"Retry-After": "\xb2"}))  # a superscript two in the charset of headers
+    server.files["/a"] = b"there"
+    assert http.request("GET", server.url + "/a").body == b"there"
 
 
 def test_too_large_answers_are_cut_off(server: FaultServer, http: Http) -> None:
