@@ -7,17 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from test_base_commands import (  # noqa: F401 - fixtures
-    AMD64,
-    DECLARATION,
-    Archive,
-    Base,
-    archive,
-    base,
-    busybox,
-    server,
-    signer,
-)
+from own_bases import AMD64, DECLARATION, Archive, Base
 
 from aerogel.distroless import ldcache
 
@@ -41,7 +31,7 @@ def library() -> tuple[bytes, str]:
 
 
 @pytest.fixture
-def image(base: Base, archive: Archive, library: tuple[bytes, str]):  # noqa: F811
+def image(base: Base, archive: Archive, library: tuple[bytes, str]):
     """Builds with the lines of a Dockerfile; the layers and the entries of the cache: path -> soname."""
     data, soname = library
     archive.put("libtool1", "1.1", entries=((f"./usr/lib/x86_64-linux-gnu/{soname}", data),))
@@ -79,7 +69,7 @@ def test_nothing_is_added_when_nothing_changes(image, library):
     assert image(f"COPY lib.so /{WIDE}/{soname}")[:2] == (2, {f"/{WIDE}/{soname}": soname}), "it is in its place"
 
 
-def test_a_file_of_ones_own_stays(image, base, library):  # noqa: F811
+def test_a_file_of_ones_own_stays(image, base, library):
     base.write("own", ldcache.write_cache([]))
     assert image("COPY lib.so /usr/lib/libmine.so.1", "COPY own /etc/ld.so.cache")[:2] == (3, {})
 
