@@ -22,10 +22,13 @@ from aerogel.sandbox.plain import descendants
 from aerogel.sandbox.spec import Rootfs, Sandbox
 
 pytestmark = pytest.mark.host
+AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root has this rung besides the best one")
 
 STEPS = int(os.environ.get("AEROGEL_TEST_STEPS", "200"))
 KILLS = int(os.environ.get("AEROGEL_TEST_KILLS", "200"))
 SEED = 20261121
+WITHOUT_RIGHTS = {"proot": ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]}
+KILLS_OF = {"auto": KILLS, "chroot": KILLS // 5, "proot": KILLS // 5}
 MOTHER = """
 import os, signal, sys, threading
 from aerogel.sandbox.launch import Helper
@@ -34,7 +37,7 @@ null = os.open(os.devnull, os.O_RDWR)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def main(state, layer, mark):
-    with Helper.start(state, preload=()) as helper:
+    with Helper.start(state, isolation=sys.argv[1], preload=()) as helper:
         script = f"trap '' INT HUP; setsid nohup sleep {mark} & echo x >/tmp/x; sleep 0.01"
         def work():
             while True:
@@ -72,19 +75,21 @@ def run_true(helper, layer):
         assert process.wait(60).code == 0
 
 
-def test_one_after_the_other(layer, tmp_path):
+@pytest.mark.parametrize("rung", ["auto", pytest.param("chroot", marks=AS_ROOT)])
+def test_one_after_the_other(layer, tmp_path, rung):
     """Neither this process nor one of the helper's gets more descriptors, or memory that grows with the steps."""
     others = set(descendants(os.getpid()))
-    with Helper.start(str(tmp_path), preload=()) as helper:
-        for _ in range(100):
+    with Helper.start(str(tmp_path), isolation=rung, preload=()) as helper:
+        for _ in range(100 if rung == "auto" else 30):
             run_true(helper, layer)
         watched = [os.getpid(), *sorted(set(descendants(os.getpid())) - others)]
         before = {pid: (files_of(pid), memory_of(pid)) for pid in watched}
-        for _ in range(STEPS):
+        steps = STEPS if rung == "auto" or STEPS > 200 else 40
+        for _ in range(steps):
             run_true(helper, layer)
         after = {pid: (files_of(pid), memory_of(pid)) for pid in watched}
         grown = {pid: (after[pid][0] - before[pid][0], after[pid][1] - before[pid][1]) for pid in watched}
-        print(f"{STEPS} steps: descriptors and kB by process: {grown}")
+        print(f"{steps} steps: descriptors and kB by process: {grown}")
         assert all(files == 0 for files, _ in grown.values()), grown
         assert all(kilobytes < 1024 for _, kilobytes in grown.values()), grown
         assert mounts_below(str(tmp_path)) == []
@@ -123,11 +128,11 @@ def test_100_side_by_side(layer, tmp_path):
 class Mother:
     """A process that has all modules and makes a main process of itself on demand, which is much faster than a start."""
 
-    def __init__(self):
+    def __init__(self, rung):
         paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", MOTHER],
+            [*WITHOUT_RIGHTS.get(rung, []), sys.executable, "-c", MOTHER, rung],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -175,14 +180,16 @@ def alive(pid):
         return False
 
 
-def test_ends_at_random_moments(layer, tmp_path):
+@pytest.mark.host("setpriv", "proot")
+@pytest.mark.parametrize("rung", ["auto", *(pytest.param(rung, marks=AS_ROOT) for rung in ("chroot", "proot"))])
+def test_ends_at_random_moments(layer, tmp_path, rung):
     """The main process or one of the helper's gets a signal: no process, no mount, nothing that the next one keeps."""
-    mark = f"7{os.getpid()}"
-    mother = Mother()
+    mark, kills = f"7{os.getpid()}", KILLS_OF[rung]
+    mother = Mother(rung)
     with ThreadPoolExecutor(4) as pool:
         ended = [
             pool.submit(end_at_random, mother, tmp_path, layer, f"{mark}.{attempt}", random.Random(SEED + attempt))
-            for attempt in range(KILLS)
+            for attempt in range(kills)
         ]
         left = [line for one in ended for line in one.result()]
     mother.close()
@@ -190,7 +197,7 @@ def test_ends_at_random_moments(layer, tmp_path):
     assert gone(f"sleep {mark}")
     assert mounts_below(str(tmp_path)) == []
     sessions = list(tmp_path.iterdir())
-    assert len(sessions) > KILLS / 10, "most that are killed leave a folder"
+    assert len(sessions) > kills / 10, "most that are killed leave a folder"
     for session in sessions:
         os.utime(session, (1, 1))  # as if it were older than a minute
     with Helper.start(str(tmp_path), preload=()):
