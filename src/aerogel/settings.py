@@ -554,10 +554,9 @@ def _config_file(name: str, data: bytes, *, is_users: bool) -> ConfigFile:
     source = Source(name, data)
     try:
         return ConfigFile(source, tomllib.loads(data.decode("utf-8")), is_users)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise AerogelError(
-            f"`{name}` is not TOML: {_lower(str(error))}", code="settings.syntax", exit_status=EXIT_USAGE
-        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else _lower(str(error))
+        raise AerogelError(f"`{name}` is not TOML: {why}", code="settings.syntax", exit_status=EXIT_USAGE) from None
 
 
 @contextmanager

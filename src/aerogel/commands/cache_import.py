@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -15,6 +14,7 @@ from msgspec import Struct
 from aerogel.commands.cache_export import FORMAT, LIST
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
+from aerogel.decoding import parse_json
 from aerogel.errors import AerogelError
 from aerogel.files.entry import Entry
 from aerogel.files.tar import Readable, read_entries
@@ -91,7 +91,7 @@ def _member(members: Iterator[tuple[Entry, Readable]], name: str) -> Readable:
 
 def _list(content: Readable) -> list[CacheAbout]:
     try:
-        data = json.loads(content.read(_LONGEST_LIST))
+        data = parse_json(content.read(_LONGEST_LIST))
         if data["format"] != FORMAT:
             raise _bad(f"its format is {data['format']}, this is known: {FORMAT}")
         found = [CacheAbout(**one) for one in data["caches"]]

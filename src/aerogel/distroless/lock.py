@@ -167,8 +167,8 @@ def parse_lock(source: Source) -> Lock:
     prepare(Lock)
     try:
         found = msgspec.json.decode(source.data, type=Lock)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        said = str(error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         said = said if said.startswith("JSON") else said[:1].lower() + said[1:]
         raise _fault(f"`{source.name}` is no lock of a base: {said}") from None
     if found.schema != SCHEMA:

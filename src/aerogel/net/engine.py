@@ -7,7 +7,6 @@ socket of the host, else that of a rootless daemon. Spec: Docker Engine API, `GE
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import socket
 import ssl
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, cast
 from urllib.parse import quote, urlsplit
 
+from aerogel.decoding import parse_json
 from aerogel.errors import EXIT_NETWORK, EXIT_USAGE, AerogelError
 
 __all__ = ["Engine"]
@@ -175,7 +175,7 @@ def _default(environment: Mapping[str, str]) -> str:
 
 def _words(data: bytes, key: str) -> str:
     try:
-        found = json.loads(data)
+        found = parse_json(data)
         return str(found.get(key) or "")
     except (ValueError, AttributeError):
         return ""

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from aerogel.decoding import prepare
+from aerogel.decoding import parse_json, prepare
 from aerogel.errors import AerogelError
 from aerogel.oci.digest import PATTERN, Digest
 from aerogel.oci.platform import Platform
@@ -249,8 +249,8 @@ def decode(data: bytes, kind: type[_T], *, what: str = "") -> _T:
     """Reads a document. Raises `oci.malformed`, naming the place in the JSON; `what` names the document."""
     what = what or kind.__name__.lower()
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(data)
+    except ValueError as error:
         raise AerogelError(f"{what} is not JSON: {error}", code="oci.malformed") from error
     return from_dict(value, kind, what=what)
 

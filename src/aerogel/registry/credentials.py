@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from aerogel.decoding import parse_json
 from aerogel.errors import EXIT_HOST, EXIT_USAGE, AerogelError
 from aerogel.net.credential import call_credential_program
 from aerogel.oci.reference import DEFAULT_REGISTRY
@@ -91,7 +92,7 @@ class Credentials:
         if answer is None:
             return None
         try:
-            value = json.loads(answer)
+            value = parse_json(answer)
             username, secret = str(value["Username"]), str(value["Secret"])
         except (ValueError, KeyError, TypeError):
             raise AerogelError(
@@ -166,7 +167,7 @@ def _read(file: Path) -> dict[str, Any] | None:
     if not data.strip():
         return {}
     try:
-        value = json.loads(data)
+        value = parse_json(data)
     except ValueError as error:
         raise _config(f"`{file}` is not JSON: {error}") from None
     if not isinstance(value, dict):

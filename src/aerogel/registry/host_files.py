@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from aerogel.decoding import prepare
 from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.net.peer import NOBODY, Peer
 from aerogel.oci.reference import DEFAULT_REGISTRY
@@ -24,7 +25,7 @@ from aerogel.registry.hosts import BLOBS, HUB_HOST, PULL, PUSH, RESOLVE, Hosts, 
 
 __all__ = ["HostFiles", "OwnHost"]
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=msgspec.Struct)
 _FROM = {
     "all": frozenset({PULL, RESOLVE, BLOBS}),
     "digest-only": frozenset({PULL, BLOBS}),
@@ -112,10 +113,13 @@ def _toml(path: Path, kind: type[_T]) -> _T | None:
         return None
     import tomllib
 
+    prepare(kind)
     try:
         return msgspec.convert(tomllib.loads(data.decode()), kind)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise _config(f"no TOML ({error})", path) from None
+    except RecursionError:
+        raise _config("no TOML (it is nested too deeply)", path) from None
     except msgspec.ValidationError as error:
         raise _config(f"a value of the wrong type ({error})", path) from None
 
@@ -242,7 +246,10 @@ def _hosts_rule(found: _HostsFile, registry: str, path: Path) -> Rule:
 
 
 def _host(url: str, server: _Server, registry: str, path: Path, *, is_given: bool = True) -> Mirror:
-    parts = urlsplit(url if "://" in url else f"https://{url}")
+    try:
+        parts = urlsplit(url if "://" in url else f"https://{url}")
+    except ValueError:
+        raise _config(f"the host `{url}`, which is no address,", path) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise _config(f"the host `{url}`, which is no address,", path)
     api = parts.path.rstrip("/")

@@ -29,15 +29,18 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from aerogel.decoding import parse_json, prepare
 from aerogel.errors import AerogelError, nearest
 from aerogel.sandbox.cgroup import Resources
 from aerogel.sandbox.spec import Forward, Sandbox
 
 __all__ = ["VOLUMES", "Check", "CheckRun", "Container", "Containers", "Seen", "State", "VolumeUse", "alive"]
+
+_T = TypeVar("_T", bound=msgspec.Struct)
 
 VOLUMES = "volumes-v1"
 """The folder of volumes, beside that of containers (`runtime.volumes`)."""
@@ -245,16 +248,16 @@ class Containers:
         return sorted(found, key=lambda seen: -seen.container.created)
 
     def read(self, folder: str) -> Seen | None:
-        """A container as it is now; None when it is gone, or is being made or removed."""
+        """A container as it is now; None when it is gone, or is being made or removed. Raises `container.damaged`."""
         try:
-            container = msgspec.convert(_read(folder, "container.json"), Container)
-            state = msgspec.convert(_read(folder, "state.json"), State)
+            container = _read(folder, "container.json", Container)
+            state = _read(folder, "state.json", State)
         except (FileNotFoundError, NotADirectoryError):
             return None
         if state.status == "running" and not _is_held(folder):
             ended = os.stat(f"{folder}/state.json").st_mtime
             # Its last words may have been written between the two looks.
-            state = msgspec.convert(_read(folder, "state.json"), State)
+            state = _read(folder, "state.json", State)
             if state.status == "running":
                 why = "the process that held it was killed"
                 state = msgspec.structs.replace(state, status="exited", code=_KILLED, finished=ended, error=why)
@@ -359,9 +362,19 @@ def _write(folder: str, name: str, value: object) -> None:
     os.rename(made, f"{folder}/{name}")
 
 
-def _read(folder: str, name: str) -> Any:
+def _read(folder: str, name: str, kind: type[_T]) -> _T:
+    """Raises `container.damaged`, FileNotFoundError, NotADirectoryError."""
+    prepare(kind)
     with open(f"{folder}/{name}", "rb") as file:
-        return json.loads(file.read())
+        data = file.read()
+    try:
+        return msgspec.convert(parse_json(data), kind)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise AerogelError(
+            f"`{name}` of a container cannot be read: {error}",
+            code="container.damaged",
+            hints=[f"its folder is `{folder}`: with it the container goes"],
+        ) from None
 
 
 def _new_name(taken: Sequence[str] | dict[str, Seen]) -> str:

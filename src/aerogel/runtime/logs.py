@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from aerogel.decoding import parse_json
+
 __all__ = ["Line", "Log", "read_log", "time_text"]
 
 _PIECE = 16 << 10
@@ -108,11 +110,14 @@ def read_log(path: str, *, tail: int | None = None, goes_on: Callable[[], bool] 
 
 
 def _line(data: bytes) -> Line:
-    entry = json.loads(data)
-    whole, _, rest = entry["time"].partition(".")
-    seconds = calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S"))
-    nanoseconds = seconds * 10**9 + int(rest.removesuffix("Z"))
-    return Line(entry["log"].encode("utf-8", "surrogateescape"), entry["stream"], nanoseconds)
+    try:
+        entry = parse_json(data)
+        whole, _, rest = entry["time"].partition(".")
+        seconds = calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S"))
+        nanoseconds = seconds * 10**9 + int(rest.removesuffix("Z"))
+        return Line(entry["log"].encode("utf-8", "surrogateescape"), entry["stream"], nanoseconds)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Line(data + b"\n", "stderr", 0)  # cut by a kill or a full disk: it is shown as it is
 
 
 def _start_of(fd: int, count: int) -> int:

@@ -27,6 +27,7 @@ from typing import Any, Self
 
 import msgspec
 
+from aerogel.decoding import prepare
 from aerogel.errors import AerogelError
 from aerogel.runtime.audience import Audience
 from aerogel.runtime.containers import Check, CheckRun, Container, Containers, Seen, State
@@ -297,7 +298,15 @@ class Server:
                 self._end_input()
 
     def _exec(self, sock: Connection, message: dict[str, Any], fds: list[int]) -> None:
-        sandbox = msgspec.convert(message["sandbox"], Sandbox)
+        prepare(Sandbox)
+        try:
+            sandbox = msgspec.convert(message["sandbox"], Sandbox)
+        except (KeyError, msgspec.ValidationError) as error:
+            raise AerogelError(
+                f"the process that holds the container does not understand what is to run: {error}",
+                code="container.request",
+                hints=["another version of aerogel has started the container: stop it, and start it again"],
+            ) from None
         work = message.get("work")
         with self._lock:
             running = self._running()

@@ -31,6 +31,7 @@ from contextlib import contextmanager
 
 import msgspec
 
+from aerogel.decoding import parse_json, prepare
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 from aerogel.runtime.containers import VOLUMES, Container, Seen
 
@@ -159,11 +160,19 @@ class Volumes:
             )
 
     def read(self, name: str) -> Volume | None:
+        """Raises `volume.damaged`."""
+        prepare(Volume)
         try:
             with open(f"{self.root}/{name}/volume.json", "rb") as file:
-                return msgspec.json.decode(file.read(), type=Volume)
+                return msgspec.convert(parse_json(file.read()), type=Volume)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except (ValueError, msgspec.ValidationError) as error:
+            raise AerogelError(
+                f"`volume.json` of the volume `{name}` cannot be read: {error}",
+                code="volume.damaged",
+                hints=[f"its folder is `{self.root}/{name}`: the files of the volume are in there"],
+            ) from None
 
     def list(self) -> list[Volume]:
         """All volumes, by name."""

@@ -221,7 +221,7 @@ class Remotes:
         data = read_file(str(path))
         try:
             return msgspec.json.decode(data, type=dict[str, str]) if data else {}
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return {}
 
     def _file_tree(self, op: Http) -> HostTree:
