@@ -59,6 +59,7 @@ class Archive:
 
     def __init__(self, signer: Signer, server: FaultServer) -> None:
         self.server = server
+        self.arches = ["amd64"]
         self.main, self.security = Repo(signer), Repo(signer, root="/debian-security")
         files = (("./usr/lib/os-release", OS_RELEASE), ("./etc/motd", b"welcome\n"))
         self.put("base-files", entries=files)
@@ -77,8 +78,8 @@ class Archive:
 
     def publish(self) -> None:
         for suite in ("trixie", "trixie-updates"):
-            self.server.files |= self.main.publish(suite)
-        self.server.files |= self.security.publish("trixie-security")
+            self.server.files |= self.main.publish(suite, arches=self.arches)
+        self.server.files |= self.security.publish("trixie-security", arches=self.arches)
 
 
 def layers(base: Base, reference: str) -> list[str]:

@@ -53,7 +53,8 @@ def run(options: BaseBuild, world: World) -> BuildResult:
         )
     platform = options.platform
     if platform == "all":
-        platform = ",".join(source.recipe.platforms)
+        with source.placed():
+            platform = ",".join(map(str, source.platforms(world)))
     tag = f":{source.tag}" if source.declared is not None else ""
     name, context = f"./{source.path}" if source.declared is not None else source.recipe.name, "."
     if source.declared is not None and source.path.startswith(("/", "../")):

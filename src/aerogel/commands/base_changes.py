@@ -30,7 +30,7 @@ __all__ = [
 
 
 class ChangedPackage(Struct, frozen=True, kw_only=True):
-    """A package on a platform; an empty version: not there. `kind`: added, removed, newer, older or rebuilt.
+    """A package on a platform; an empty version: not there. `kind`: added, removed, newer, older, rebuilt, or moved for an image.
 
     `fixes` are the CVE numbers that its changelog names between the two versions; of an older one those that come back.
     """

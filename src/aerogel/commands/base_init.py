@@ -44,7 +44,9 @@ class BaseInit(Struct, frozen=True, kw_only=True):
     """Write a declaration of a base to begin with."""
 
     path: Annotated[str, Flag("The file to write", positional=True, metavar="FILE", complete="file")] = "base.yaml"
-    extends: Annotated[str, Flag("The base to build on", metavar="BASE")] = "cc"
+    extends: Annotated[
+        str, Flag("The base to build on: a built-in one, a file, an image (`docker://NAME`)", metavar="BASE")
+    ] = "cc"
     name: Annotated[str, Flag("Its name; without it, that of the folder", metavar="NAME")] = ""
     package: Annotated[list[str], Flag("A package to add, several times", metavar="NAME")] = []
     force: Annotated[bool, Flag("Write over a file that is there", short="f")] = False
@@ -61,10 +63,14 @@ def run(options: BaseInit, world: World) -> BaseInitResult:
     """Writes the file. Raises `base.exists`, `base.field`, `base.unknown`."""
     from aerogel.distroless.catalogue import find_declaration
     from aerogel.distroless.reading import parse_declaration
+    from aerogel.distroless.underlay import is_image
+    from aerogel.oci.ends import parse_end
     from aerogel.store.disk import disk_errors
 
     target = world.settings.directory / options.path
-    if not options.extends.startswith(("./", "../", "/")):
+    if is_image(options.extends):
+        parse_end(options.extends)
+    elif not options.extends.startswith(("./", "../", "/")):
         find_declaration(options.extends)
     name = options.name or _name(os.path.basename(os.path.abspath(target.parent)))
     packages = "".join(f"\n  - {each}" for each in options.package) or " []"

@@ -68,7 +68,7 @@ def run(options: BaseLock, world: World) -> BaseLockResult:
     except AerogelError as error:
         if error.code not in ("base.no-file", "base.lock"):
             raise
-    lock = make_lock(source, platforms_of(source, options.platform, known), world, suites=options.suite)
+    lock = make_lock(source, platforms_of(source, options.platform, known, world), world, suites=options.suite)
     write_lock(path, lock)
     return BaseLockResult(
         path=path.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Struct
@@ -12,6 +12,10 @@ from aerogel.commands.recipes import known_tags, open_recipe
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
 from aerogel.flag import Flag
+
+if TYPE_CHECKING:
+    from aerogel.debian.resolve import Chosen
+    from aerogel.distroless.base import Selection
 
 __all__ = ["EXAMPLES", "BaseShow", "BaseShowResult", "ShownPackage", "ShownRule", "run", "text"]
 
@@ -42,7 +46,10 @@ class ShownRule(Struct, frozen=True, kw_only=True):
 
 
 class ShownPackage(Struct, frozen=True, kw_only=True):
-    """A package, and the chain from what is asked for to it. `size` is bytes of the .deb."""
+    """A package, and the chain from what is asked for to it. `size` is bytes of the .deb.
+
+    Of an image that the base extends, the suite is `image`, and the chain begins with its name.
+    """
 
     name: str
     version: str
@@ -82,7 +89,7 @@ def run(options: BaseShow, world: World) -> BaseShowResult:
                 size=each.package.size,
                 why=each.why,
             )
-            for each in selection.chosen
+            for each in (*_installed(selection), *selection.chosen)
         )
     return BaseShowResult(
         name=source.recipe.name,
@@ -91,6 +98,16 @@ def run(options: BaseShow, world: World) -> BaseShowResult:
         rules=_rules(source.recipe.rules, source.recipe.slices) if options.rules else (),
         packages=packages,
     )
+
+
+def _installed(selection: Selection) -> list[Chosen]:
+    """What the image has that the base is laid on, because of its name."""
+    from aerogel.debian.resolve import Chosen
+
+    underlay = selection.underlay
+    if underlay is None:
+        return []
+    return [Chosen(one, (underlay.reference, one.name)) for one in underlay.packages(selection.arch)]
 
 
 def _rules(profile_name: str, slices: dict[str, Any]) -> tuple[ShownRule, ...]:

@@ -59,7 +59,7 @@ def run(options: BaseUpdate, world: World) -> BaseUpdateResult:
     before = read_lock(path, path.name, source.lock_words)
     after = make_lock(
         source,
-        platforms_of(source, "", before),
+        platforms_of(source, "", before, world),
         world,
         refresh=True,
         suites=options.suite,

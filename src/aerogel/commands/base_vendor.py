@@ -9,7 +9,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from aerogel.commands.recipes import open_recipe, vendor_path
+from aerogel.commands.recipes import locked_image, open_recipe, vendor_path
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError
@@ -22,7 +22,7 @@ EXAMPLES = (("into `vendor` beside the lock", "aerogel base vendor base.yaml"),)
 
 
 class BaseVendor(Struct, frozen=True, kw_only=True):
-    """Copy the packages of a lock into a folder.
+    """Copy the packages of a lock into a folder, and the image that it extends.
 
     A build looks into the folder `vendor` beside a lock before it asks a mirror: with all packages there it needs no
     network.
@@ -47,9 +47,11 @@ class BaseVendorResult(Result, frozen=True, kw_only=True):
 
 def run(options: BaseVendor, world: World) -> BaseVendorResult:
     """Fetches and copies. Raises `base.*`, `debian.*`, `net.*`."""
+    from aerogel.commands.underlays import vendor_image
     from aerogel.distroless.base import python_of
     from aerogel.distroless.externals import externals_of
     from aerogel.distroless.pool import LOCAL
+    from aerogel.oci.image import walk
     from aerogel.oci.platform import Platform
 
     source = open_recipe(options.name, world, must_be_locked=True)
@@ -64,6 +66,7 @@ def run(options: BaseVendor, world: World) -> BaseVendorResult:
     target = world.settings.directory / folder if options.output else source.declared.beside.path(str(folder))
     target.mkdir(parents=True, exist_ok=True)
     wanted: dict[str, Path] = {}
+    blobs: dict[str, int] = {}
     number = world.take_numbers()
     with step(world.sink, number, f"vendoring {source.choice.family.name}"), source.placed():
         pool = source.pool(source.archive(world, number=number), world)
@@ -75,11 +78,15 @@ def run(options: BaseVendor, world: World) -> BaseVendorResult:
             for package, path in zip(packages, pool.fetch_all(packages, step=number, label=label), strict=True):
                 wanted[os.path.basename(package.filename)] = path
             selection = source.select(Platform.parse(name), pool, world)
+            if locked_image(source.lock, Platform.parse(name)) is not None:
+                found = source.image(Platform.parse(name), world)
+                vendor_image(found, target, world.store)
+                blobs |= {each.digest: each.size for each in walk(found.image.descriptor, world.store.blobs)}
             for one in externals_of(selection.recipe.archives, selection.arch):
                 path = pool.fetch_external(one, python=python_of(selection.recipe))
                 wanted[path.name] = path
         for name, path in wanted.items():
             if not (target / name).exists() or (target / name).stat().st_size != path.stat().st_size:
                 shutil.copyfile(path, target / name)
-    size = sum(path.stat().st_size for path in wanted.values())
-    return BaseVendorResult(folder=str(folder), files=len(wanted), size=size)
+    size = sum(path.stat().st_size for path in wanted.values()) + sum(blobs.values())
+    return BaseVendorResult(folder=str(folder), files=len(wanted) + len(blobs), size=size)

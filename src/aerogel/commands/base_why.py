@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Struct
 
@@ -13,6 +13,9 @@ from aerogel.commands.world import World
 from aerogel.errors import EXIT_FAILED, AerogelError, nearest
 from aerogel.flag import Flag
 from aerogel.oci.platform import Platform
+
+if TYPE_CHECKING:
+    from aerogel.distroless.underlay import Underlay
 
 __all__ = ["EXAMPLES", "BaseWhy", "BaseWhyResult", "Reason", "run"]
 
@@ -33,7 +36,10 @@ class BaseWhy(Struct, frozen=True, kw_only=True):
 
 
 class Reason(Struct, frozen=True, kw_only=True):
-    """The chain from what is asked for to the package. `path` is the file that was looked for, empty for a package."""
+    """The chain from what is asked for to the package; of an image that the base extends, from its name.
+
+    `path` is the file that was looked for, empty for a package; `package` is empty for a file of the image that is of none.
+    """
 
     package: str
     version: str
@@ -45,10 +51,17 @@ class BaseWhyResult(Result, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...]
 
     def text(self) -> str:
+        from aerogel.distroless.underlay import is_image
+
         lines = []
         for one in self.reasons:
+            if one.path and not one.package:
+                lines.append(f"{one.path} is of the image {one.why[0]}, and of no package")
+                continue
             what = f"{one.path} is of {one.package} {one.version}" if one.path else f"{one.package} {one.version}"
-            chain = " needs ".join(one.why)
+            chain = (
+                " has ".join(one.why) if one.why[0] != one.package and is_image(one.why[0]) else " needs ".join(one.why)
+            )
             lines.append(f"{what}: {chain}" if len(one.why) > 1 else f"{what}: asked for by the base")
         return "\n".join(lines)
 
@@ -65,10 +78,18 @@ def run(options: BaseWhy, world: World) -> BaseWhyResult:
         for each in selection.chosen
         if each.package.name == options.wanted
     ]
+    underlay = selection.underlay
+    there = underlay.packages(selection.arch) if underlay is not None else ()
+    if underlay is not None:
+        found += [
+            Reason(package=each.name, version=each.version, why=(underlay.reference, each.name))
+            for each in there
+            if each.name == options.wanted
+        ]
     if not found and ("." in options.wanted or "/" in options.wanted):
         found = _owners(options.wanted, source, world, platform)
     if not found:
-        names = [each.package.name for each in selection.chosen]
+        names = [each.name for each in (*there, *selection.packages)]
         near = nearest(options.wanted, names)
         raise AerogelError(
             f"`{options.wanted}` is not in `{source.recipe.name}`",
@@ -77,6 +98,19 @@ def run(options: BaseWhy, world: World) -> BaseWhyResult:
             exit_status=EXIT_FAILED,
         )
     return BaseWhyResult(reasons=tuple(found))
+
+
+def _below(wanted: str, underlay: Underlay, arch: str) -> list[Reason]:
+    """The files of the image that the base is laid on; those of no package are its own."""
+    versions = {each.name: each.version for each in underlay.packages(arch)}
+    found = []
+    for path in underlay.items:
+        name = "/" + path.decode("utf-8", "replace")
+        if name.lstrip("/") == wanted.lstrip("/") or ("/" not in wanted and posixpath.basename(name) == wanted):
+            owner = underlay.owner(path)
+            why = (underlay.reference, owner) if owner else (underlay.reference,)
+            found.append(Reason(package=owner, version=versions.get(owner, ""), why=why, path=name))
+    return found
 
 
 def _owners(wanted: str, source: RecipeSource, world: World, platform: Platform) -> list[Reason]:
@@ -88,7 +122,7 @@ def _owners(wanted: str, source: RecipeSource, world: World, platform: Platform)
     selection = source.select(platform, pool, world)
     debs = pool.fetch_all(selection.packages)
     path = merged_usr(wanted.lstrip("/").encode())
-    found = []
+    found = _below(wanted, selection.underlay, selection.arch) if selection.underlay is not None else []
     with unpack(selection.packages, debs, world.settings.cache / "debian-v1") as unpacked:
         for each, one in zip(selection.chosen, unpacked, strict=True):
             for entry, _ in one.entries:

@@ -23,10 +23,11 @@ from aerogel.graph.ops import frame
 from aerogel.graph.stages import ContextRef, ImageRef, SourceRef
 from aerogel.graph.steps import BaseImage
 from aerogel.oci.digest import Digest, is_digest
+from aerogel.oci.edit import whole_history
 from aerogel.oci.image import Image, load
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference, is_own_name
-from aerogel.oci.types import Descriptor, History, ImageConfig, from_dict, to_dict
+from aerogel.oci.types import Descriptor, ImageConfig, from_dict, to_dict
 from aerogel.settings import key_span
 from aerogel.solve.materials import Materials, save_layer
 
@@ -174,7 +175,7 @@ class Bases:
             pulled = pull_lazily(self._world, registries, reference, wanted, offers, number=number)
         self._tell(name, f"registry, {pulled.served.digest}")
         config = pulled.image.config
-        return BaseImage(tuple(config.rootfs.diff_ids), _with_history(config))
+        return BaseImage(tuple(config.rootfs.diff_ids), whole_history(config))
 
     def _alias_loop(self, names: Sequence[str]) -> AerogelError:
         """The aliases lead back to where they began. The place is that of the last of them."""
@@ -222,7 +223,7 @@ class Bases:
         image = load(descriptor, self._world.store.blobs, Platform.parse(platform))
         self._adopt(image)
         self._tell(name, f"local store, {image.descriptor.digest}")
-        return BaseImage(tuple(image.config.rootfs.diff_ids), _with_history(image.config))
+        return BaseImage(tuple(image.config.rootfs.diff_ids), whole_history(image.config))
 
     def _adopt(self, image: Image) -> None:
         """Makes the layers of an image known by their diff ids; those that are elsewhere stay there."""
@@ -256,7 +257,7 @@ class Bases:
         source = find_recipe(name, self._world, self._home)
         if source is None:
             return None
-        beside = source.beside_key(Platform.parse(platform))
+        beside = source.beside_key(Platform.parse(platform), self._world)
         facts = (_VERSION, source.recipe.way, msgspec.json.encode(source.recipe), platform.encode(), beside)
         key = Digest("sha256:" + hashlib.sha256(frame(*facts)).hexdigest())
         with self._world.store.once(key):
@@ -277,7 +278,7 @@ class Bases:
         archive = source.archive(self._world, refresh=self._pull, number=number)
         with step(self._world.sink, number, f"FROM {name}") as running, source.placed():
             pool = source.pool(archive, self._world)
-            selection = source.select(Platform.parse(platform), pool, self._world, number=number)
+            selection = source.select(Platform.parse(platform), pool, self._world, number=number, refresh=self._pull)
             known = store.actions.get(selection.key)
             if known is None or not all(self._materials.is_here(Digest(each)) for each in known["layers"]):
                 self._world.sink.emit(StepLog(number, f"{selection.summary}\n".encode()))
@@ -356,18 +357,6 @@ class Bases:
         if is_digest(digest) and not name.startswith("context "):
             self.digests[name] = Digest(digest)
         self._world.sink.emit(Message(f"FROM {name} -> {what}"))
-
-
-def _with_history(config: ImageConfig) -> ImageConfig:
-    """The config with an entry for each layer, as the steps that follow expect; some tools write fewer, or none."""
-    import msgspec
-
-    known = sum(not entry.empty_layer for entry in config.history)
-    lacking = len(config.rootfs.diff_ids) - known
-    if lacking <= 0:
-        return config
-    more = (History(created=config.created, comment="layer of the base image"),) * lacking
-    return msgspec.structs.replace(config, history=(*config.history, *more))
 
 
 def _may_be_stage(span: Span) -> bool:

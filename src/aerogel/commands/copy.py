@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Struct
 
 from aerogel.commands.copying import Cargo, collect, deliver, plan
-from aerogel.commands.endpoints import DAEMONS, End, Origin, open_origin, parse_end
+from aerogel.commands.endpoints import Origin, open_origin
 from aerogel.commands.format import size
 from aerogel.commands.platforms import check_room, one_platform, parse_choice
 from aerogel.commands.registries import open_registries
@@ -17,6 +17,7 @@ from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.events import Message
 from aerogel.flag import Flag
+from aerogel.oci.ends import DAEMONS, End, parse_end
 
 __all__ = ["EXAMPLES", "Copy", "CopyResult", "run"]
 

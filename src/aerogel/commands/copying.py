@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from aerogel.commands.endpoints import DAEMONS, End, Origin
+from aerogel.commands.endpoints import Origin
 from aerogel.commands.registries import Meter, bring_blobs, in_parallel
 from aerogel.commands.watching import Watched, watch
 from aerogel.commands.world import World
@@ -22,6 +22,7 @@ from aerogel.events import step
 from aerogel.net.engine import Engine
 from aerogel.net.podman import load_into_podman
 from aerogel.oci.digest import Digest
+from aerogel.oci.ends import DAEMONS, End
 from aerogel.oci.image import Blobs, images, load, walk
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import INDEX_TYPES, MANIFEST_TYPES, REF_NAME, Descriptor, Manifest, decode

@@ -11,7 +11,7 @@ from msgspec import Struct
 from aerogel.commands.detaching import containers_of
 from aerogel.commands.documents import container_document
 from aerogel.commands.format import expand_template
-from aerogel.commands.lookup import base_of, find_image, is_composed
+from aerogel.commands.lookup import find_image, is_composed
 from aerogel.commands.result import Result
 from aerogel.commands.volume_inspect import described
 from aerogel.commands.volumes import volumes_of
@@ -131,6 +131,8 @@ def _described(image: Image, record: ImageRecord, store: Store) -> dict[str, Any
 
 def _composed(name: str, world: World) -> dict[str, Any]:
     """A base that is composed on demand: what is known of it before it is an image with a manifest."""
+    from aerogel.commands.taken import base_of
+
     base, digest = base_of(name, world, Materials(world.store, world.helper))
     config = to_dict(base.config)
     return {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from aerogel.commands.recipes import RecipeSource, lock_path
+from aerogel.commands.recipes import RecipeSource, lock_path, locked_image
 from aerogel.commands.world import World
 from aerogel.debian.archive import Archive
 from aerogel.distroless.base import Selection, compose_base, debian_architecture, python_of, select
@@ -21,6 +21,7 @@ from aerogel.distroless.lock import (
     LockedPackage,
     LockedPlatform,
     LockedSuite,
+    LockedUnderlay,
     composer,
     locked_selection,
     parse_lock,
@@ -30,6 +31,7 @@ from aerogel.distroless.lock import (
 from aerogel.distroless.pool import LOCAL, Pool
 from aerogel.distroless.recipe import Recipe
 from aerogel.distroless.security import security_only
+from aerogel.distroless.underlay import Underlay
 from aerogel.errors import EXIT_USAGE, AerogelError, Source
 from aerogel.events import step
 from aerogel.files.codec import LayerWriter
@@ -49,6 +51,7 @@ _OF_CONFIG = (
     "volumes",
     "ports",
     "tests",
+    "forgets",
 )
 """Fields of a recipe that no layer depends on."""
 
@@ -74,10 +77,10 @@ def write_lock(path: Path, lock: Lock) -> None:
     write_whole(path, lambda file: file.write(lock.encode()))
 
 
-def platforms_of(source: RecipeSource, text: str, known: Lock | None) -> list[Platform]:
+def platforms_of(source: RecipeSource, text: str, known: Lock | None, world: World) -> list[Platform]:
     """Platforms to lock: those asked for (`all`: those of the base), else those of the lock, else the host's."""
     if text == "all":
-        return [Platform.parse(each) for each in source.recipe.platforms]
+        return source.platforms(world)
     if text:
         return list(dict.fromkeys(Platform.parse(each) for each in text.split(",") if each.strip()))
     if known is not None:
@@ -108,7 +111,7 @@ def make_lock(
         number = world.take_numbers()
         with step(world.sink, number, f"locking {source.choice.family.name} for {platform}"), source.placed():
             made[str(platform.normal())] = _platform(
-                source, recipes, platform, archive, world, number, suites=suites, keep=keep, seen=seen
+                source, recipes, platform, archive, world, number, suites=suites, keep=keep, seen=seen, refresh=refresh
             )
     return Lock(
         schema=SCHEMA,
@@ -132,8 +135,11 @@ def _platform(
     suites: Sequence[str],
     keep: Lock | None,
     seen: dict[str, LockedSuite],
+    refresh: bool,
 ) -> LockedPlatform:
     arch = debian_architecture(platform)
+    locked = locked_image(keep, platform) if keep is not None else None
+    underlay = source.underlay(platform, world, locked=locked, refresh=refresh)
     packages: dict[str, LockedPackage] = {}
     tools: dict[str, tuple[LockedPackage, ...]] = {}
     archives: dict[str, LockedArchive] = {}
@@ -144,7 +150,7 @@ def _platform(
         digests = _fetch_externals(bare, arch, pool, archives)
         recipe = with_archives(bare, externals_of(bare.archives, arch), digests)
         selection = with_libraries(
-            select(recipe, platform, pool, using=suites),
+            select(recipe, platform, pool, using=suites, underlay=underlay),
             pool,
             world.settings.cache / "debian-v1",
             using=suites,
@@ -164,10 +170,20 @@ def _platform(
         names = tuple(each.package.name for each in selection.chosen)
         images[tag] = LockedImage(packages=names, layers=diff_ids, created=epoch)
     return LockedPlatform(
+        image=_locked(underlay, arch) if underlay is not None else msgspec.UNSET,
         packages=tuple(packages.values()),
         archives=tuple(archives.values()),
         tools=tools,
         images=images,
+    )
+
+
+def _locked(underlay: Underlay, arch: str) -> LockedUnderlay:
+    return LockedUnderlay(
+        reference=underlay.reference,
+        digest=underlay.digest,
+        index=underlay.index if underlay.index != underlay.digest else msgspec.UNSET,
+        packages={each.name: each.version for each in underlay.packages(arch)},
     )
 
 
@@ -195,7 +211,7 @@ def _note_suites(selection: Selection, archive: Archive, pool: Pool, seen: dict[
 
 def _kept(selection: Selection, lock: Lock, tag: str, pool: Pool, world: World) -> Selection:
     """The selection with the packages of a lock wherever no fix of security has come."""
-    before = locked_selection(selection.recipe, selection.platform, selection.arch, lock, tag)
+    before = locked_selection(selection.recipe, selection.platform, selection.arch, lock, tag, selection.underlay)
     if before is None:
         return selection
     pool.trust_locked()

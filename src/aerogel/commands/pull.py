@@ -7,8 +7,8 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from aerogel.commands.endpoints import End, open_origin
-from aerogel.commands.lookup import base_of, is_composed
+from aerogel.commands.endpoints import open_origin
+from aerogel.commands.lookup import is_composed
 from aerogel.commands.platforms import parse_choice
 from aerogel.commands.registries import Pulled, open_registries, pull_image, pull_referrers
 from aerogel.commands.result import Result
@@ -16,6 +16,7 @@ from aerogel.commands.world import World
 from aerogel.errors import EXIT_USAGE, AerogelError, Diagnostic
 from aerogel.events import Warned
 from aerogel.flag import Flag
+from aerogel.oci.ends import End
 from aerogel.oci.image import images
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
@@ -108,6 +109,7 @@ def run(options: Pull, world: World) -> PullResult:
 
 def _compose(name: str, world: World) -> PullResult:
     """Makes a base that no registry has, so that it is at hand."""
+    from aerogel.commands.taken import base_of
     from aerogel.solve.materials import Materials
 
     base, digest = base_of(name, world, Materials(world.store, world.helper))

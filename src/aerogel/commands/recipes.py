@@ -17,17 +17,19 @@ from typing import TYPE_CHECKING
 from aerogel.commands.world import World
 from aerogel.distroless.catalogue import OWN, Choice, choose, declarations, tags, unknown
 from aerogel.distroless.recipe import Recipe
-from aerogel.errors import EXIT_FAILED, AerogelError, Diagnostic, Source
+from aerogel.errors import EXIT_FAILED, EXIT_USAGE, AerogelError, Diagnostic, Source
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import is_path_name
 
 if TYPE_CHECKING:  # what they import is not needed to find a result that is kept already
+    from aerogel.commands.underlays import Found
     from aerogel.debian.archive import Archive
     from aerogel.distroless.base import Selection
     from aerogel.distroless.declaration import Repository
     from aerogel.distroless.declared import Beside, Declared
-    from aerogel.distroless.lock import Lock
+    from aerogel.distroless.lock import Lock, LockedUnderlay
     from aerogel.distroless.pool import Pool
+    from aerogel.distroless.underlay import Underlay
     from aerogel.net.http import Http
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "find_recipe",
     "known_tags",
     "lock_path",
+    "locked_image",
     "open_recipe",
     "vendor_path",
 ]
@@ -75,15 +78,21 @@ class RecipeSource:
         self.lock_words = f"aerogel base lock {path}"
         """The command that makes the lock."""
         self.must_be_locked = False
+        self._underlays: dict[str, Underlay] = {}
 
     @property
     def tag(self) -> str:
         """The variant, with the profile if the tag chose one: the key of the lock."""
         return f"{self.choice.variant}-{self.choice.profile}" if self.choice.profile else self.choice.variant
 
-    def beside_key(self, platform: Platform) -> bytes:
-        """What beside the recipe decides: the lock, and the local packages for a platform."""
+    def beside_key(self, platform: Platform, world: World) -> bytes:
+        """What beside the recipe decides: the lock, the local packages for a platform, an image of this machine."""
         digests = [b"" if self.lock is None else self.lock.digest.encode()]
+        if self._beside is not None and self.recipe.underlay and not self._has_vendored():
+            from aerogel.commands.underlays import state_of
+
+            with self._at_extends():
+                digests.append(state_of(self.recipe.underlay, platform, world, self._beside))
         if self._beside is not None and any(each.deb for each in self.recipe.archives):
             from aerogel.distroless.base import debian_architecture
             from aerogel.distroless.externals import file_name
@@ -203,8 +212,99 @@ class RecipeSource:
             snapshot=self.recipe.snapshot,
         )
 
-    def select(self, platform: Platform, pool: Pool, world: World, *, number: int = 0) -> Selection:
-        """The packages: those of the lock, else those of today. Raises `base.locked` for what the lock lacks."""
+    def _has_vendored(self) -> bool:
+        """Whether images lie beside the lock: then nobody else is asked for one."""
+        from aerogel.commands.underlays import IMAGES
+
+        vendor = self._vendor()
+        return vendor is not None and (vendor / IMAGES).is_dir()
+
+    def image(
+        self,
+        platform: Platform,
+        world: World,
+        *,
+        locked: LockedUnderlay | None = None,
+        refresh: bool = False,
+    ) -> Found:
+        """The image that the base is laid on, by its lock or by `locked`. Raises what `find_underlay` raises."""
+        from aerogel.commands.underlays import find_underlay
+
+        assert self._beside is not None  # only declarations in files extend images
+        if locked is None and self.lock is not None:
+            locked = locked_image(self.lock, platform)
+        text, vendor = self.recipe.underlay, self._vendor()
+        with self._at_extends():
+            return find_underlay(text, platform, world, self._beside, locked=locked, vendor=vendor, refresh=refresh)
+
+    @contextmanager
+    def _at_extends(self) -> Iterator[None]:
+        """Gives errors of the block the place where the declaration says what it extends."""
+        try:
+            yield
+        except AerogelError as error:
+            if error.span is None and self.declared is not None:
+                error.span = self.declared.document.spans.get(("extends",))
+            raise
+
+    def underlay(
+        self,
+        platform: Platform,
+        world: World,
+        *,
+        locked: LockedUnderlay | None = None,
+        refresh: bool = False,
+    ) -> Underlay | None:
+        """That image, to be put on top of; None for a base that extends none.
+
+        Raises `base.circle` for one that was made from this declaration, and what `image` raises.
+        """
+        if not self.recipe.underlay:
+            return None
+        from aerogel.commands.underlays import open_underlay
+        from aerogel.distroless.base import debian_architecture
+
+        if (kept := self._underlays.get(str(platform))) is not None:
+            return kept
+        text = self.recipe.underlay
+        with self._at_extends():
+            found = self.image(platform, world, locked=locked, refresh=refresh)
+            self._check_circle(found)
+            underlay = self._underlays[str(platform)] = open_underlay(text, found, world)
+            if not underlay.packages(debian_architecture(platform)):
+                message = f"the image `{text}` has no list of packages: nothing counts as installed in it"
+                world.warn_once(Diagnostic(message, code="base.image-packages"))
+        return underlay
+
+    def _check_circle(self, found: Found) -> None:
+        """An image says in its history what it was made from."""
+        text, mark = self.recipe.underlay, f"aerogel: {self.choice.family.name}:"
+        history = (one.created_by for one in found.image.config.history)
+        if any(one.startswith(mark) and one.endswith(f" on {text}") for one in history):
+            raise AerogelError(
+                f"the image `{text}` was made from `{self.path}`: it would be put on top of itself",
+                code="base.circle",
+                hints=["give what is built another name than the image that it extends"],
+                exit_status=EXIT_USAGE,
+            )
+
+    def platforms(self, world: World) -> list[Platform]:
+        """All platforms of the base; of one that extends an image those that the image has."""
+        if self._beside is None or not self.recipe.underlay:
+            return [Platform.parse(each) for each in self.recipe.platforms]
+        from aerogel.commands.underlays import platforms_of_image
+
+        known = {str(Platform.parse(each).normal()) for each in self.recipe.platforms}
+        found = platforms_of_image(self.recipe.underlay, world, self._beside)
+        return [each for each in found if str(each) in known]
+
+    def select(
+        self, platform: Platform, pool: Pool, world: World, *, number: int = 0, refresh: bool = False
+    ) -> Selection:
+        """The packages: those of the lock, else those of today. Raises `base.locked` for what the lock lacks.
+
+        `refresh` asks the registry for an image that the store has too.
+        """
         from aerogel.distroless.base import debian_architecture, select
         from aerogel.distroless.externals import externals_of
         from aerogel.distroless.libraries import with_libraries
@@ -215,7 +315,9 @@ class RecipeSource:
             found = self.lock.platforms.get(str(platform.normal()))
             digests = {each.name: each.sha256 for each in found.archives} if found else {}
             recipe = with_archives(self.recipe, externals_of(self.recipe.archives, arch), digests)
-            selection = locked_selection(recipe, platform, arch, self.lock, self.tag)
+            is_there = found is not None and self.tag in found.images
+            underlay = self.underlay(platform, world) if is_there else None
+            selection = locked_selection(recipe, platform, arch, self.lock, self.tag, underlay)
             if selection is not None:
                 pool.local(arch)
                 pool.check_local(selection.packages)
@@ -225,8 +327,12 @@ class RecipeSource:
                 code="base.locked",
                 hints=[f"lock it: `{self.lock_words}`, with `--platform` for platforms"],
             )
+        underlay = self.underlay(platform, world, refresh=refresh)
         return with_libraries(
-            select(self.recipe, platform, pool), pool, world.settings.cache / "debian-v1", step=number
+            select(self.recipe, platform, pool, underlay=underlay),
+            pool,
+            world.settings.cache / "debian-v1",
+            step=number,
         )
 
     def check(self, platform: Platform, layers: Sequence[str]) -> None:
@@ -247,6 +353,13 @@ class RecipeSource:
             else ["the same packages gave other bytes: please report it"],
             exit_status=EXIT_FAILED,
         )
+
+
+def locked_image(lock: Lock, platform: Platform) -> LockedUnderlay | None:
+    """The image that a lock says a base is laid on."""
+    found = lock.platforms.get(str(platform.normal()))
+    image = found.image if found is not None else None
+    return image or None
 
 
 def _http(world: World) -> Http:

@@ -13,7 +13,7 @@ from aerogel.commands.attach import DETACH, parse_keys, start_attached
 from aerogel.commands.detaching import containers_of, remove, start, with_upper
 from aerogel.commands.health import parse_check, parse_restart
 from aerogel.commands.lending import parse_cpus, parse_hosts, parse_limits, parse_memory, parse_size
-from aerogel.commands.lookup import base_of, find_image
+from aerogel.commands.lookup import find_image
 from aerogel.commands.publishing import network_for, parse_expose, parse_ports
 from aerogel.commands.result import Result
 from aerogel.commands.run_flags import (
@@ -389,6 +389,8 @@ def found_image(
         for layer in image.layers():
             materials.adopt(layer.diff_id, layer.descriptor)
         return image.config.rootfs.diff_ids, image.config.config, str(image.config.platform.normal())
+    from aerogel.commands.taken import base_of
+
     found, _ = base_of(name, world, materials, pull=pull == "always", will_run=True)
     return tuple(Digest(one) for one in found.diff_ids), found.config.config, str(found.config.platform.normal())
 

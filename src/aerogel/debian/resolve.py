@@ -49,6 +49,7 @@ def resolve(
     essential: bool = False,
     recommends: bool = False,
     skip: Collection[str] = (),
+    installed: Sequence[Package] = (),
 ) -> list[Chosen]:
     """The packages for `names`, dependencies before what needs them, the same order for the same set.
 
@@ -56,12 +57,15 @@ def resolve(
     essential package. Names in `skip` count as present wherever they are needed and are never added. Cycles (libc6
     and libgcc-s1) are cut at the name that sorts first. Recommends that cannot be had are left out.
 
+    `installed` are there already: they are no part of the answer, keep their versions, and their own needs are nobody's
+    business here.
+
     Raises:
         AerogelError: `debian.unsatisfiable` with the chain of needs, `debian.conflict`, `debian.relation`.
     """
     universe = _Universe(indexes, arch)
     wanted = [*(essential_names(indexes) if essential else ()), *names]
-    solver = _Solver(universe, frozenset(skip), recommends=recommends)
+    solver = _Solver(universe, frozenset(skip), installed, recommends=recommends)
     solver.ask(wanted)
     solver.close()
     solver.check_conflicts()
@@ -145,11 +149,14 @@ def _provided(package: Package, name: str) -> list[str]:
 
 
 class _Solver:
-    def __init__(self, universe: _Universe, skip: frozenset[str], *, recommends: bool) -> None:
+    def __init__(
+        self, universe: _Universe, skip: frozenset[str], installed: Sequence[Package], *, recommends: bool
+    ) -> None:
         self._universe = universe
         self._skip = skip
         self._recommends = recommends
-        self._chosen: dict[str, Package] = {}
+        self._installed = {package.name: package for package in installed}
+        self._chosen = dict(self._installed)
         self._why: dict[str, tuple[str, ...]] = {}
         self._needs: dict[str, list[tuple[Relation, ...]]] = {}
         self._queue: deque[str] = deque()
@@ -195,7 +202,7 @@ class _Solver:
             held = self._chosen.get(package.name)
             if held is not None and self._universe.is_met_by(held, relation):
                 return held
-        return None
+        return next((one for one in self._installed.values() if self._universe.is_met_by(one, relation)), None)
 
     def _take(self, package: Package, chain: tuple[str, ...]) -> None:
         self._chosen[package.name] = package
@@ -214,24 +221,27 @@ class _Solver:
             for field, text in (("Conflicts", package.conflicts), ("Breaks", package.breaks)):
                 for relation in (relation for group in relations(text) for relation in group):
                     other = self._meeting(relation)
-                    if other is not None and other.name != name:
+                    if other is not None and other.name != name and not {name, other.name} <= self._installed.keys():
                         raise AerogelError(
                             f"`{package}` and `{other}` cannot be together: {field}: {relation}",
                             code="debian.conflict",
-                            detail=f"{_chain(self._why[name])}\n{_chain(self._why[other.name])}",
+                            detail=f"{self._led_to(name)}\n{self._led_to(other.name)}",
                             hints=["leave one of them out, or name the one that is needed"],
                         )
+
+    def _led_to(self, name: str) -> str:
+        return f"{name} is installed already" if name in self._installed else _chain(self._why[name])
 
     def ordered(self) -> list[Chosen]:
         """Dependencies first. Depth first from the names in sorted order, Pre-Depends before Depends."""
         done: dict[str, None] = {}
-        for root in sorted(self._chosen):
+        for root in sorted(self._why):
             _visit(root, self._edges, done)
         return [Chosen(self._chosen[name], self._why[name]) for name in done]
 
     def _edges(self, name: str) -> list[str]:
         met = [self._meeting(relation) for group in self._needs[name] for relation in group]
-        return [package.name for package in met if package is not None]
+        return [package.name for package in met if package is not None and package.name in self._why]
 
     def _unsatisfiable(self, group: tuple[Relation, ...], chain: tuple[str, ...]) -> AerogelError:
         wanted = " | ".join(str(relation) for relation in group)
@@ -240,7 +250,9 @@ class _Solver:
         for relation in group:
             held = self._chosen.get(relation.name)
             known = self._universe.candidates(relation.name)
-            if held is not None:
+            if held is not None and held.name in self._installed:
+                reasons.append(f"{held} is installed already")
+            elif held is not None:
                 reasons.append(f"{held} was chosen already: {_chain(self._why[held.name])}")
             elif known:
                 reasons.append("there is only " + ", ".join(f"{package} ({package.suite})" for package in known))

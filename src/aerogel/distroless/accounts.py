@@ -9,9 +9,23 @@ from collections.abc import Sequence
 
 import msgspec
 
+from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.files.entry import Entry, directory
 
-__all__ = ["GROUPS", "NONROOT", "USERS", "Group", "User", "group_file", "homes", "passwd_file"]
+__all__ = [
+    "GROUPS",
+    "NONROOT",
+    "USERS",
+    "Group",
+    "User",
+    "group_file",
+    "homes",
+    "merged_groups",
+    "merged_users",
+    "parsed_groups",
+    "parsed_users",
+    "passwd_file",
+]
 
 NONROOT = 65532
 """User and group id of `nonroot`."""
@@ -69,3 +83,75 @@ def homes(mtime: int, users: Sequence[User] = USERS) -> list[Entry]:
         for user in users
         if user.home != "/nonexistent"
     ]
+
+
+def parsed_users(data: bytes) -> tuple[User, ...]:
+    """The users of a passwd file; lines that are none are left out."""
+    found = []
+    for line in data.decode("utf-8", "surrogateescape").splitlines():
+        fields = line.split(":")
+        if len(fields) == 7 and fields[2].isdigit() and fields[3].isdigit():
+            name, _, uid, gid, comment, home, shell = fields
+            found.append(User(name, int(uid), int(gid), home, comment, shell))
+    return tuple(found)
+
+
+def parsed_groups(data: bytes) -> tuple[Group, ...]:
+    """The groups of a group file; lines that are none are left out."""
+    found = []
+    for line in data.decode("utf-8", "surrogateescape").splitlines():
+        fields = line.split(":")
+        if len(fields) == 4 and fields[2].isdigit():
+            found.append(Group(fields[0], int(fields[2]), tuple(filter(None, fields[3].split(",")))))
+    return tuple(found)
+
+
+def merged_users(there: Sequence[User], declared: Sequence[User]) -> list[User]:
+    """The users that a file with those of `there` lacks: declared ones, and of `USERS` those whose name and number are
+    free. Raises `base.account` for a declared user who is there with other numbers.
+    """
+    known = {each.name: each for each in there}
+    numbers = {each.uid for each in there}
+    added = [each for each in USERS if each.name not in known and each.uid not in numbers]
+    for each in declared:
+        old = known.get(each.name)
+        if old is None:
+            added.append(each)
+        elif (old.uid, old.gid) != (each.uid, each.gid):
+            raise _taken("user", each.name, f"{old.uid}:{old.gid}")
+    return added
+
+
+def merged_groups(there: Sequence[Group], declared: Sequence[Group], users: Sequence[User]) -> list[Group]:
+    """The groups that a file lacks; of `GROUPS` those that the added `users` need, unless their number has a name.
+
+    Raises `base.account` for a declared group that is there with another number or without a member.
+    """
+    known = {each.name: each for each in there}
+    numbers = {each.gid for each in there} | {each.gid for each in declared}
+    needed = {each.gid for each in users} - numbers
+    added = [each for each in GROUPS if each.gid in needed and each.name not in known]
+    for each in declared:
+        old = known.get(each.name)
+        if old is None:
+            added.append(each)
+        elif old.gid != each.gid:
+            raise _taken("group", each.name, str(old.gid))
+        elif not set(each.members) <= set(old.members):
+            members = ", ".join(sorted(set(each.members) - set(old.members)))
+            raise AerogelError(
+                f"the group `{each.name}` of the image lacks the members {members}, and its line stays as it is",
+                code="base.account",
+                hints=["declare a group of another name"],
+                exit_status=EXIT_USAGE,
+            )
+    return added
+
+
+def _taken(kind: str, name: str, numbers: str) -> AerogelError:
+    return AerogelError(
+        f"the image has the {kind} `{name}` already, with {numbers}",
+        code="base.account",
+        hints=[f"give it these numbers, or declare a {kind} of another name"],
+        exit_status=EXIT_USAGE,
+    )

@@ -6,6 +6,7 @@ a result may be kept; `compose_base` does the work and streams the layer into a 
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ from aerogel.distroless.placing import place_paths
 from aerogel.distroless.pool import LOCAL, Index, Origin, Pinned, Pool
 from aerogel.distroless.recipe import DEBIAN_ARCHITECTURES, Recipe
 from aerogel.distroless.rules import SLIM, profile
+from aerogel.distroless.underlay import Underlay, inherited
 from aerogel.distroless.unpacked import Unpacked, newest_time, unpack
 from aerogel.distroless.work import Bench, Side
 from aerogel.errors import EXIT_HOST, EXIT_USAGE, AerogelError, nearest
@@ -39,6 +41,7 @@ from aerogel.events import Sink, StepLog
 from aerogel.files.codec import LayerBlob, LayerWriter
 from aerogel.files.index import LayerIndex
 from aerogel.oci.digest import Digest
+from aerogel.oci.edit import whole_history
 from aerogel.oci.platform import Platform
 from aerogel.oci.types import ContainerConfig, History, ImageConfig, RootFS, timestamp
 from aerogel.sandbox.emulator import Emulator
@@ -91,6 +94,8 @@ class Selection(msgspec.Struct, frozen=True):
     key: Digest
     tools: dict[tuple[str, Side], tuple[Chosen, ...]] = {}
     """What makers need to run, by maker and side."""
+    underlay: Underlay | None = None
+    """The image that it is laid on."""
 
     @property
     def packages(self) -> list[Package]:
@@ -100,7 +105,8 @@ class Selection(msgspec.Struct, frozen=True):
     def summary(self) -> str:
         """`composed from debian trixie, 31 packages`."""
         number = len(self.chosen)
-        return f"composed from debian {self.recipe.suite}, {number} package{'s' if number != 1 else ''}"
+        on = f" on {self.recipe.underlay}" if self.recipe.underlay else ""
+        return f"composed from debian {self.recipe.suite}, {number} package{'s' if number != 1 else ''}{on}"
 
 
 class ComposedBase(msgspec.Struct, frozen=True):
@@ -131,15 +137,29 @@ def suites(suite: str) -> tuple[str, ...]:
     return suite, f"{suite}-updates", f"{suite}-security"
 
 
-def select(recipe: Recipe, platform: Platform, archive: Origin, *, using: Sequence[str] = ()) -> Selection:
+def select(
+    recipe: Recipe,
+    platform: Platform,
+    archive: Origin,
+    *,
+    using: Sequence[str] = (),
+    underlay: Underlay | None = None,
+) -> Selection:
     """The packages for a recipe, by the archive's current indexes; downloads no package.
 
-    `using` names other suites than those of the release, the first of which must have the architecture.
+    `using` names other suites than those of the release, the first of which must have the architecture. What
+    `underlay` has installed is not chosen.
 
-    Raises `distroless.platform` for one that Debian does not have, and what `Archive` and `resolve` raise.
+    Raises `distroless.platform` for one that Debian does not have, `base.image-*` for an image that does not fit, and
+    what `Archive` and `resolve` raise.
     """
     arch = debian_architecture(platform)
     _check_platform(recipe, platform)
+    installed: tuple[Package, ...] = ()
+    if underlay is not None:
+        underlay.check(recipe)
+        installed = underlay.packages(arch)
+        _check_pins(recipe, installed)
     wanted = using or recipe.suites or suites(recipe.suite)
     indexes = _indexes(recipe, archive, wanted, arch)
     names = [text for text in recipe.packages if not (group := relations(text)) or _applies(group[0][0], arch)]
@@ -154,9 +174,23 @@ def select(recipe: Recipe, platform: Platform, archive: Origin, *, using: Sequen
         essential=recipe.kind == "buildroot",
         recommends=recipe.recommends,
         skip=recipe.skip,
+        installed=installed,
     )
     tools = _tools(recipe, arch, archive, wanted)
-    return Selection(recipe, platform, arch, tuple(chosen), selection_key(recipe, arch, chosen, tools), tools)
+    key = selection_key(recipe, arch, chosen, tools, underlay)
+    return Selection(recipe, platform, arch, tuple(chosen), key, tools, underlay)
+
+
+def _check_pins(recipe: Recipe, installed: Sequence[Package]) -> None:
+    """Raises `base.pin` for a package of the image below that a pin does not fit."""
+    for each in installed:
+        pattern = recipe.pins.get(each.name)
+        if pattern is not None and not fnmatch.fnmatchcase(each.version, pattern):
+            raise AerogelError(
+                f"the image `{recipe.underlay}` has {each.name} {each.version}, which does not fit the pin `{pattern}`",
+                code="base.pin",
+                hints=["what an image has is not replaced: take the pin back, or extend another image"],
+            )
 
 
 def _check_platform(recipe: Recipe, platform: Platform) -> None:
@@ -211,7 +245,9 @@ def _tools(recipe: Recipe, arch: str, archive: Origin, wanted: Sequence[str]) ->
     return found
 
 
-def selection_key(recipe: Recipe, arch: str, chosen: Sequence[Chosen], tools: ToolSets) -> Digest:
+def selection_key(
+    recipe: Recipe, arch: str, chosen: Sequence[Chosen], tools: ToolSets, underlay: Underlay | None = None
+) -> Digest:
     """The digest of all that decides the result."""
     rules = (*profile(recipe.rules), SLIM) if recipe.slim else profile(recipe.rules)
     parts = [recipe.way, msgspec.json.encode(recipe), msgspec.json.encode(rules), arch.encode()]
@@ -223,6 +259,8 @@ def selection_key(recipe: Recipe, arch: str, chosen: Sequence[Chosen], tools: To
         parts.append(f"{maker.name} {maker.version}".encode())
     for (name, side), packages in sorted(tools.items()):
         parts += [f"{name} {side}".encode(), *sorted(each.package.digest.encode() for each in packages)]
+    if underlay is not None:
+        parts.append(underlay.digest.encode())
     hasher = hashlib.sha256()
     for part in parts:
         hasher.update(len(part).to_bytes(8, "big") + part)
@@ -277,7 +315,7 @@ def compose_base(
             sink.emit(StepLog(step, b"laying out the files\n"))
             taken = fetched_externals(recipe, selection.arch, archive)
             bench = _bench(selection, archive, cache, stack, helper_factory, scratch, sink, step)
-            composition = compose(recipe, unpacked, selection.arch, bench, read, taken)
+            composition = compose(recipe, unpacked, selection.arch, bench, read, taken, selection.underlay)
             check_closure(composition.layout, recipe, sink)
             sources = {each.name: each.source for each in selection.packages}
             *lower, last = layered(composition.items, sources, recipe.layers)
@@ -425,6 +463,17 @@ def image_config(selection: Selection, diff_ids: tuple[Digest, ...], epoch: int)
     """The config of the composed image; `created` is the time of its newest package."""
     recipe, platform = selection.recipe, selection.platform.normal()
     created = timestamp(epoch)
+    history = (History(created=created, created_by=f"aerogel: {recipe.name}, {selection.summary}"),) * len(diff_ids)
+    env = (*recipe.env, *java_env(recipe, selection.packages))
+    if selection.underlay is not None:
+        below = whole_history(selection.underlay.config)
+        return msgspec.structs.replace(
+            below,
+            created=created,
+            config=inherited(selection.underlay, recipe, env),
+            rootfs=msgspec.structs.replace(below.rootfs, diff_ids=(*below.rootfs.diff_ids, *diff_ids)),
+            history=(*below.history, *history),
+        )
     return ImageConfig(
         created=created,
         architecture=platform.architecture,
@@ -432,7 +481,7 @@ def image_config(selection: Selection, diff_ids: tuple[Digest, ...], epoch: int)
         variant=platform.variant,
         config=ContainerConfig(
             user=recipe.user,
-            env=(*recipe.env, *java_env(recipe, selection.packages)),
+            env=env,
             entrypoint=recipe.entrypoint,
             cmd=recipe.cmd,
             working_dir=recipe.workdir,
@@ -442,5 +491,5 @@ def image_config(selection: Selection, diff_ids: tuple[Digest, ...], epoch: int)
             exposed_ports={each: {} for each in recipe.ports},
         ),
         rootfs=RootFS(diff_ids=diff_ids),
-        history=(History(created=created, created_by=f"aerogel: {recipe.name}, {selection.summary}"),) * len(diff_ids),
+        history=history,
     )

@@ -138,7 +138,7 @@ def _sources(layout: Layout) -> dict[bytes, Item]:
     """The modules by path; some are links (`sitecustomize.py` to /etc) to what is compiled in their place."""
     found = {}
     for path in layout.items:
-        if path.startswith(b"usr/lib/python3") and path.endswith(b".py"):
+        if path.startswith(b"usr/lib/python3") and path.endswith(b".py") and not layout.is_below(path):
             item = layout.resolve(path)
             if item is not None and item.entry.kind in (REG, LNK):
                 found[path] = item

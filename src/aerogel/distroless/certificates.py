@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 
 from aerogel.errors import AerogelError
 
-__all__ = ["BUNDLE", "LINKS", "SOURCE", "after_issuer", "bundle", "ders", "hash_links", "subject_hash", "take"]
+__all__ = ["BUNDLE", "LINKS", "SOURCE", "added", "after_issuer", "bundle", "ders", "hash_links", "subject_hash", "take"]
 
 SOURCE = b"usr/share/ca-certificates/"
 """Where the package `ca-certificates` keeps the single certificates."""
@@ -45,6 +45,15 @@ def bundle(certificates: Mapping[bytes, bytes]) -> bytes:
         if not _PEM.search(text):
             raise _fault(path, "holds no PEM certificate")
         parts.append(text if text.endswith(b"\n") else text + b"\n")
+    return b"".join(parts)
+
+
+def added(there: bytes, more: Mapping[bytes, bytes]) -> bytes:
+    """A bundle with those certificates of PEM files that it lacks. Raises as `bundle`."""
+    known = set(ders(there))
+    parts = [there if not there or there.endswith(b"\n") else there + b"\n"]
+    texts = (bundle({path: more[path]}) for path in sorted(more))
+    parts += [text for text in texts if not known.issuperset(ders(text))]
     return b"".join(parts)
 
 

@@ -22,14 +22,14 @@ __all__ = ["check_closure", "debian_version", "missing_libraries"]
 
 
 def missing_libraries(layout: Layout) -> Mapping[str, bytes]:
-    """Names of libraries that are nowhere in the tree -> a file that needs them."""
+    """Names of libraries that are nowhere in the tree -> a file that needs them, which no image below has."""
     found: dict[bytes, Dynamic] = {}
     places: set[str] = set()
     for path, item in layout.items.items():
         name = path.rpartition(b"/")[2]
         if b".so" in name and item.entry.kind != DIR:
             places.add(name.decode("utf-8", "replace"))
-        if is_candidate(item.entry):
+        if is_candidate(item.entry) and not layout.is_below(path):
             one = read_dynamic(partial(layout.read, item))
             if one is not None:
                 found[path] = one

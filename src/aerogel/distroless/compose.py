@@ -24,6 +24,7 @@ from aerogel.distroless.makers import wanted_makers
 from aerogel.distroless.placing import place_accounts, place_paths, place_timezone
 from aerogel.distroless.recipe import TRIPLETS, Recipe
 from aerogel.distroless.rules import LICENCES, Filter, Rule, profile, unused_licences
+from aerogel.distroless.underlay import Underlay
 from aerogel.distroless.unpacked import Unpacked
 from aerogel.distroless.work import Bench, Work
 from aerogel.errors import AerogelError
@@ -56,14 +57,15 @@ def compose(
     bench: Bench | None = None,
     read: Callable[[str], bytes] = nothing_beside,
     externals: Sequence[tuple[External, Path]] = (),
+    underlay: Underlay | None = None,
 ) -> Composition:
-    """The image's tree. `arch` is Debian's name of the architecture.
+    """The image's tree; on top of `underlay`, what differs from that. `arch` is Debian's name of the architecture.
 
     `bench` is needed by recipes that want a maker, `read` gives the files beside the declaration,
     `externals` are the fetched files of what is in no apt archive.
     Raises `distroless.*` for packages that do not fit together, `base.*` for a declaration that does not fit them.
     """
-    layout, ordered, dropped = lay_out(recipe, packages)
+    layout, ordered, dropped = lay_out(recipe, packages, underlay)
     single = {
         path: data
         for one in ordered
@@ -75,36 +77,43 @@ def compose(
     for one_external, path in externals:
         assert bench is not None  # who fetches them gives one
         place_external(layout, one_external, path, bench.stack)
-    _add_system_files(layout, recipe)
+    _add_system_files(layout, recipe, underlay)
     if not recipe.bundle:
         single = {}
     own = {name.encode(): read(name) for name in recipe.certificates}
-    if single or own:
+    trusted = single | own
+    if underlay is not None:
+        trusted = _merge_certificates(layout, trusted, hash_links=recipe.hash_links)
+    elif trusted:
         _add_certificates(layout, single, own, hash_links=recipe.hash_links)
     if recipe.busybox:
         _add_applets(layout)
     for maker in wanted_makers(recipe):
         assert bench is not None  # who selects such a recipe gives one
-        maker.make(Work(recipe, arch, ordered, layout, bench, single | own))
+        maker.make(Work(recipe, arch, ordered, layout, bench, trusted))
     if recipe.timezone:
         place_timezone(layout, recipe.timezone)
-    place_paths(layout, recipe.paths, recipe.users, recipe.groups, read)
-    if recipe.library_cache:
-        layout.write(ldcache.PATH, _library_cache(layout, arch))
+    users, groups = (underlay.users, underlay.groups) if underlay is not None else ((), ())
+    place_paths(layout, recipe.paths, (*users, *recipe.users), (*groups, *recipe.groups), read)
+    _add_library_cache(layout, recipe, arch)
     for one in ordered:
         _add_status(layout, one, dropped[one.package.name], busybox=recipe.busybox)
     return Composition(layout.ordered(), layout.epoch, layout)
 
 
-def lay_out(recipe: Recipe, packages: Sequence[Unpacked]) -> tuple[Layout, list[Unpacked], dict[str, set[str]]]:
+def lay_out(
+    recipe: Recipe, packages: Sequence[Unpacked], underlay: Underlay | None = None
+) -> tuple[Layout, list[Unpacked], dict[str, set[str]]]:
     """The files of packages that the rules keep, the packages in the order of that, and the rules that dropped some."""
     layout = Layout()
+    if underlay is not None:
+        layout = Layout(underlay.items, epoch=underlay.epoch, owner_below=underlay.owner)
     # base-files first: the modes of its directories are the ones that count.
     ordered = sorted(packages, key=lambda each: (each.package.name != "base-files", each.package.name))
     dropped: dict[str, set[str]] = {}
     for one in ordered:
         name = one.package.name
-        rename = _to_busybox if recipe.busybox and name == "busybox-static" else merged_usr
+        rename = _to_busybox if recipe.busybox and name == "busybox-static" else None
         dropped[name] = layout.add_package(one, Filter(package_rules(recipe, name), name).dropped_by, rename)
     layout.prune()
     layout.merge_usr()
@@ -149,11 +158,42 @@ def _add_certificates(layout: Layout, single: dict[bytes, bytes], own: dict[byte
             layout.link(folder + b"/" + link, name)
 
 
+def _merge_certificates(layout: Layout, more: dict[bytes, bytes], *, hash_links: bool) -> dict[bytes, bytes]:
+    """Adds to the bundle of the image below; returns what is trusted then."""
+    there = layout.resolve(certificates.BUNDLE)
+    before = layout.read(there) if there is not None and there.entry.kind in (REG, LNK) else b""
+    bundle = certificates.added(before, more)
+    trusted = {certificates.BUNDLE: bundle} if bundle else {}
+    if bundle == before:
+        return trusted
+    layout.write(certificates.BUNDLE, bundle)
+    for path, target in certificates.LINKS.items():
+        if layout.items.get(layout.landed(path)) is None:
+            layout.link(path, target)
+    folder, _, name = certificates.BUNDLE.rpartition(b"/")
+    for link in certificates.hash_links(bundle) if hash_links else ():
+        _link_hash(layout, folder, link, name)
+    return trusted
+
+
+def _link_hash(layout: Layout, folder: bytes, link: bytes, name: bytes) -> None:
+    """A link by a subject, behind those of other files that the image has for it."""
+    head, number = link.removesuffix(b"0"), 0
+    while True:
+        path = layout.landed(b"%s/%s%d" % (folder, head, number))
+        there = layout.items.get(path)
+        if there is None:
+            layout.link(path, name)
+        if there is None or there.entry.link == name:
+            return
+        number += 1
+
+
 def _drop_licences(layout: Layout) -> list[str]:
     names = {
         path.removeprefix(_LICENCES).decode(): layout.items[path].entry.link.decode()
         for path in layout.items
-        if path.startswith(_LICENCES)
+        if path.startswith(_LICENCES) and not layout.is_below(path)
     }
     texts = [
         layout.read(item)
@@ -166,10 +206,13 @@ def _drop_licences(layout: Layout) -> list[str]:
     return [LICENCES] if unused else []
 
 
-def _add_system_files(layout: Layout, recipe: Recipe) -> None:
-    place_accounts(layout, recipe.users, recipe.groups)
-    layout.write(b"etc/nsswitch.conf", osrelease.NSSWITCH)
+def _add_system_files(layout: Layout, recipe: Recipe, underlay: Underlay | None) -> None:
+    place_accounts(layout, recipe.users, recipe.groups, underlay)
+    if b"etc/nsswitch.conf" not in layout.below:
+        layout.write(b"etc/nsswitch.conf", osrelease.NSSWITCH)
     debian = layout.resolve(b"usr/lib/os-release")
+    if underlay is not None and (debian is None or layout.is_below(debian.entry.path)):
+        return
     if debian is None:
         raise AerogelError(
             f"the recipe `{recipe.name}` does not have the package `base-files`", code="distroless.no-base-files"
@@ -204,11 +247,30 @@ def applets(program: bytes) -> list[bytes]:
     return names
 
 
-def _library_cache(layout: Layout, arch: str) -> bytes:
+def _add_library_cache(layout: Layout, recipe: Recipe, arch: str) -> None:
+    """/etc/ld.so.cache, if the recipe wants it; the one of an image below gets what comes."""
+    before = layout.resolve(ldcache.PATH) if ldcache.PATH in layout.below else None
+    if before is None or before.entry.kind != REG:
+        if recipe.library_cache:
+            layout.write(ldcache.PATH, ldcache.write_cache(_libraries(layout, arch)))
+        return
+    known = ldcache.read_cache(layout.read(before))
+    kept = [one for one in known if layout.resolve(one.path.lstrip(b"/")) is not None]
+    more = _libraries(layout, arch, is_own=True)
+    if more or len(kept) < len(known):
+        names = {(one.soname, one.path) for one in more}
+        kept = [one for one in kept if (one.soname, one.path) not in names]
+        layout.write(ldcache.PATH, ldcache.write_cache([*kept, *more]))
+
+
+def _libraries(layout: Layout, arch: str, *, is_own: bool = False) -> list[ldcache.Library]:
+    """The libraries where the loader looks, with `is_own` those alone that no image below has."""
     libraries = []
     for folder in ldcache.directories(TRIPLETS[arch]):
         prefix = folder + b"/"
         for path in sorted(path for path in layout.items if path.startswith(prefix)):
+            if is_own and layout.is_below(path):
+                continue
             name = path.removeprefix(prefix)
             if b"/" in name or not ldcache.is_library_name(name):
                 continue
@@ -224,12 +286,13 @@ def _library_cache(layout: Layout, arch: str) -> bytes:
             if prefix + soname not in layout.items:
                 layout.link(prefix + soname, name)  # as ldconfig would
             libraries.append(ldcache.Library(soname, b"/" + prefix + soname, flags, big_endian))
-    return ldcache.write_cache(libraries)
+    return libraries
 
 
 def _add_status(layout: Layout, one: Unpacked, dropped: set[str], *, busybox: bool) -> None:
     name = one.package.name
-    rename = _to_busybox if busybox and name == "busybox-static" else merged_usr
+    usual = layout.landed if layout.below else merged_usr
+    rename = _to_busybox if busybox and name == "busybox-static" else usual
 
     def is_there(path: bytes) -> bool:
         item = layout.items.get(rename(path))

@@ -370,7 +370,12 @@ class Declaration(Part, frozen=True, kw_only=True):
         tuple[str, ...], Meta(description="Further repositories by which FROM knows it (built-in ones only)")
     ] = ()
     extends: Annotated[
-        str | None, Meta(description="A built-in base, or a declaration beside this one (`./other.yaml`)")
+        str | None,
+        Meta(
+            description="A built-in base, a declaration beside this one (`./other.yaml`), or an image to put all on top of: "
+            "`docker://NAME`, `oci:FOLDER`, `oci-archive:FILE`, `docker-archive:FILE`, `store:NAME`, `docker-daemon:NAME`, "
+            "`containers-storage:NAME`; a name with a registry is looked for as FROM does"
+        ),
     ] = None
     platforms: Annotated[
         tuple[str, ...] | None, Meta(description="`linux/amd64`, `linux/arm/v7`, ...; those of the base if not given")

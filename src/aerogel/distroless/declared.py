@@ -16,12 +16,14 @@ from typing import Any
 
 import msgspec
 
-from aerogel.distroless.catalogue import OWN, PARITY, PREFIX, Choice, find_declaration
-from aerogel.distroless.declaration import Declaration, Part
+from aerogel.distroless.catalogue import OWN, PARITY, PREFIX, Choice, declarations, find_declaration, names
+from aerogel.distroless.declaration import Declaration, Part, ReleasePart
 from aerogel.distroless.extend import Family, family
 from aerogel.distroless.reading import Document, parse_declaration
-from aerogel.distroless.recipe import DEBIAN_ARCHITECTURES, Recipe, make_recipe
+from aerogel.distroless.recipe import DEBIAN_ARCHITECTURES, RELEASES, Recipe, make_recipe
+from aerogel.distroless.underlay import is_image
 from aerogel.errors import EXIT_USAGE, AerogelError, Source, Span, nearest
+from aerogel.oci.ends import parse_end
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import is_path_name
 
@@ -207,8 +209,13 @@ def load_declared(path: str, beside: Beside) -> Declared:
         homes[id(made)] = name
         return made
 
+    images: list[str] = []
+
     def base(wanted: str, one: Declaration) -> Declaration:
         home = homes.get(id(one))
+        if home is not None and is_image(wanted) and not _is_built_in(wanted):
+            images.append(_located_image(wanted, posixpath.dirname(home)))
+            return kept(_ground())
         if home is not None and (is_path_name(wanted) or wanted.endswith(_ENDINGS)):
             return kept(read(posixpath.normpath(posixpath.join(posixpath.dirname(home), wanted))))
         name = wanted.removeprefix(OWN).removeprefix(PREFIX) if home is not None else wanted
@@ -228,7 +235,39 @@ def load_declared(path: str, beside: Beside) -> Declared:
     except AerogelError as error:
         error.span = error.span or document.spans.get(("extends",))
         raise
+    whole.image = images[0] if images else ""
     return Declared(name, whole, document, beside)
+
+
+def _is_built_in(name: str) -> bool:
+    """Whether an image's name without its tag is one of a built-in base; those are extended by their short names."""
+    repository = name.partition("@")[0].partition(":")[0]
+    return repository in declarations() or repository in names()
+
+
+def _located_image(text: str, folder: str) -> str:
+    """The image with the name of its file seen from the root folder. Raises `copy.bad-name`, `oci.reference`."""
+    end = parse_end(text)
+    if end.path:
+        return str(end._replace(path=posixpath.normpath(posixpath.join(folder, end.path))))
+    end.reference()
+    return text
+
+
+def _ground() -> Declaration:
+    """What a declaration on top of an image begins with: the releases that there are, and what is never added."""
+    static = find_declaration("static")
+    return Declaration(
+        api_version="aerogel/v1",
+        kind="Base",
+        name="image",
+        method="files",
+        platforms=tuple(DEBIAN_ARCHITECTURES),
+        releases={each.suite: ReleasePart() for each in RELEASES},
+        resolve=static.resolve,
+        slices=static.slices,
+        certificates=static.certificates,
+    )
 
 
 def _check_own(one: Declaration, document: Document) -> None:

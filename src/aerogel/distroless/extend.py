@@ -22,6 +22,7 @@ __all__ = ["Family", "family", "forgotten", "merged"]
 S = TypeVar("S", bound=msgspec.Struct)
 _OWN = (("accounts", "run-as"), ("image", "workdir"))
 """Who runs, and where."""
+_OF_CONTAINER = (("accounts",), ("image",))
 _OF_FAMILY = (("method",), ("platforms",))
 """Fields of a whole declaration that are inherited."""
 _MAX_CHAIN = 20
@@ -82,6 +83,8 @@ class Family:
     def __init__(self, chain: Sequence[Declaration]) -> None:
         self.chain = tuple(chain)
         self.declaration = chain[-1]
+        self.image = ""
+        """The image of somebody that all is laid on, by its name; empty for none."""
 
     @property
     def name(self) -> str:
@@ -128,6 +131,11 @@ class Family:
             whole = _joined(whole, one)
         whole = self._own_user(whole, variant)
         return whole if more is None else _joined(whole, more)
+
+    def forgets(self, release: str, profile: str, variant: str) -> tuple[tuple[str, ...], ...]:
+        """The paths that are taken back of who runs, and how."""
+        parts = self._parts(release, profile, variant)
+        return tuple(dict.fromkeys(path for part in parts for path in part.unset if path[:1] in _OF_CONTAINER))
 
     def _own_user(self, whole: Part, variant: str) -> Part:
         """Who runs and where: what a declaration says itself counts more than the variants of what it extends."""

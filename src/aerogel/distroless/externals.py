@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from aerogel.distroless.declaration import PackageEntry
-from aerogel.distroless.layout import Item, Layout, Place, merged_usr
+from aerogel.distroless.layout import Item, Layout, Place
 from aerogel.distroless.recipe import is_plain_path
 from aerogel.errors import EXIT_NETWORK, EXIT_USAGE, AerogelError
 from aerogel.files.codec import open_uncompressed
@@ -248,7 +248,7 @@ def place_external(layout: Layout, one: External, path: Path, stack: ExitStack) 
     What is unpacked can be read until `stack` is closed. Raises `base.archive` for tricks, damage, or nothing to take.
     """
     spool = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with the stack
-    root = merged_usr(one.to.strip("/").encode())
+    root = layout.real(one.to.strip("/").encode())
     placed: list[bytes] = []
     with path.open("rb") as file:
         for name, kind, mode, link, content in _members(file, one):

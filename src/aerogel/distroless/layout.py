@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from aerogel.distroless.unpacked import Unpacked
 from aerogel.errors import AerogelError
-from aerogel.files.entry import DIR, LNK, REG, SYM, Entry, directory, parents, shown
+from aerogel.files.entry import DIR, LNK, REG, SYM, WHITEOUT, Entry, directory, parents, shown
 from aerogel.files.index import SMALL_FILES, LayerIndex
 from aerogel.files.tar import CHUNK, TarWriter
 
@@ -49,24 +49,62 @@ def merged_usr(path: bytes) -> bytes:
 
 
 class Layout:
-    """The tree under construction; `items` is by final path."""
+    """The tree under construction; `items` is by final path.
 
-    def __init__(self) -> None:
-        self.items: dict[bytes, Item] = {}
-        self.epoch = 0
+    `below` is the tree of an image that it is laid on: `items` begins with it, and `ordered` gives what differs.
+    `owner_below` names the package of the image that has a path, empty for none.
+    """
+
+    def __init__(
+        self,
+        below: Mapping[bytes, Item] | None = None,
+        *,
+        epoch: int = 0,
+        owner_below: Callable[[bytes], str] = lambda _: "",
+    ) -> None:
+        self.below = below or {}
+        self.items: dict[bytes, Item] = dict(self.below)
+        self.epoch = epoch
         """Newest time in any package: the time of what is generated."""
         self._had_children: set[bytes] = set()
+        self._owner_below = owner_below
+        self._real_tops = {path for path, item in self.below.items() if b"/" not in path and item.entry.kind == DIR}
+
+    def is_below(self, path: bytes) -> bool:
+        """Whether a path is as the image has it that the tree is laid on."""
+        return path in self.below and self.below[path] is self.items.get(path)
+
+    def real(self, path: bytes) -> bytes:
+        """`merged_usr`, but for directories that the image below has beside `/usr`."""
+        return path if self._real_tops and path.partition(b"/")[0] in self._real_tops else merged_usr(path)
+
+    def landed(self, path: bytes) -> bytes:
+        """Where a path lies when links above it are followed; below a link that leads to no directory, itself."""
+        for _ in range(_MAX_LINKS):
+            path = self.real(path)
+            for parent in parents(path):
+                item = self.items.get(parent)
+                if item is not None and item.entry.kind == SYM:
+                    found = self.resolve(parent)
+                    if found is None or found.entry.kind != DIR:
+                        return path
+                    path = found.entry.path + path[len(parent) :]
+                    break
+            else:
+                return path
+        return path
 
     def add_package(
         self,
         unpacked: Unpacked,
         dropped_by: Callable[[bytes], str | None],
-        rename: Callable[[bytes], bytes] = merged_usr,
+        rename: Callable[[bytes], bytes] | None = None,
     ) -> set[str]:
         """Adds what the rules keep; returns the names of the rules that dropped a file.
 
         Raises `distroless.file-conflict` when another package has a different thing at the same path.
         """
+        rename = rename or (self.landed if self.below else merged_usr)
         rules: set[str] = set()
         contents: dict[bytes, tuple[Entry, int]] = {}
         name = unpacked.package.name
@@ -106,18 +144,42 @@ class Layout:
             return
         if item.entry.kind == before.entry.kind == SYM and item.entry.link == before.entry.link:
             return
+        if self.is_below(path):
+            self._put_over(item, before)
+            return
         raise AerogelError(
             f"`/{shown(path)}` is in two packages: `{before.owner}` and `{item.owner}`",
             code="distroless.file-conflict",
             hints=["leave one of the packages out, or drop the file from one of them by a rule"],
         )
 
+    def _put_over(self, item: Item, before: Item) -> None:
+        """A package's file where the image below has something else that is of no package, as dpkg does it."""
+        path = item.entry.path
+        if item.entry.kind == DIR:
+            found = self.resolve(path)
+            if found is not None and found.entry.kind == DIR:
+                return  # a link to a directory serves as one
+        owner = self._owner_below(path)
+        if owner or DIR in (item.entry.kind, before.entry.kind):
+            whose = f"of the package `{owner}` in the image" if owner else "in the image, and something else there"
+            raise AerogelError(
+                f"`/{shown(path)}` of the package `{item.owner}` is {whose}",
+                code="distroless.file-conflict",
+                hints=["leave the package out, or drop the file from it by a rule: `slices`"],
+            )
+        self.items[path] = item
+
     def write(self, path: bytes, content: bytes, *, mode: int = 0o644) -> None:
         """Adds a generated file, in place of one that a package has there."""
+        path = self.landed(path) if self.below else path
         self.items[path] = Item(Entry(path, REG, mode, size=len(content), mtime=self.epoch), content)
 
     def link(self, path: bytes, target: bytes) -> None:
         """Adds a generated symbolic link, in place of what a package has there."""
+        self._link(self.landed(path) if self.below else path, target)
+
+    def _link(self, path: bytes, target: bytes) -> None:
         self.items[path] = Item(Entry(path, SYM, 0o777, mtime=self.epoch, link=target))
 
     def add_directory(self, entry: Entry) -> None:
@@ -129,14 +191,15 @@ class Layout:
         tops = {path.split(b"/", 2)[1] for path in self.items if path.startswith(b"usr/")}
         for name in sorted(tops):
             if _MERGED.fullmatch(name) and name not in self.items:
-                self.link(name, b"usr/" + name)
+                self._link(name, b"usr/" + name)
 
     def prune(self) -> None:
         """Removes directories that are empty only because rules dropped what was in them."""
         used: set[bytes] = set()
         for path in sorted(self.items, reverse=True):
             parent = path.rpartition(b"/")[0]
-            if self.items[path].entry.kind == DIR and path in self._had_children and path not in used:
+            is_own = self.items[path].entry.kind == DIR and not self.is_below(path)
+            if is_own and path in self._had_children and path not in used:
                 del self.items[path]
             else:
                 used.add(parent)
@@ -144,7 +207,7 @@ class Layout:
     def resolve(self, path: bytes) -> Item | None:
         """What a path leads to when symbolic links are followed inside the image; None if nowhere."""
         for _ in range(_MAX_LINKS):
-            path = merged_usr(path)
+            path = self.real(path)
             item = self.items.get(path)
             if item is None or item.entry.kind != SYM:
                 return item
@@ -164,9 +227,11 @@ class Layout:
     def ordered(self) -> list[Item]:
         """All items in canonical order, every parent directory present, hard links behind what they link to.
 
+        On an image below: those that differ from it, with the directories above them, and whiteouts for what is gone.
         Raises `distroless.through-link` for a file below something that is no directory.
         """
-        for path in list(self.items):
+        changed = [path for path in self.items if not self._is_as_below(path)]
+        for path in changed:
             for parent in parents(path):
                 above = self.items.get(parent)
                 if above is None:
@@ -177,8 +242,29 @@ class Layout:
                         code="distroless.through-link",
                         hints=["files of packages are not written through symbolic links"],
                     )
-        paths = sorted(self.items, key=lambda path: path.replace(b"/", b"\0"))
-        return _with_links_in_order([self.items[path] for path in paths])
+        found = {path: self.items[path] for path in changed} | self._whiteouts()
+        found |= {parent: self.items[parent] for path in tuple(found) for parent in parents(path)}
+        paths = sorted(found, key=lambda path: path.replace(b"/", b"\0"))
+        return _with_links_in_order([found[path] for path in paths])
+
+    def _is_as_below(self, path: bytes) -> bool:
+        """Whether the image below has the same thing at a path; times do not count."""
+        before, item = self.below.get(path), self.items[path]
+        if before is None or before is item:
+            return before is item
+        if before.entry._replace(mtime=0) != item.entry._replace(mtime=0, xattrs=before.entry.xattrs):
+            return False
+        return item.entry.kind != REG or self.read(before) == self.read(item)
+
+    def _whiteouts(self) -> dict[bytes, Item]:
+        gone = {path for path in self.below if path not in self.items}
+        made = {}
+        for path in gone:
+            folder, _, name = path.rpartition(b"/")
+            if folder not in gone:
+                where = b"/".join(filter(None, (folder, WHITEOUT + name)))
+                made[where] = Item(Entry(where, REG, 0o644, mtime=self.epoch))
+        return made
 
 
 def _moved_link(path: bytes, link: bytes) -> bytes:

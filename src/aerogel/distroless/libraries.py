@@ -48,9 +48,9 @@ def with_libraries(
             return found
         causes |= new
         more = msgspec.structs.replace(recipe, packages=(*recipe.packages, *sorted(causes)))
-        again = select(more, selection.platform, archive, using=using)
+        again = select(more, selection.platform, archive, using=using, underlay=selection.underlay)
         chosen = tuple(_explained(each, causes) for each in again.chosen)
-        key = selection_key(recipe, selection.arch, chosen, again.tools)
+        key = selection_key(recipe, selection.arch, chosen, again.tools, selection.underlay)
         found = msgspec.structs.replace(again, recipe=recipe, chosen=chosen, key=key)
     return found
 
@@ -62,7 +62,7 @@ def _lacking(selection: Selection, archive: Origin, cache: Path, step: int) -> d
     debs = archive.fetch_all(selection.packages, step=step)
     found: dict[str, tuple[str, ...]] = {}
     with unpack(selection.packages, debs, cache) as unpacked, ExitStack() as stack:
-        layout = lay_out(recipe, unpacked)[0]
+        layout = lay_out(recipe, unpacked, selection.underlay)[0]
         for one, path in fetched_externals(recipe, selection.arch, archive):
             place_external(layout, one, path, stack)
         for soname, file in sorted(missing_libraries(layout).items()):

@@ -25,8 +25,10 @@ from aerogel.distroless.base import Selection, selection_key
 from aerogel.distroless.declaration import END
 from aerogel.distroless.externals import External
 from aerogel.distroless.recipe import COMPOSE_VERSION, Recipe
+from aerogel.distroless.underlay import Underlay
 from aerogel.distroless.work import Side
 from aerogel.errors import EXIT_USAGE, AerogelError, Source
+from aerogel.oci.digest import PATTERN, Digest, is_digest
 from aerogel.oci.platform import Platform
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "LockedPackage",
     "LockedPlatform",
     "LockedSuite",
+    "LockedUnderlay",
     "changes",
     "composer",
     "locked_selection",
@@ -133,9 +136,21 @@ class LockedImage(_Struct, frozen=True, kw_only=True):
     created: Annotated[int, Meta(ge=0)]
 
 
+class LockedUnderlay(_Struct, frozen=True, kw_only=True):
+    """The image that all is laid on. `digest` is that of its manifest, `index` of what the name meant if that is another;
+    `packages` are those it has, with versions.
+    """
+
+    reference: str
+    digest: Annotated[Digest, msgspec.Meta(pattern=PATTERN)]
+    index: Annotated[Digest, msgspec.Meta(pattern=PATTERN)] | msgspec.UnsetType = msgspec.UNSET
+    packages: dict[str, str]
+
+
 class LockedPlatform(_Struct, frozen=True, kw_only=True):
     """One platform. `tools` are what made files and is in no image, by maker and side."""
 
+    image: LockedUnderlay | msgspec.UnsetType = msgspec.UNSET
     packages: tuple[LockedPackage, ...]
     archives: tuple[LockedArchive, ...] = ()
     tools: dict[str, tuple[LockedPackage, ...]] = {}
@@ -205,7 +220,9 @@ def _is(entry: object, one: External) -> bool:
     return isinstance(entry, PackageEntry) and one in externals_of((entry,), one.arch)
 
 
-def locked_selection(recipe: Recipe, platform: Platform, arch: str, lock: Lock, tag: str) -> Selection | None:
+def locked_selection(
+    recipe: Recipe, platform: Platform, arch: str, lock: Lock, tag: str, underlay: Underlay | None = None
+) -> Selection | None:
     """What a lock chose for a tag and a platform; None if it has not got them."""
     found = lock.platforms.get(str(platform.normal()))
     image = found.images.get(tag) if found is not None else None
@@ -220,7 +237,8 @@ def locked_selection(recipe: Recipe, platform: Platform, arch: str, lock: Lock, 
     for key, members in found.tools.items():
         maker, _, side = key.partition("/")
         tools[maker, "build" if side == "build" else "image"] = tuple(each.chosen() for each in members)
-    return Selection(recipe, platform, arch, chosen, selection_key(recipe, arch, chosen, tools), tools)
+    key = selection_key(recipe, arch, chosen, tools, underlay)
+    return Selection(recipe, platform, arch, chosen, key, tools, underlay)
 
 
 class Change(NamedTuple):
@@ -233,11 +251,13 @@ class Change(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """`added`, `removed`, `newer`, `older`, or `rebuilt` for the same version with other bytes."""
+        """`added`, `removed`, `newer`, `older`, `moved` for an image, or `rebuilt` for the same version with other bytes."""
         if not self.before or not self.after:
             return "removed" if self.before else "added"
         if self.before == self.after:
             return "rebuilt"
+        if is_digest(self.before):
+            return "moved"
         return "newer" if versions.key(self.after) > versions.key(self.before) else "older"
 
 
@@ -267,7 +287,12 @@ def _contents(platform: LockedPlatform | None) -> dict[str, tuple[str, str]]:
     if platform is None:
         return {}
     found = {name: (each.version, each.sha256) for name, each in members(platform).items()}
-    return found | {each.name: (each.name.rpartition("@")[2], each.sha256) for each in platform.archives}
+    found |= {each.name: (each.name.rpartition("@")[2], each.sha256) for each in platform.archives}
+    if isinstance(platform.image, LockedUnderlay):
+        one = platform.image
+        found |= {f"image:{name}": (version, version) for name, version in one.packages.items()}
+        found |= {one.reference: (one.digest, one.digest)}
+    return found
 
 
 def composer() -> str:

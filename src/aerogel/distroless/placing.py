@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from aerogel.distroless import accounts
 from aerogel.distroless.accounts import Group, User
 from aerogel.distroless.declaration import PathEntry
-from aerogel.distroless.layout import Item, Layout, merged_usr
+from aerogel.distroless.layout import Item, Layout
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 from aerogel.files.entry import DIR, REG, SYM, Entry, directory, parents, shown
+
+if TYPE_CHECKING:
+    from aerogel.distroless.underlay import Underlay
 
 __all__ = ["place_accounts", "place_paths", "place_timezone"]
 
@@ -22,8 +26,13 @@ _ZONE = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*")
 _ZONES = b"usr/share/zoneinfo/"
 
 
-def place_accounts(layout: Layout, users: Sequence[User], groups: Sequence[Group]) -> None:
-    """/etc/passwd, /etc/group and the home directories."""
+def place_accounts(
+    layout: Layout, users: Sequence[User], groups: Sequence[Group], underlay: Underlay | None = None
+) -> None:
+    """/etc/passwd, /etc/group and the home directories; the lines of an image below stay as they are."""
+    if underlay is not None:
+        _merge_accounts(layout, users, groups, underlay)
+        return
     everybody = (*accounts.USERS, *users)
     layout.write(b"etc/passwd", accounts.passwd_file(everybody))
     layout.write(b"etc/group", accounts.group_file((*accounts.GROUPS, *groups)))
@@ -32,6 +41,19 @@ def place_accounts(layout: Layout, users: Sequence[User], groups: Sequence[Group
     for entry in accounts.homes(layout.epoch, users):
         if entry.path and entry.path not in layout.items:  # what packages have keeps its mode and owner
             layout.add_directory(entry)
+
+
+def _merge_accounts(layout: Layout, users: Sequence[User], groups: Sequence[Group], underlay: Underlay) -> None:
+    more = accounts.merged_users(underlay.users, users)
+    joined = accounts.merged_groups(underlay.groups, groups, more)
+    added = ((b"etc/passwd", accounts.passwd_file(tuple(more))), (b"etc/group", accounts.group_file(tuple(joined))))
+    for path, lines in added:
+        before = underlay.read(path) or b""
+        between = b"\n" if lines and before and not before.endswith(b"\n") else b""
+        layout.write(path, before + between + lines)
+    for entry in accounts.homes(layout.epoch, tuple(more)):
+        if entry.path and layout.resolve(entry.path) is None:
+            layout.add_directory(entry._replace(path=layout.landed(entry.path)))
 
 
 def place_timezone(layout: Layout, zone: str) -> None:
@@ -110,7 +132,7 @@ def _subject(entry: PathEntry) -> tuple[str, str]:
 
 def _landed(layout: Layout, path: str) -> bytes:
     """Where a path lies when links above it are followed."""
-    where = merged_usr(path.lstrip("/").encode())
+    where = layout.real(path.lstrip("/").encode())
     for parent in parents(where):
         item = layout.items.get(parent)
         if item is None or item.entry.kind != SYM:

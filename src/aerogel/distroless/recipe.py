@@ -109,6 +109,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
       which the archive is looked at, `20261101T000000Z`, empty for now;
     - `rules` names the profile of `rules` that decides about files, `slices` adds to it by package;
     - `inputs` has the SHA-256 of every file beside the declaration that is read, packages left out;
+    - `underlay` is the image that it is laid on, as the declaration says it; `forgets` are fields of how that runs which
+      do not count, by their paths in a declaration;
     - `slim` (build roots) leaves out manuals and documentation, now and in later installs.
     """
 
@@ -158,6 +160,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     layers: Layers | None = None
     tests: tuple[str, ...] = ()
     inputs: dict[str, str] = {}
+    underlay: str = ""
+    forgets: tuple[tuple[str, ...], ...] = ()
 
     @property
     def way(self) -> bytes:
@@ -220,7 +224,9 @@ def make_recipe(
         library_cache=bool(part.library_cache),
         busybox=bool(part.busybox),
         slim=bool(part.slim),
-        user=_run_as(accounts.run_as, (*USERS, *users)),
+        user=_run_as(accounts.run_as, (*USERS, *users), is_open=bool(family.image)),
+        underlay=family.image,
+        forgets=family.forgets(release, rules, variant) if family.image else (),
         inputs={each: hashlib.sha256(read(each)).hexdigest() for each in files} if read and files else {},
     )
     return _checked_root(_with_settings(made, part, _checked_image(part.image or ImageSettings()), debian))
@@ -244,6 +250,12 @@ _FILES_ONLY = {
 
 def _checked_root(recipe: Recipe) -> Recipe:
     """The recipe; what would be left out of a build root silently is refused."""
+    if recipe.kind == "buildroot" and recipe.underlay:
+        raise _fault(
+            "`method` is dpkg, which sets up a root of its own, and `extends` names an image",
+            "base.method",
+            "leave `method` out: files are put on top of the image",
+        )
     for field, names in _FILES_ONLY.items():
         if recipe.kind == "buildroot" and any(getattr(recipe, name) for name in names):
             raise _fault(
@@ -372,10 +384,12 @@ def _accounts(accounts: Accounts) -> tuple[tuple[User, ...], tuple[Group, ...]]:
     return tuple(users), tuple(groups)
 
 
-def _run_as(name: str | None, users: Sequence[User]) -> str:
-    """By number, which Kubernetes' `runAsNonRoot` asks for."""
+def _run_as(name: str | None, users: Sequence[User], *, is_open: bool = False) -> str:
+    """By number, which Kubernetes' `runAsNonRoot` asks for. `is_open`: an image below may have other users too."""
     if not name or _NUMBERS.fullmatch(name):
         return name or ""
+    if is_open:
+        return name
     for user in users:
         if user.name == name:
             return str(user.uid)

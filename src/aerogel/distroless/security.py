@@ -93,16 +93,21 @@ def security_only(selection: Selection, before: Selection, archive: Origin, cach
     mixed = _reached(mixed, new, selection)
     ordered = [*(name for name in mixed if name not in new), *(name for name in new if name in mixed)]
     chosen = tuple(mixed[name] for name in ordered)
-    key = selection_key(selection.recipe, selection.arch, chosen, selection.tools)
+    key = selection_key(selection.recipe, selection.arch, chosen, selection.tools, selection.underlay)
     return msgspec.structs.replace(selection, chosen=chosen, key=key)
 
 
 def _together(mixed: dict[str, Chosen], new: Mapping[str, Chosen], selection: Selection, sink: Sink) -> None:
     """Moves packages until all relations hold."""
-    skip = selection.recipe.skip
+    skip, underlay = selection.recipe.skip, selection.underlay
+    installed = {each.name: each for each in underlay.packages(selection.arch)} if underlay is not None else {}
     while True:
-        packages = {name: each.package for name, each in mixed.items()}
-        faults = unmet(packages, skip, selection.arch)
+        packages = installed | {name: each.package for name, each in mixed.items()}
+        faults = [
+            one
+            for one in unmet(packages, skip, selection.arch)
+            if one.package in mixed or not mixed.keys().isdisjoint(one.names)
+        ]
         if not faults:
             return
         fault = faults[0]

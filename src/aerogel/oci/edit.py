@@ -25,6 +25,7 @@ __all__ = [
     "set_env",
     "set_labels",
     "set_run",
+    "whole_history",
     "with_config",
     "with_layers",
 ]
@@ -121,3 +122,13 @@ def _rewrite(image: Image, manifest: Manifest, config: ImageConfig, blobs: Writa
     found = blobs.put(data, image.descriptor.media_type)
     descriptor = msgspec.structs.replace(image.descriptor, digest=found.digest, size=found.size)
     return Image(descriptor, manifest, config, data, config_bytes, blobs)
+
+
+def whole_history(config: ImageConfig) -> ImageConfig:
+    """The config with an entry for each layer, as what comes on top expects; some tools write fewer, or none."""
+    known = sum(not entry.empty_layer for entry in config.history)
+    lacking = len(config.rootfs.diff_ids) - known
+    if lacking <= 0:
+        return config
+    more = (History(created=config.created, comment="layer of the base image"),) * lacking
+    return msgspec.structs.replace(config, history=(*config.history, *more))

@@ -50,7 +50,7 @@ from aerogel.store.disk import disk_error, disk_errors
 from aerogel.store.layout import IMAGE_NAME
 from aerogel.store.store import Store
 
-__all__ = ["Loaded", "load_archive", "load_layout", "record_layer", "record_layers", "record_present"]
+__all__ = ["Loaded", "load_archive", "load_digest", "load_layout", "record_layer", "record_layers", "record_present"]
 
 _MAX_FILES = 100_000
 """Files in an archive; the largest images of the world have a few hundred."""
@@ -89,6 +89,24 @@ def load_archive(stream: BinaryIO, store: Store) -> list[Loaded]:
 def load_layout(directory: str, store: Store) -> list[Loaded]:
     """The same from an OCI layout directory (or an unpacked `docker save`)."""
     return _load(_DirectoryFiles(directory), store, f"`{directory}`")
+
+
+def load_digest(directory: str, digest: Digest, store: Store) -> Descriptor | None:
+    """The image or index of a digest from an OCI layout directory, in the store then; None if it is not there.
+
+    Raises `store.mismatch`, `archive.*` for one that is not whole or not what its digests say.
+    """
+    files = _DirectoryFiles(directory)
+    blobs = _FileBlobs(files)
+    if not os.path.isdir(directory) or not blobs.has(digest):
+        return None
+    data = blobs.read(digest)
+    found = Descriptor(digest=digest, size=len(data))
+    for part in walk(found, blobs):
+        if store.blobs.size(part.digest) != part.size and not (part.urls and not blobs.has(part.digest)):
+            with blobs.open(part.digest, part.size) as stream:
+                store.blobs.copy_in(stream, part.digest, part.size)
+    return found
 
 
 def _load(files: _Files, store: Store, what: str) -> list[Loaded]:

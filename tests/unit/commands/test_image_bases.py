@@ -1,0 +1,365 @@
+"""Declarations that extend an image: of a registry in memory, of files, of the store; packages from a small signed archive."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from loop_registry import LoopRegistry, serve_registry
+from own_bases import AMD64, Archive, Base, layers
+
+BOTH = ("--platform", "linux/amd64,linux/arm64")
+OS_RELEASE = b'ID=debian\nNAME="Debian GNU/Linux"\nVERSION_ID="13"\nVERSION_CODENAME=trixie\n'
+STATUS = b"""\
+Package: libc6
+Status: install ok installed
+Architecture: amd64
+Version: 2.41-12
+Source: glibc
+Provides: libc6-abi (= 2.41)
+
+Package: gone
+Status: deinstall ok config-files
+Architecture: amd64
+Version: 1.0
+
+Package: libtool1
+Status: install ok installed
+Architecture: amd64
+Version: 1.0
+
+"""
+
+
+def declared(extends: str, rest: str = "packages: [tool]\n") -> str:
+    return f"apiVersion: aerogel/v1\nkind: Base\nname: mine\nextends: {extends}\n{rest}"
+
+
+@pytest.fixture
+def registry() -> Iterator[LoopRegistry]:
+    with serve_registry() as running:
+        yield running
+
+
+@pytest.fixture
+def ground(base: Base, archive: Archive, registry: LoopRegistry) -> str:
+    """An image of ours in the registry, for two platforms, with a library installed."""
+    for name in ("base-files", "ca-certificates", "media-types", "netbase", "tzdata", "tzdata-legacy"):
+        files = (
+            (("./usr/lib/os-release", OS_RELEASE),) if name == "base-files" else (("./usr/share/x/" + name, b"x\n"),)
+        )
+        archive.put(name, "1.1", entries=files, Architecture="all")
+    archive.put("libtool1", Architecture="arm64", entries=(("./usr/lib/libtool.so.1", b"library\n"),))
+    archive.put("tool", Architecture="arm64", Depends="libtool1 (>= 1)")
+    archive.arches = ["amd64", "arm64"]
+    archive.publish()
+    text = declared(
+        "static", "packages: [libtool1]\nimage: {entrypoint: [/usr/bin/first], cmd: [a], env: {A: '1', B: '2'}}\n"
+    )
+    base.write("ground.yaml", text.replace("name: mine", "name: ground"))
+    name = f"{registry.host}/team/ground:1"
+    base("base", "build", *BOTH, "--push", "-t", name, "ground.yaml:nonroot")
+    return name
+
+
+def config(base: Base, reference: str) -> dict:
+    return json.loads(base("inspect", reference))[0]["Config"]
+
+
+def test_a_base_on_an_image_of_a_registry(base: Base, archive: Archive, registry: LoopRegistry, ground: str) -> None:
+    """One layer of ours on its layers; what it has installed comes from it, and its settings are kept or overridden."""
+    more = "image: {cmd: [b], env: {B: null, C: '3'}, labels: {x: y}}\naccounts: {users: [{name: app, uid: 10001}]}\n"
+    base.write("base.yaml", declared(f"docker://{ground}", "packages: [tool]\n" + more))
+    base.on_another_machine("second")
+    base("base", "build", *AMD64, "-t", "one", "-o", "type=local,dest=out")
+    below = json.loads(registry.blobs["team/ground"][manifest(registry, "linux/amd64")["config"]["digest"]])
+    found = layers(base, "one")
+    assert found[:-1] == below["rootfs"]["diff_ids"]
+    assert len(found) == len(below["rootfs"]["diff_ids"]) + 1
+    # Its blob is the one of the registry, nothing was made anew of it.
+    blobs = {each["digest"] for each in manifest(registry, "linux/amd64")["layers"]}
+    store = base.folder / "second/data"
+    assert all(list(store.rglob(each.removeprefix("sha256:"))) for each in blobs)
+    out = base.folder / "out"
+    assert (out / "usr/bin/tool").read_text() == "tool 1.0\n"
+    assert sorted(path.name for path in (out / "var/lib/dpkg/status.d").iterdir()) == [
+        "base-files", "ca-certificates", "libtool1", "media-types", "netbase", "tool", "tzdata", "tzdata-legacy",
+    ]  # fmt: skip
+    passwd = (out / "etc/passwd").read_text()
+    assert passwd.endswith("nonroot:/sbin/nologin\napp:x:10001:10001::/nonexistent:/sbin/nologin\n")
+    assert passwd.count("root:x:0:0:") == 1
+    made = config(base, "one")
+    assert (made["User"], made["WorkingDir"]) == ("65532", "/home/nonroot")
+    assert (made["Entrypoint"], made["Cmd"], made["Labels"]) == (["/usr/bin/first"], ["b"], {"x": "y"})
+    assert [each for each in made["Env"] if each[:2] in ("A=", "B=", "C=")] == ["A=1", "C=3"]
+    # Only what differs is in the layer.
+    base("save", "-o", "one.tar", "one")
+    made_by = base.data("history", "one")["layers"]
+    assert "aerogel: mine:latest, composed from debian trixie, 1 package on docker://" in json.dumps(made_by)
+    # The whole for scanners, and what each command says.
+    rows = {one["name"]: one["version"] for one in base.data("sbom", "one")["packages"]}
+    assert {"tool", "libtool1", "tzdata"} <= rows.keys()
+    shown = base.data("base", "show", *AMD64, "--packages", "base.yaml")["packages"]
+    assert {one["name"]: one["suite"] for one in shown}["libtool1"] == "image"
+    assert [one["name"] for one in shown].count("libtool1") == 1
+    assert base("base", "why", *AMD64, "base.yaml", "libtool1") == f"libtool1 1.0: docker://{ground} has libtool1"
+    assert base("base", "why", *AMD64, "base.yaml", "tool") == "tool 1.0: asked for by the base"
+
+
+def manifest(registry: LoopRegistry, platform: str) -> dict:
+    """That of the image for a platform."""
+    index = json.loads(registry.manifests["team/ground"]["1"][1])
+    architecture = platform.partition("/")[2]
+    digest = next(each["digest"] for each in index["manifests"] if each["platform"]["architecture"] == architecture)
+    return json.loads(registry.manifests["team/ground"][digest][1])
+
+
+def test_a_lock_holds_the_image(base: Base, archive: Archive, registry: LoopRegistry, ground: str) -> None:
+    base.write("base.yaml", declared(f"docker://{ground}"))
+    base("base", "lock", "--platform", "all")
+    assert set(base.lock["platforms"]) == {"linux/amd64", "linux/arm64"}
+    kept = {name: one["image"] for name, one in base.lock["platforms"].items()}
+    assert kept["linux/amd64"]["digest"] != kept["linux/arm64"]["digest"]
+    assert kept["linux/amd64"]["index"] == kept["linux/arm64"]["index"]
+    assert kept["linux/amd64"]["packages"]["libtool1"] == "1.0"
+    base.on_another_machine("second")
+    base("base", "build", *BOTH, "--locked", "-t", "one")
+    expected = layers(base, "one")
+    shutil.copy(base.folder / "base.lock.json", base.folder / "old.lock.json")
+    # The tag moves: the lock holds, and `update` follows it.
+    archive.put("libtool1", "1.1", entries=(("./usr/lib/libtool.so.1", b"newer\n"),))
+    archive.publish()
+    base("base", "build", *BOTH, "--push", "--pull", "-t", ground, "ground.yaml:nonroot")
+    base.on_another_machine("third")
+    base("base", "build", *AMD64, "--locked", "-t", "two")
+    assert layers(base, "two") == expected
+    base("base", "vendor")
+    assert (base.folder / "vendor/images/index.json").is_file()
+    base("base", "update", "--security-only")
+    assert {name: one["image"] for name, one in base.lock["platforms"].items()} == kept
+    found = base.data("base", "update", "--dry-run")["changes"]
+    moved = {(one["name"], one["kind"]) for one in found if one["platform"] == "linux/amd64"}
+    assert moved == {("image:libtool1", "newer"), (f"docker://{ground}", "moved")}
+    base("base", "update")
+    assert base.lock["platforms"]["linux/amd64"]["image"]["digest"] != kept["linux/amd64"]["digest"]
+    said = base("base", "diff", "old.lock.json", "base.lock.json")
+    assert "image:libtool1" in said
+    assert f"docker://{ground}" in said
+    # Nobody answers any more: what lies beside the lock is enough.
+    shutil.copy(base.folder / "old.lock.json", base.folder / "base.lock.json")
+    registry.manifests.clear()
+    archive.server.files.clear()
+    base.on_another_machine("fourth")
+    base("base", "build", *AMD64, "--locked", "-t", "two")
+    assert layers(base, "two") == expected
+    shutil.rmtree(base.folder / "vendor/images")
+    base.on_another_machine("fifth")
+    base("base", "build", *AMD64, "--locked", status=1)
+    assert (
+        f"error: the registry has the locked image of `docker://{ground}` no more: `{kept['linux/amd64']['index']}`"
+        in base.said
+    )
+    assert "hint: lock the image of today: `aerogel base update`" in base.said
+    assert "--> base.yaml:4:" in base.said
+
+
+def test_images_of_this_machine(base: Base, ground: str) -> None:
+    """Layouts, archives and names of the store; another image in their place is noticed, with a lock an error."""
+    base("pull", ground)
+    base("copy", ground, "oci:sub/layout:1")
+    base("save", "-o", "image.tar", ground)
+    base("tag", ground, "kept")
+    expected = None
+    for text in ("oci:sub/layout:1", "oci-archive:image.tar", "docker-archive:image.tar", "store:kept", ground):
+        base.write("base.yaml", declared(text))
+        base("base", "build", *AMD64, "-t", "one")
+        assert f"1 package on {text}" in base.said
+        expected = expected or layers(base, "one")
+        assert layers(base, "one") == expected
+    # A file is named as seen from the declaration, wherever that is extended from.
+    base.write("sub/base.yaml", declared("oci:layout:1"))
+    base.write("base.yaml", declared("sub/base.yaml", "packages: [media-types]\n"))
+    base("base", "build", *AMD64, "-t", "two")
+    assert layers(base, "two") == expected
+    for number, text in enumerate(("oci:sub/layout", "store:kept")):
+        base.write("base.yaml", declared(text))
+        base("base", "lock", *AMD64)
+        base("base", "build", *AMD64, "--locked")
+        base.write("Dockerfile", f"FROM {ground}\nENV X=y{number}\n")
+        shutil.rmtree(base.folder / "sub/layout")
+        base("build", *AMD64, "-t", "kept", "-o", "type=image", "-o", "type=oci,dest=sub/layout,tar=false", ".")
+        base("base", "build", *AMD64, "--locked", status=1)
+        assert f"error: `{text}` is not the image that was locked" in base.said
+        assert "hint: if it was changed on purpose, lock it: `aerogel base update`" in base.said
+        base("base", "update")
+        base("base", "build", *AMD64, "--locked", "-t", "one")
+        assert f"X=y{number}" in config(base, "one")["Env"]
+
+
+def test_images_that_do_not_fit(base: Base, archive: Archive, registry: LoopRegistry, ground: str) -> None:
+    def refused(extends: str, *said: str, rest: str = "packages: [tool]\n", status: int = 1, words=AMD64) -> None:
+        base.write("base.yaml", declared(extends, rest))
+        base("base", "build", *words, status=status)
+        for each in said:
+            assert each in base.said
+        assert "Traceback" not in base.said
+        assert "--> base.yaml:" in base.said
+
+    refused("dcoker://a/b:1", "error: `dcoker://a/b:1` begins with no known word", "`docker://a/b:1`", status=2)
+    refused("docker:a/b", "error: `docker:a/b` names no registry", "hint: write `docker://a/b`", status=2)
+    refused("docker://a/B", "a repository is lower case", status=2)
+    refused("'oci-archive:'", "names no file", status=2)
+    refused("oci:none", "error: `none` cannot be read: no such file or directory", status=2)
+    refused("cc:nonroot", "error: there is no built-in base `cc:nonroot`", status=2)
+    refused("store:nobody", "error: there is no image `nobody` in the local store")
+    refused(
+        f"docker://{registry.host}/team/ground:9",
+        f"error: image `{registry.host}/team/ground:9`",
+        f"did you mean `{ground}`?",
+    )
+    refused(
+        f"docker://{ground}",
+        "has no image for `linux/s390x`",
+        "hint: it has `linux/amd64`",
+        words=("--platform", "linux/s390x"),
+    )
+    refused(f"docker://{ground}", "is Debian trixie, and the packages are taken from bookworm", "write `releases: {trixie: {}}`",
+            rest="releases: {bookworm: {}}\npackages: [tool]\n", status=2)  # fmt: skip
+    refused(
+        f"docker://{ground}",
+        "error: `method` is dpkg, which sets up a root of its own",
+        rest="method: dpkg\n",
+        status=2,
+    )
+    refused(f"docker://{ground}", "names the user `noonroot`, whom neither the declaration nor the image has",
+            "did you mean `nonroot`?", rest="accounts: {run-as: noonroot}\n", status=2)  # fmt: skip
+    archive.put("newer", Depends="libtool1 (>= 2)")
+    archive.publish()
+    base.on_another_machine("second")
+    refused(
+        f"docker://{ground}",
+        "`newer` needs `libtool1 (>= 2)`",
+        "libtool1 1.0 amd64 is installed already",
+        rest="packages: [newer]\n",
+    )
+    refused(
+        f"docker://{ground}",
+        "has libtool1 1.0, which does not fit the pin `2.*`",
+        rest="packages: [{name: libtool1, pin: '2.*'}]\n",
+    )
+    # A declaration that goes round, and an image that was made from the declaration which extends it.
+    base.write("other.yaml", declared("./base.yaml"))
+    refused("./other.yaml", "declarations extend each other in a circle", status=2)
+    base("pull", ground)
+    base("tag", ground, "again")
+    base.write("base.yaml", declared("store:again"))
+    base("base", "build", *AMD64, "-t", "again")
+    refused(
+        "store:again", "the image `store:again` was made from `base.yaml`: it would be put on top of itself", status=2
+    )
+
+
+def image(base: Base, name: str, files: dict[str, bytes], platform: str = "linux/amd64") -> None:
+    """An image of files in the store."""
+    folder = base.folder / "image"
+    shutil.rmtree(folder, ignore_errors=True)
+    for path, content in files.items():
+        base.write(f"image/{path}", content)
+    base.write("image.Dockerfile", "FROM scratch\nCOPY . /\n")
+    base("build", "--platform", platform, "-t", name, "-f", "image.Dockerfile", "image")
+
+
+def test_images_that_others_made(base: Base, archive: Archive) -> None:
+    """dpkg's own database; no list of packages; another system, another architecture, a damaged list."""
+    files = {
+        "etc/os-release": OS_RELEASE,
+        "var/lib/dpkg/status": STATUS,
+        "var/lib/dpkg/info/libtool1.list": b"/.\n/usr/lib/libtool.so.1\n",
+    }
+    files |= {
+        "etc/passwd": b"root:x:0:0:Big Boss:/root:/bin/bash\nwww:x:33:33::/srv:/bin/sh",
+        "etc/group": b"root:x:0:\nwww:x:33:\n",
+    }
+    image(base, "debian-like", files)
+    archive.put("needs", Depends="libc6 (>= 2.41), libc6-abi (= 2.41), libtool1")
+    archive.publish()
+    paths = "paths: [{dir: /data, owner: www}]\naccounts: {run-as: www}\n"
+    base.write("base.yaml", declared("store:debian-like", f"packages: [needs]\n{paths}"))
+    base("base", "build", *AMD64, "-t", "one", "-o", "type=local,dest=out")
+    out = base.folder / "out"
+    assert [path.name for path in (out / "var/lib/dpkg/status.d").iterdir()] == ["needs"]
+    assert (out / "var/lib/dpkg/status").read_bytes() == STATUS
+    lines = (out / "etc/passwd").read_text().splitlines()
+    assert lines[:2] == ["root:x:0:0:Big Boss:/root:/bin/bash", "www:x:33:33::/srv:/bin/sh"]
+    assert [one.partition(":")[0] for one in lines[2:]] == ["nobody", "nonroot"]
+    assert config(base, "one")["User"] == "33"
+    names = [one["name"] for one in base.data("sbom", "one")["packages"]]
+    assert sorted(names) == ["libc6", "libtool1", "needs"]
+    base("base", "why", *AMD64, "base.yaml", "libtol1", status=1)
+    assert "did you mean `libtool1`?" in base.said
+    base.write("base.yaml", declared("store:debian-like", "accounts: {users: [{name: www, uid: 7}]}\n"))
+    base("base", "build", *AMD64, status=2)
+    assert "error: the image has the user `www` already, with 33:33" in base.said
+    # A file of a package is not written over, one of nobody is.
+    archive.put("clash", entries=(("./usr/lib/libtool.so.1", b"other\n"), ("./etc/motd", b"ours\n")))
+    archive.publish()
+    files |= {"usr/lib/libtool.so.1": b"library\n", "etc/motd": b"theirs\n"}
+    image(base, "debian-like", files)
+    base.write("base.yaml", declared("store:debian-like", "packages: [clash]\n"))
+    base("base", "build", *AMD64, "--pull", status=1)
+    assert "`/usr/lib/libtool.so.1` of the package `clash` is of the package `libtool1` in the image" in base.said
+    base.write(
+        "base.yaml",
+        declared(
+            "store:debian-like",
+            "packages: [clash]\nslices: {clash: {drop: [/usr/lib/*]}}\n".replace(
+                "{clash:", "{packages: {clash:"
+            ).replace("]}}", "]}}}"),
+        ),
+    )
+    base("base", "build", *AMD64, "-o", "type=local,dest=out2")
+    assert (base.folder / "out2/etc/motd").read_bytes() == b"ours\n"
+    assert base("base", "why", *AMD64, "base.yaml", "libtool.so.1").splitlines()[0] == (
+        "/usr/lib/libtool.so.1 is of libtool1 1.0: store:debian-like has libtool1"
+    )
+    assert base("base", "why", *AMD64, "base.yaml", "/etc/passwd") == (
+        "/etc/passwd is of the image store:debian-like, and of no package"
+    )
+    # Nothing is known of it: all that is needed comes, and that is said.
+    image(base, "bare", {"app": b"program\n"})
+    base.write("base.yaml", declared("store:bare"))
+    base("base", "build", *AMD64, "-t", "two")
+    assert "the image `store:bare` has no list of packages: nothing counts as installed in it" in base.said
+    assert {one["name"] for one in base.data("sbom", "two")["packages"]} == {"tool", "libtool1"}
+    for name, changed, said, status in (
+        ("etc/os-release", b'ID=alpine\nPRETTY_NAME="Alpine Linux v3.22"\n', "is Alpine Linux v3.22, not Debian", 2),
+        ("var/lib/dpkg/status", STATUS.replace(b"amd64", b"arm64"), "has packages for arm64, and is wanted for amd64", 2),
+        ("var/lib/dpkg/status", b"Package: a\n<html>\n", "the packages of the image `store:odd` cannot be read: `/var/lib/dpkg/status`: line 2", 1),
+        ("etc/os-release", b"ID=debian\nVERSION_ID=11\nVERSION_CODENAME=bullseye\n", "is Debian bullseye, and the packages are taken from trixie", 2),
+    ):  # fmt: skip
+        image(base, "odd", files | {name: changed})
+        base.write("base.yaml", declared("store:odd"))
+        base("base", "build", *AMD64, status=status)
+        assert said in base.said
+    base("base", "build", "--platform", "linux/arm64", status=1)
+    assert "image `store:odd` is for `linux/amd64`, not for `linux/arm64`" in base.said
+
+
+def test_credentials_and_policies_are_those_of_from(
+    base: Base, registry: LoopRegistry, ground: str, monkeypatch
+) -> None:
+    base.write("base.yaml", declared(f"docker://{ground}"))
+    registry.auth = "basic"
+    base("base", "build", *AMD64, status=4)
+    assert "401" in base.said
+    monkeypatch.setenv("DOCKER_CONFIG", str(base.folder / "docker"))
+    auth = {"auths": {registry.host: {"auth": "YW15Om9wZW4tc2VzYW1l"}}}
+    base.write("docker/config.json", json.dumps(auth))
+    base("base", "build", *AMD64, "-t", "one")
+    assert "open-sesame" not in base.said
+    base.write("aerogel.toml", f'[signatures]\n"{registry.host}" = "reject"\n')
+    base.on_another_machine("second")
+    base("base", "build", *AMD64, status=1)
+    assert "may not be used" in base.said
