@@ -24,25 +24,35 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = ("tests/unit", "tests/golden", "tests/house")
-MOVED = tuple(
+BASES = tuple(
     f"tests/integration/test_{name}.py"
     for name in (
         "builders",
         "build_roots",
-        "platforms",
-        "reproducible",
         "real_programs",
         "runtimes",
         "https_programs",
         "foreign_programs",
         "structure",
+        "family",
     )
 )
-HOST = (
-    ("tests/differential", *FAST, "tests/fuzz", "tests/host", "tests/redteam", *MOVED),
-    ("tests/integration", *(f"--ignore={one}" for one in MOVED)),
-)
-"""The tests on the host: two halves that take about the same time, run side by side, each with its own account."""
+"""Tests of base images, which compose and link much: each one once, as they share a store."""
+ALL = ("tests/differential", "tests/fuzz", "tests/host", "tests/integration", "tests/redteam")
+REPEATED = ("tests/integration/test_reproducible.py", "tests/integration/test_platforms.py")
+HOST = {
+    "bases": BASES,
+    "commands": ("tests/integration", *(f"--ignore={one}" for one in (*BASES, *REPEATED))),
+    "differential": ("tests/differential",),
+    "platforms": REPEATED,
+    "engine": ("tests/host/solve",),
+    "sandbox": (*FAST, "tests/fuzz", "tests/host", "--ignore=tests/host/solve", "tests/redteam"),
+}
+"""The tests on the host in parts, the longest first: whichever lane has ended one begins the next."""
+LANES = 2
+"""How many parts run side by side, each lane with its own account."""
+KEPT = 10
+"""Of how many runs of pytest the temporary folders stay: no part removes those of another, which takes it minutes."""
 SOURCES = ("src", "tests", "tools", "bench")
 MOST_AGAIN = 5
 """More failures than this are no accident."""
@@ -79,7 +89,7 @@ def main() -> int:
     check.tests("quick tests", python, "-n", options.jobs, *marks, *quick, *options.pytest)
     if not options.fast:
         check.on_host(python, *options.pytest)
-        rest = [one for half in HOST for one in half if one not in (*FAST, *MOVED) and has_tests(one)]
+        rest = [one for one in ALL if has_tests(one)]
         check.tests("other tests", python, "-m", "not host and not network", *rest, *options.pytest)
     return check.end()
 
@@ -118,28 +128,42 @@ class Check:
 
     def tests(self, name, python, *words) -> None:
         """Runs pytest, passes its output on, and adds its counts."""
-        run = Pytest(name, python, words, self.environ)
+        run = Pytest(name, python, words)
+        run.begin(self.environ)
         run.show()
         self._add(run)
 
     def on_host(self, python, *words) -> None:
-        """Runs the tests on the host, one half beside the other; the output of the second one follows.
+        """Runs the tests on the host, part by part on as many lanes as there are; output comes in the order of `HOST`.
 
         Tests that failed get one more try, alone: they share the host with others and watch signals and times. What
         fails twice has failed; what needed two tries is named.
         """
-        halves = []
-        for number, half in enumerate(HOST):
-            folders = [one for one in half if one.startswith("--") or has_tests(one)]
-            cache = f"cache_dir=.pytest_cache/half-{number}"
-            marks = ("-o", cache, "-m", "host or network", "--durations=10", *folders, *words)
+        runs = []
+        for name, part in HOST.items():
+            folders = [one for one in part if one.startswith("--") or has_tests(one)]
+            marks = ("-o", f"cache_dir=.pytest_cache/{name}", "-m", "host or network", "--durations=10")
+            runs.append(Pytest(f"tests on the host: {name}", python, (*marks, *folders, *words)))
+        waiting = iter(runs)
+        lock = threading.Lock()
+
+        def lane(number: int) -> None:
             environ = {**self.environ, "AEROGEL_TEST_ACCOUNT": f"aerogel-tester{number}"}
-            halves.append(Pytest(f"tests on the host, half {number + 1}", python, marks, environ))
-        for run in halves:
+            while True:
+                with lock:
+                    run = next(waiting, None)
+                if run is None:
+                    return
+                run.run(environ)
+
+        for number in range(LANES):
+            threading.Thread(target=lane, args=(number,), daemon=True).start()
+        for run in runs:
             run.show()
-        for run in halves:
+        for run in runs:
             if run.status == 1 and 0 < run.counts["failed"] <= MOST_AGAIN:
-                second = Pytest(f"{run.name}: those that failed", python, ("--last-failed", *run.words), run.environ)
+                second = Pytest(f"{run.name}: those that failed", python, ("--last-failed", *run.words))
+                second.begin(run.environ)
                 second.show()
                 print(f"{second.counts['passed']} passed at the second try, see the first one above", flush=True)
                 self.timings.append((second.name, second.seconds))
@@ -167,26 +191,50 @@ class Check:
 
 
 class Pytest:
-    """One run of pytest, which begins at once; its output is kept until it is shown."""
+    """One run of pytest; its output is kept until it is shown."""
 
-    def __init__(self, name, python, words, environ) -> None:
+    def __init__(self, name, python, words) -> None:
         self.name = name
         self.words = words
-        self.environ = environ
+        self.environ = {}
         self.seconds = 0.0
-        self.status = 0
+        self.status = 1
         self.counts = {"passed": 0, "failed": 0, "skipped": 0}
+        self._command = [
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "--timeout=1800",
+            "-o",
+            f"tmp_path_retention_count={KEPT}",
+            *words,
+        ]
         self._lines = queue.SimpleQueue()
-        self._process = subprocess.Popen(
-            [python, "-m", "pytest", "-q", "--timeout=1800", *words],
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
-        self._began = time.monotonic()
-        threading.Thread(target=self._read, daemon=True).start()
+
+    def begin(self, environ) -> None:
+        """Runs it in the background."""
+        threading.Thread(target=self.run, args=(environ,), daemon=True).start()
+
+    def run(self, environ) -> None:
+        """Runs it to its end."""
+        self.environ = environ
+        began = time.monotonic()
+        try:
+            with subprocess.Popen(
+                self._command,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+                errors="replace",
+            ) as process:
+                for line in process.stdout:
+                    self._lines.put(line)
+            self.status = process.returncode
+        finally:
+            self.seconds = time.monotonic() - began
+            self._lines.put(None)
 
     def show(self) -> None:
         """Prints what it says, until it has ended."""
@@ -199,13 +247,6 @@ class Pytest:
             what = "failed" if word.startswith("error") else word
             if what in self.counts:
                 self.counts[what] += int(count)
-
-    def _read(self) -> None:
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self.status = self._process.wait()
-        self.seconds = time.monotonic() - self._began
-        self._lines.put(None)
 
 
 class Missing(Exception):
