@@ -471,14 +471,18 @@ def test_the_whole_log_is_kept(project: Project) -> None:
     assert "  line 450\n" not in done.stderr
 
 
-@pytest.mark.parametrize("rung", ["root", "ident", "single", "chroot"] if os.getuid() == 0 else ["auto"])
-def test_a_step_that_takes_too_long(project: Project, rung: str) -> None:
-    project.aerogel.env["AEROGEL_ISOLATION"] = rung
+def test_a_step_that_takes_too_long(project: Project) -> None:
+    """On every rung, at the same time: each is asked to end, and killed when it does not."""
+    project.build(TOOLS)
     began = time.monotonic()
-    done = project.build(
-        f"{TOOLS}RUN trap 'echo asked' TERM; sleep 100 & wait; sleep 100\n", "--timeout", "1s", check=False
-    )
-    assert done.returncode == 1
-    assert "error: RUN took longer than the 1 s" in done.stderr
-    assert "asked" in done.stderr
-    assert time.monotonic() - began < 90, "it did not run to its end"
+    builds = {}
+    for rung in ["root", "ident", "single", "chroot"] if os.getuid() == 0 else ["auto"]:
+        project.aerogel.env["AEROGEL_ISOLATION"] = rung
+        text = f"{TOOLS}RUN trap 'echo asked on {rung}' TERM; sleep 100 & wait; sleep 100\n"
+        builds[rung] = project.start(text, "--timeout", "1s", name=f"Dockerfile.{rung}")
+    for rung, build in builds.items():
+        said = build.communicate(timeout=300)[0]
+        assert build.returncode == 1
+        assert "error: RUN took longer than the 1 s" in said
+        assert f" asked on {rung}\n" in said
+    assert time.monotonic() - began < 90, "none ran to its end"

@@ -129,7 +129,7 @@ install -d -o ci -g ci -m 700 /data; cd /data
 su ci -c 'perl /init' >/init-said; perl -e 'do "/init"; print $@' >>/init-said
 ls /proc/self/fd | wc -l >/shown
 exec 5</etc/hostname; cat /proc/self/fd/5 /dev/fd/5 | wc -l >>/shown
-bash -c 'cat <(echo one) <(echo two); echo three | tee >(cat >/tee) >/dev/null; sleep 0.2; readlink /proc/self/exe /proc/$$/exe' >>/shown
+bash -c 'cat <(echo one) <(echo two); echo three | tee >(cat >/tee) >/dev/null; until [ -s /tee ]; do sleep 0.05; done; readlink /proc/self/exe /proc/$$/exe' >>/shown
 head -c 5 /proc/self/status >>/shown; readlink -f /proc/self/cwd >>/shown
 grep -q /usr/bin/grep /proc/self/maps; grep -q . /proc/self/cgroup; test -r /proc/self/mounts; test -d /proc/$$/task/$$
 cd /; perl /drop >>/shown; threads >>/shown

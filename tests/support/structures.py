@@ -14,6 +14,10 @@ from typing import Any
 import yaml
 from process import Aerogel
 
+from aerogel.oci.image import load
+from aerogel.oci.platform import Platform
+from aerogel.store.store import Store
+
 __all__ = ["failed", "ours", "theirs"]
 
 Verdicts = list[tuple[str, str, bool]]
@@ -44,8 +48,11 @@ def failed(verdicts: Verdicts) -> Verdicts:
 
 def theirs(aerogel: Aerogel, other: Path, image: str, folder: Path, *files: Path, platform: str = "") -> Verdicts:
     """The verdicts of the other runner; `folder` is lent to the image. A runner that gives up says nothing."""
-    config = aerogel.json("inspect", image)["images"][0]["Config"]
-    (folder / "config.json").write_text(json.dumps({"config": config}))
+    with Store.open(aerogel.state / "data", aerogel.state / "cache") as store:
+        record = store.images.find(image)
+        assert record is not None
+        found = load(record.descriptor, store.blobs, Platform.parse(platform) if platform else Platform.host())
+        (folder / "config.json").write_bytes(found.config_bytes)
     words = []
     for number, file in enumerate(files):
         content = yaml.safe_load(file.read_text())
@@ -63,8 +70,8 @@ def theirs(aerogel: Aerogel, other: Path, image: str, folder: Path, *files: Path
         check=False,
     )
     report = (folder / "report.json").read_text()
-    found: list[dict[str, Any]] = json.loads(report)["Results"] if report else []
-    return [(*_kind(one["Name"]), one["Pass"]) for one in found]
+    results: list[dict[str, Any]] = json.loads(report)["Results"] if report else []
+    return [(*_kind(one["Name"]), one["Pass"]) for one in results]
 
 
 def _kind(name: str) -> tuple[str, str]:

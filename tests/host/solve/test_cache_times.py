@@ -202,7 +202,7 @@ def test_steps_that_have_the_cache_at_once(project: Project) -> None:
     shutil.copytree(project.context / "src", project.context / "two/src")
     (project.context / "two/src/a.src").write_text("a-9\n")
     slow = "RUN --mount=type=cache,target=/b %s make -s B=/b/%s && %s\n"
-    meet = "touch /b/%s.in; for i in $(seq 100); do [ -e /b/%s.in ] && break; sleep 0.1; done; "
+    meet = "touch /b/%s.in; for i in $(seq 900); do [ -e /b/%s.in ] && break; sleep 0.1; done; "
     text = (
         "FROM work AS one\nCOPY src .\n"
         + slow % (meet % ("one", "two"), "x", "cp /b/x/all /one; rm /b/two.in")

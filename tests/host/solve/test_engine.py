@@ -127,7 +127,8 @@ def test_compression_is_what_was_asked_for(bench: Bench) -> None:
 
 def test_a_file_that_a_step_may_not_change_meanwhile(bench: Bench) -> None:
     bench.write("f", "AAAA")
-    bench.write("Dockerfile", HEAD + 'FROM base\nRUN ["/bin/sh", "-c", "sleep 3"]\nCOPY f /f\n')
+    nap = f"sleep 9{os.getpid()}.7"
+    bench.write("Dockerfile", HEAD + f'FROM base\nRUN ["/bin/sh", "-c", "{nap}; true"]\nCOPY f /f\n')
     process = subprocess.Popen(
         bench.aerogel.argv("build", str(bench.context), "--progress=plain"),
         env=bench.aerogel.env,
@@ -139,8 +140,10 @@ def test_a_file_that_a_step_may_not_change_meanwhile(bench: Bench) -> None:
     assert process.stderr is not None
     for line in process.stderr:
         lines.append(line)
-        if "sleep 3" in line:
+        if nap in line and bench.context.joinpath("f").read_text() == "AAAA":
             bench.write("f", "BBBB")
+            for pid in until(lambda: asleep(nap)):
+                os.kill(pid, signal.SIGTERM)
     process.communicate()
     assert process.returncode == 1
     assert "`f` changed during the build" in "".join(lines)
