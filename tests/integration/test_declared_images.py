@@ -105,6 +105,46 @@ def test_from_declaration_to_a_program_that_runs(tmp_path: Path) -> None:
     assert ids[0] == ids[1]
 
 
+STUB = "int PQlibVersion(void) { return 0; }\n"
+CLIENT = """\
+#include <stdio.h>
+int PQlibVersion(void);
+int main(void) { return printf("libpq %d\\n", PQlibVersion() / 10000) < 0; }
+"""
+
+
+@pytest.mark.host("gcc", "aarch64-linux-gnu-gcc")
+def test_a_program_brings_its_libraries(tmp_path: Path) -> None:
+    """`elf-closure: add` with real packages: a program that knows its libraries by name only runs on `static`."""
+    (tmp_path / "stub.c").write_text(STUB)
+    (tmp_path / "client.c").write_text(CLIENT)
+    for arch, machine in (("amd64", ""), ("arm64", "aarch64-linux-gnu-")):
+        stub = ["-shared", "-fPIC", "-nostdlib", "-Wl,-soname,libpq.so.5", "-o", f"libpq-{arch}.so", "stub.c"]
+        for words in (stub, ["-o", f"client-{arch}", "client.c", f"libpq-{arch}.so"]):
+            subprocess.run([f"{machine}gcc", *words], cwd=tmp_path, check=True)
+
+    def aerogel(*words: str) -> str:
+        env = {**os.environ, "AEROGEL_ROOT": f"{tmp_path}/root", "PYTHONPATH": str(SOURCE)}
+        done = subprocess.run([sys.executable, "-m", "aerogel", *words], cwd=tmp_path, env=env, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode().strip()
+
+    for arch in ("amd64", "arm64"):
+        text = "apiVersion: aerogel/v1\nkind: Base\nname: client\nextends: static\nresolve: {elf-closure: add}\n"
+        text += f"paths: [{{file: /usr/bin/client, source: client-{arch}, mode: '0755'}}]\n"
+        (tmp_path / f"{arch}.yaml").write_text(text + "image: {entrypoint: [/usr/bin/client]}\n")
+        shown = json.loads(
+            aerogel("base", "show", "--packages", "--json", "--platform", f"linux/{arch}", f"{arch}.yaml")
+        )
+        why = {one["name"]: one["why"] for one in shown["packages"]}
+        assert why["libpq5"] == ["/usr/bin/client", "libpq5"]
+        assert why["libc6"][0] == "/usr/bin/client"
+        assert why["libssl3t64"][:2] == ["/usr/bin/client", "libpq5"]
+    (tmp_path / "Dockerfile").write_text("FROM ./amd64.yaml\n")
+    aerogel("build", "-t", "client", ".")
+    assert aerogel("run", "--rm", "client") == "libpq 17"
+
+
 MANY = """\
 apiVersion: aerogel/v1
 kind: Base

@@ -21,6 +21,8 @@ from aerogel.oci.types import ContainerConfig
 __all__ = ["Found", "Subject", "check_image", "is_candidate"]
 
 _MACHINES = {3: "386", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64"}
+_DEBIAN = {"386": "i386", "arm": "armhf", "ppc64le": "ppc64el"}
+"""Debian's names of architectures that have another one."""
 _ALSO = {"amd64": "386", "arm64": "arm"}
 _MODULE = re.compile(rb"\.(?:cpython-3(\d+)[^/.]*|abi3)\.so$")
 _PACKAGES = re.compile(rb"(?:^|.*/)lib/python3\.(\d+)/(?:site|dist)-packages/")
@@ -282,7 +284,8 @@ class _Checks:
         return [each for place in places if (found := self._subject.given(place)) is not None for each in found.gives]
 
     def _sources(self, sonames: list[str]) -> Iterator[str]:
-        found = {soname: package_of(soname, self._subject.release) for soname in sonames}
+        arch = _DEBIAN.get(self._subject.architecture, self._subject.architecture)
+        found = {soname: package_of(soname, self._subject.release, arch) for soname in sonames}
         packages = sorted({package for package in found.values() if package})
         if packages:
             have = f"Debian has {'it' if len(sonames) == 1 else 'them'} in {_joined([f'`{one}`' for one in packages])}"

@@ -10,14 +10,26 @@ __all__ = ["package_of"]
 
 
 @functools.cache
-def _table() -> dict[str, tuple[str, ...]]:
+def _tables() -> dict[str, dict[str, tuple[str, ...]]]:
+    """By architecture: all of amd64, of the others what differs from it."""
     data = files("aerogel.checks").joinpath("data", "sonames.z").read_bytes()
-    rows = (line.split(" ") for line in zlib.decompress(data).decode().splitlines())
-    return {row[0]: tuple(row[1:]) for row in rows}
+    rows: dict[str, tuple[str, ...]] = {}
+    tables = {"amd64": rows}
+    for line in zlib.decompress(data).decode().splitlines():
+        if line.startswith("="):
+            rows = tables[line[1:]] = {}
+        else:
+            name, *packages = line.split(" ")
+            rows[name] = tuple(packages)
+    return tables
 
 
-def package_of(soname: str, version: str) -> str:
-    """The package of Debian 12 or 13 (`version`) that has a library in the loader's folders; empty for none."""
-    packages = _table().get(soname, ())
+def package_of(soname: str, version: str, arch: str = "amd64") -> str:
+    """The package of Debian 12 or 13 (`version`) that has a library in the loader's folders; empty for none.
+
+    `arch` is Debian's name of the architecture; of one that is not known amd64's packages are told.
+    """
+    tables = _tables()
+    packages = tables.get(arch, {}).get(soname) or tables["amd64"].get(soname, ())
     found = packages[-1 if version == "12" else 0] if packages else ""
     return "" if found == "-" else found

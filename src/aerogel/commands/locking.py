@@ -7,12 +7,12 @@ from pathlib import Path
 
 import msgspec
 
-from aerogel.commands.recipes import RecipeSource, lock_path, locked_image
+from aerogel.commands.recipes import RecipeSource, lock_path, locked_image, scratch_folders
 from aerogel.commands.world import World
 from aerogel.debian.archive import Archive
 from aerogel.distroless.base import Selection, compose_base, debian_architecture, python_of, select
 from aerogel.distroless.externals import externals_of
-from aerogel.distroless.libraries import with_libraries
+from aerogel.distroless.libraries import Means, with_libraries
 from aerogel.distroless.lock import (
     SCHEMA,
     Lock,
@@ -149,13 +149,15 @@ def _platform(
         pool = source.pool(archive, world, recipe=bare)
         digests = _fetch_externals(bare, arch, pool, archives)
         recipe = with_archives(bare, externals_of(bare.archives, arch), digests)
-        selection = with_libraries(
-            select(recipe, platform, pool, using=suites, underlay=underlay),
-            pool,
-            world.settings.cache / "debian-v1",
-            using=suites,
-            step=number,
-        )
+        with scratch_folders(world) as scratch:
+            selection = with_libraries(
+                select(recipe, platform, pool, using=suites, underlay=underlay),
+                pool,
+                world.settings.cache / "debian-v1",
+                Means(world.helper, scratch, world.sink, source.read),
+                using=suites,
+                step=number,
+            )
         if keep is not None:
             selection = _kept(selection, keep, tag, pool, world)
         _note_suites(selection, archive, pool, seen)
@@ -223,28 +225,18 @@ def _composed(
     source: RecipeSource, selection: Selection, pool: Pool, world: World, number: int
 ) -> tuple[tuple[str, ...], int]:
     """The diff ids of the layers, and their time."""
-    made: list[str] = []
-
-    def scratch() -> str:
-        made.append(world.store.snapshots.new(world.helper().rung.map_id))
-        return made[-1]
-
-    try:
-        with LayerWriter(None, None) as writer:
-            composed = compose_base(
-                selection,
-                pool,
-                writer,
-                cache=world.settings.cache / "debian-v1",
-                helper_factory=world.helper,
-                scratch=scratch,
-                sink=world.sink,
-                step=number,
-                read=source.read,
-            )
-    finally:
-        for path in made:
-            world.store.snapshots.discard(path, lambda each: world.helper().call("remove", {"path": each}))
+    with scratch_folders(world) as scratch, LayerWriter(None, None) as writer:
+        composed = compose_base(
+            selection,
+            pool,
+            writer,
+            cache=world.settings.cache / "debian-v1",
+            helper_factory=world.helper,
+            scratch=scratch,
+            sink=world.sink,
+            step=number,
+            read=source.read,
+        )
     return composed.diff_ids, composed.epoch
 
 

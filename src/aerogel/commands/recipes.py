@@ -41,6 +41,7 @@ __all__ = [
     "lock_path",
     "locked_image",
     "open_recipe",
+    "scratch_folders",
     "vendor_path",
 ]
 
@@ -307,7 +308,7 @@ class RecipeSource:
         """
         from aerogel.distroless.base import debian_architecture, select
         from aerogel.distroless.externals import externals_of
-        from aerogel.distroless.libraries import with_libraries
+        from aerogel.distroless.libraries import Means, with_libraries
         from aerogel.distroless.lock import locked_selection, with_archives
 
         arch = debian_architecture(platform)
@@ -328,12 +329,10 @@ class RecipeSource:
                 hints=[f"lock it: `{self.lock_words}`, with `--platform` for platforms"],
             )
         underlay = self.underlay(platform, world, refresh=refresh)
-        return with_libraries(
-            select(self.recipe, platform, pool, underlay=underlay),
-            pool,
-            world.settings.cache / "debian-v1",
-            step=number,
-        )
+        found_today = select(self.recipe, platform, pool, underlay=underlay)
+        with scratch_folders(world) as scratch:
+            means = Means(world.helper, scratch, world.sink, self.read)
+            return with_libraries(found_today, pool, world.settings.cache / "debian-v1", means, step=number)
 
     def check(self, platform: Platform, layers: Sequence[str]) -> None:
         """Compares what came out with the lock. Raises `base.moved` if the lock must hold and does not."""
@@ -360,6 +359,22 @@ def locked_image(lock: Lock, platform: Platform) -> LockedUnderlay | None:
     found = lock.platforms.get(str(platform.normal()))
     image = found.image if found is not None else None
     return image or None
+
+
+@contextmanager
+def scratch_folders(world: World) -> Iterator[Callable[[], str]]:
+    """Makes folders beside the snapshots; they are removed at the end of the block."""
+    made: list[str] = []
+
+    def scratch() -> str:
+        made.append(world.store.snapshots.new(world.helper().rung.map_id))
+        return made[-1]
+
+    try:
+        yield scratch
+    finally:
+        for path in made:
+            world.store.snapshots.discard(path, lambda each: world.helper().call("remove", {"path": each}))
 
 
 def _http(world: World) -> Http:

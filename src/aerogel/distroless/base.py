@@ -59,6 +59,7 @@ __all__ = [
     "debian_architecture",
     "fetched_externals",
     "image_config",
+    "make_bench",
     "python_of",
     "select",
     "selection_key",
@@ -314,9 +315,9 @@ def compose_base(
         with unpack(selection.packages, debs, cache) as unpacked, ExitStack() as stack:
             sink.emit(StepLog(step, b"laying out the files\n"))
             taken = fetched_externals(recipe, selection.arch, archive)
-            bench = _bench(selection, archive, cache, stack, helper_factory, scratch, sink, step)
+            bench = make_bench(selection, archive, cache, stack, helper_factory, scratch, sink, step)
             composition = compose(recipe, unpacked, selection.arch, bench, read, taken, selection.underlay)
-            check_closure(composition.layout, recipe, sink)
+            check_closure(composition.layout, recipe, sink, selection.arch)
             sources = {each.name: each.source for each in selection.packages}
             *lower, last = layered(composition.items, sources, recipe.layers)
             below = [_lower(items, keep or _hashed) for items in lower]
@@ -414,7 +415,7 @@ def python_of(recipe: Recipe) -> str:
 _PYTHON = re.compile(r"(?:lib)?python(3\.[0-9]+)-")
 
 
-def _bench(
+def make_bench(
     selection: Selection,
     archive: Origin,
     cache: Path,
@@ -424,7 +425,7 @@ def _bench(
     sink: Sink,
     step: int,
 ) -> Bench:
-    """The means of makers: their tools fetched and unpacked."""
+    """The means of makers: their tools fetched and unpacked, for as long as `stack` is open."""
     tools: dict[tuple[str, Side], Sequence[Unpacked]] = {}
     for key, chosen in selection.tools.items():
         packages = [each.package for each in chosen]

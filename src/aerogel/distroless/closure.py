@@ -46,13 +46,13 @@ def debian_version(recipe: Recipe) -> str:
     return next((each.version for each in RELEASES if each.suite == recipe.suite), "13")
 
 
-def check_closure(layout: Layout, recipe: Recipe, sink: Sink) -> None:
-    """Tells of libraries that are not there, as the recipe wants it. Raises `base.missing-library`."""
+def check_closure(layout: Layout, recipe: Recipe, sink: Sink, arch: str = "amd64") -> None:
+    """Tells of libraries that are not there, as the recipe wants it; `arch` is Debian's name of the architecture. Raises `base.missing-library`."""
     if recipe.elf_closure == "off":
         return
     release = debian_version(recipe)
     for soname, path in sorted(missing_libraries(layout).items()):
-        package = package_of(soname, release)
+        package = package_of(soname, release, arch)
         shown = "/" + path.decode("utf-8", "backslashreplace")
         message = f"`{shown}` of `{recipe.name}` needs the library `{soname}`, which is not in the base"
         hints = [f"Debian has it in `{package}`: add it to `packages`, or take it off `skip`"] if package else []

@@ -219,6 +219,12 @@ def test_libraries_that_programs_lack_are_added(base: Base, archive: Archive):
     base.write("base.yaml", DECLARATION.replace("[tool]", f"[{entry_text}]") + lines)
     found = base.data("base", "show", "--packages", *AMD64, "base.yaml")["packages"]
     assert {one["name"]: one["why"] for one in found}["libtinfo6"] == ["/opt/bin/plain", "libtinfo6"]
+    # And what comes with the declaration itself, which is placed behind all that makers make.
+    (base.folder / "own").write_bytes(data)
+    text = DECLARATION + "paths: [{file: /opt/own, source: own, mode: '0755'}]\n"
+    base.write("base.yaml", text + lines)
+    found = base.data("base", "show", "--packages", *AMD64, "base.yaml")["packages"]
+    assert {one["name"]: one["why"] for one in found}["libtinfo6"] == ["/opt/own", "libtinfo6"]
 
 
 def test_an_image_with_very_many_files_is_not_checked_and_says_so(base: Base, archive: Archive, monkeypatch):
