@@ -33,6 +33,7 @@ ACCEPTED_SKIPS = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write what came out into the golden files")
     parser.addoption("--whole-family", action="store_true", help="every base image on every platform: hours")
+    parser.addoption("--family-record", default="", metavar="FILE", help="what passed of it, not to be tested again")
 
 
 @pytest.fixture

@@ -28,8 +28,8 @@ LOADERS = {
 }
 IN_STEP = ("linux/amd64", "linux/arm64")
 """Mirrors keep the other architectures' security archives out of step with their signatures: main suite only."""
-NATIVE = ("python3-native", "java-build")
-"""What takes an emulated machine a minute, or what it cannot do (a child that fails to start)."""
+NATIVE = ("python3-native",)
+"""What an emulated machine cannot do (a child that fails to start)."""
 
 
 class Group(NamedTuple):
@@ -66,20 +66,32 @@ class Group(NamedTuple):
         )
         return f"{path}:{tag}"
 
-    def tests(self, tag: str, folder: Path) -> list[Path]:
-        """The files of its tests, written into `folder` for the architecture."""
+    def tests(self, tag: str, folder: Path, *, every: bool = False) -> list[Path]:
+        """The files of its tests, written into `folder` for the architecture: with `every`, all commands of each."""
         found = []
         for stem in wanted(self.name, self.release, tag):
             if self.arch == "amd64":
                 found.append(TESTS / f"{stem}.yaml")
             elif stem not in NATIVE:
                 found.append(folder / f"{stem}.yaml")
-                found[-1].write_text(adapted((TESTS / f"{stem}.yaml").read_text(), self.arch))
+                text = (TESTS / f"{stem}.yaml").read_text()
+                if stem == "java" and self.arch == "armhf" and self.release == "bookworm":
+                    text = without_folders(text)
+                found[-1].write_text(adapted(text, self.arch, every=every))
         return found
 
 
-def adapted(text: str, arch: str) -> str:
-    """Tests for amd64 as they are for another architecture: the first command of each file, all the rest."""
+def without_folders(text: str) -> str:
+    """Tests of Java that read no folder. Debian 12's Java for 32-bit ARM cannot do that under qemu where the state lies on
+    ext4, whose positions in folders have 64 bits (`Value too large for defined data type`; not on tmpfs, nor on a machine of
+    its own): it has no ciphers then, and its settings of all kinds end with that. Those of one kind can be asked for."""
+    assert "[-XshowSettings:all, -version]" in text
+    text = text.replace("[-XshowSettings:all, -version]", "[-XshowSettings:properties, -version]")
+    return "".join(line for line in text.splitlines(True) if "default locale" not in line)
+
+
+def adapted(text: str, arch: str, *, every: bool = False) -> str:
+    """Tests for amd64 as they are for another architecture: the first command of each file or all, all the rest."""
     for before, after in (
         (LOADERS["amd64"], LOADERS[arch]),
         (TRIPLETS["amd64"], TRIPLETS[arch]),
@@ -87,7 +99,7 @@ def adapted(text: str, arch: str) -> str:
     ):
         text = text.replace(before, after)
     content: dict[str, Any] = yaml.safe_load(text)
-    if content.get("commandTests"):
+    if content.get("commandTests") and not every:
         content["commandTests"] = content["commandTests"][:1]
     return yaml.safe_dump(content, allow_unicode=True)
 
