@@ -3,7 +3,7 @@
 1. The contents of the packages that dpkg and every script may count on are laid out as one tree, so that dpkg itself
    can run in it. All others are unpacked by dpkg only: a compiler need not be written twice.
 2. `dpkg --install` of all packages in that tree: their scripts run with the identities of the image, never the host's.
-   Under emulation the packages are handed over without compression: dpkg spends half of its time there on xz.
+   Under emulation the packages are handed over without compression: xz takes six times as long there.
 3. The tree is written as one canonical layer, without what differs from run to run: logs, caches, backups.
 The clock is kept out by SOURCE_DATE_EPOCH (shadow's days) and by no file being newer than the newest package, so two
 runs, by root or by a user with subordinate ids, give the same bytes.
