@@ -19,9 +19,12 @@ from typing import NamedTuple
 
 from aerogel.sandbox import syscalls
 
-__all__ = ["MACHINES", "Call", "Listener", "Rule", "listen"]
+__all__ = ["COMPAT", "MACHINES", "Call", "Listener", "Rule", "listen"]
 
 _ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_I386 = 0x40000003
+COMPAT = 1 << 16
+"""This bit is set in the numbers of calls that 32-bit programs make on x86_64: they have numbers of their own."""
 MACHINES = tuple(_ARCHES)
 
 _RECV, _SEND, _ADDFD, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40182103, 0x40082104
@@ -63,15 +66,25 @@ class _IoVec(ctypes.Structure):
 def listen(machine: str, rules: list[Rule], *, only_native: bool = False) -> int:
     """Loads the filter into this process and gives the listener. Raises OSError where the kernel has no such thing.
 
-    `only_native`: calls of programs for another machine, 32-bit ones among them, do not exist; else nobody is asked.
+    `only_native`: calls of programs for another machine, 32-bit ones among them, do not exist; else nobody is asked but
+    for rules with `COMPAT`.
     """
     return syscalls.listening_filter(_program(machine, rules, only_native=only_native))
 
 
 def _program(machine: str, rules: list[Rule], *, only_native: bool) -> bytes:
     others = _ENOSYS if only_native else _ALLOW
-    code = [_op(_LD, _ARCH), _op(_JEQ, _ARCHES[machine], 1, 0), _op(_RET, others), _op(_LD, _NR)]
+    compat = [rule.number & ~COMPAT for rule in rules if rule.number & COMPAT]
+    block = [_op(_JEQ, _I386, 1, 0), _op(_RET, others)]
+    if compat:
+        block += [_op(_LD, _NR), *(_op(_JEQ, number, len(compat) - at, 0) for at, number in enumerate(compat))]
+        block += [_op(_RET, _ALLOW), _op(_RET, _NOTIFY)]
+    else:
+        block = [_op(_RET, others)]
+    code = [_op(_LD, _ARCH), _op(_JEQ, _ARCHES[machine], len(block), 0), *block, _op(_LD, _NR)]
     for rule in rules:
+        if rule.number & COMPAT:
+            continue
         if rule.argument < 0:
             code += [_op(_JEQ, rule.number, 0, 1), _op(_RET, _NOTIFY)]
             continue
@@ -114,8 +127,8 @@ class Listener:
             if error.errno in (errno.ENOENT, errno.EINTR):
                 return None
             raise
-        identity, pid, _, number, _, _, *args = _NOTIF.unpack(self._buffer)
-        return Call(identity, pid, number, tuple(args))
+        identity, pid, _, number, arch, _, *args = _NOTIF.unpack(self._buffer)
+        return Call(identity, pid, number | COMPAT if arch == _I386 else number, tuple(args))
 
     def go_on(self, call: Call) -> None:
         """The kernel makes the call as it is."""

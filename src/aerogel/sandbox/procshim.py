@@ -18,43 +18,55 @@ import struct
 from collections.abc import Callable, Iterator
 
 from aerogel.sandbox import syscalls
-from aerogel.sandbox.notify import Call, Listener, Rule
+from aerogel.sandbox.notify import COMPAT, Call, Listener, Rule
 from aerogel.sandbox.unwritten import Unwritten
 
 __all__ = ["Shim", "rules"]
 
 _NUMBERS = """
-access 21 -
-faccessat 269 48
-faccessat2 439 439
-lstat 6 -
-newfstatat 262 79
-open 2 -
-openat 257 56
-openat2 437 437
-readlink 89 -
-readlinkat 267 78
-stat 4 -
-statx 332 291
+access 21 - 33
+faccessat 269 48 307
+faccessat2 439 439 439
+lstat 6 - -
+lstat64 - - 196
+newfstatat 262 79 -
+fstatat64 - - 300
+open 2 - 5
+openat 257 56 295
+openat2 437 437 437
+readlink 89 - 85
+readlinkat 267 78 305
+stat 4 - -
+stat64 - - 195
+statx 332 291 383
 """
+"""Names, then the numbers of x86_64, aarch64 and, on x86_64, of 32-bit programs."""
 _COLUMNS = {"x86_64": 1, "aarch64": 2}
+_COMPAT_COLUMN = 3
+_STAT64 = struct.Struct("=Q4xIIIIIQ4xqIQIIIIIIQ")
+"""`struct stat64` of 32-bit programs."""
 _NOFOLLOW = 0x100
 _AT_FDCWD = 0xFFFFFF9C
 _HARMLESS = (b"cmdline", b"comm", b"stat", b"statm", b"status")
 """Of any process, for `ps`."""
 _MASKED = (b"kcore", b"keys", b"kmsg", b"sysrq-trigger", b"timer_list", b"acpi", b"scsi", b"mem")
+_WITHOUT_FOLDER = ("access", "lstat", "lstat64", "open", "readlink", "stat", "stat64")
+"""Their first argument is the path."""
 _STANDARD = {b"/dev/stdin": b"0", b"/dev/stdout": b"1", b"/dev/stderr": b"2"}
 
 
-def _numbers(machine: str) -> dict[str, int]:
+def _numbers(machine: str) -> dict[int, str]:
     rows = [line.split() for line in _NUMBERS.strip().split("\n")]
     column = _COLUMNS[machine]
-    return {row[0]: int(row[column]) for row in rows if row[column] != "-"}
+    found = {int(row[column]): row[0] for row in rows if row[column] != "-"}
+    if machine == "x86_64":
+        found |= {int(row[_COMPAT_COLUMN]) | COMPAT: row[0] for row in rows if row[_COMPAT_COLUMN] != "-"}
+    return found
 
 
 def rules(machine: str) -> list[Rule]:
     """The calls that are looked at; KeyError for a machine without numbers."""
-    return [Rule(number) for number in _numbers(machine).values()]
+    return [Rule(number) for number in _numbers(machine)]
 
 
 class Shim:
@@ -66,12 +78,14 @@ class Shim:
         self._tree = os.fsencode(tree)
         self._unwritten = unwritten
         self._root = os.open(tree, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if unwritten else -1
-        self._names = {number: name for name, number in _numbers(machine).items()}
+        self._names = _numbers(machine)
         self._handlers: dict[str, Callable[[Call, bytes, int], None]] = {
             "access": self._access,
             "faccessat": self._access,
             "faccessat2": self._access,
+            "fstatat64": self._stat,
             "lstat": self._stat,
+            "lstat64": self._stat,
             "newfstatat": self._stat,
             "open": self._open,
             "openat": self._open,
@@ -79,6 +93,7 @@ class Shim:
             "readlink": self._readlink,
             "readlinkat": self._readlink,
             "stat": self._stat,
+            "stat64": self._stat,
             "statx": self._statx,
         }
 
@@ -88,7 +103,7 @@ class Shim:
         if call is None:
             return
         name = self._names[call.number]
-        at = 1 if name.endswith(("at", "at2", "statx")) and name not in ("stat", "lstat") else 0
+        at = 0 if name in _WITHOUT_FOLDER else 1
         path = self._listener.string(call.pid, call.args[at])
         if path is not None:
             self._answer(call, name, path, at)
@@ -158,7 +173,9 @@ class Shim:
             elif name == "statx":
                 self._put(call, call.args[4], file.statx_bytes(call.args[3] & 0xFFFFFFFF))
             elif "stat" in name:
-                self._put(call, call.args[at + 1], file.stat_bytes())
+                is_compat = call.number & COMPAT
+                data = _stat64(os.stat(file.path), names=1) if is_compat else file.stat_bytes()
+                self._put(call, call.args[at + 1], data)
             elif call.args[at + 1] & os.W_OK:
                 raise OSError(errno.EROFS, "read-only")
             elif os.access(file.path, call.args[at + 1] & 7, effective_ids=True):
@@ -185,8 +202,9 @@ class Shim:
     def _follows(self, call: Call, name: str, at: int) -> bool:
         if name.startswith("open"):
             return not self._flags(call, at) & os.O_NOFOLLOW
-        flags = {"newfstatat": call.args[3], "faccessat2": call.args[3], "statx": call.args[2], "lstat": _NOFOLLOW}
-        return not flags.get(name, 0) & _NOFOLLOW
+        if name in ("newfstatat", "fstatat64", "faccessat2"):
+            return not call.args[3] & _NOFOLLOW
+        return not (name.startswith("lstat") or (name == "statx" and call.args[2] & _NOFOLLOW))
 
     def _flags(self, call: Call, at: int) -> int:
         if self._names[call.number] == "openat2":
@@ -228,10 +246,13 @@ class Shim:
                 os.close(fd)
 
     def _stat(self, call: Call, place: bytes, at: int) -> None:
-        name = self._names[call.number]
-        flags = _NOFOLLOW if name == "lstat" else (call.args[3] & _NOFOLLOW if name == "newfstatat" else 0)
+        flags = 0 if self._follows(call, self._names[call.number], at) else _NOFOLLOW
         with _as_caller(call.pid):
-            data = syscalls.stat_bytes(self._followed(call, place, flags), flags)
+            place = self._followed(call, place, flags)
+            if call.number & COMPAT:
+                data = _stat64(os.stat(place, follow_symlinks=not flags))
+            else:
+                data = syscalls.stat_bytes(place, flags)
         self._put(call, call.args[at + 1], data)
 
     def _statx(self, call: Call, place: bytes, at: int) -> None:
@@ -277,6 +298,16 @@ class Shim:
         if not self._listener.write(call.pid, address, data):
             raise OSError(errno.EFAULT, "bad address")
         self._listener.answer(call)
+
+
+def _stat64(status: os.stat_result, names: int = 0) -> bytes:
+    """What 32-bit programs get; `names` is the number of names that is said to be."""
+    seconds = status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns
+    times = [part & 0xFFFFFFFF for each in seconds for part in divmod(each, 10**9)]
+    owner = names or status.st_nlink, status.st_uid, status.st_gid, status.st_rdev
+    sizes = status.st_size, status.st_blksize, status.st_blocks
+    inode = status.st_ino
+    return _STAT64.pack(status.st_dev, inode & 0xFFFFFFFF, status.st_mode, *owner, *sizes, *times, inode)
 
 
 def _is_shown(caller: int, parts: list[bytes]) -> bool:

@@ -30,6 +30,32 @@ runs = [helper.run(Sandbox(argv=("sh", "-c", script), root=Rootfs(lowers=(layer,
 time.sleep(60)
 """
 
+OF_32_BITS = r"""
+static char secret[] = "/run/secrets/s", name[] = "/proc/self/comm", data[64];
+static unsigned numbers[32], extended[64];
+static int call(int number, void *a, void *b, int c, int d, void *e) {
+    int result;
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(a), "c"(b), "d"(c), "S"(d), "D"(e) : "memory");
+    return result;
+}
+static void show(char *path) {
+    int fd = call(295, (void *)-100, path, 0, 0, 0);
+    int size = call(3, (void *)(long)fd, data, sizeof data, 0, 0);
+    call(4, (void *)1, data, size > 0 ? size : 0, 0, 0);
+}
+void _start(void) {
+    show(secret);
+    show(name);
+    call(195, secret, numbers, 0, 0, 0);
+    call(383, (void *)-100, secret, 0, 0x7ff, extended);
+    int right = numbers[4] == 0100440 && numbers[5] == 1 && numbers[6] == 5 && numbers[7] == 6 && numbers[11] == 10;
+    right = right && extended[4] == 1 && extended[5] == 5 && extended[10] == 10 && call(5, secret, (void *)1, 0, 0, 0) == -30;
+    call(1, (void *)(long)!right, 0, 0, 0, 0);
+    for (;;);
+}
+"""
+"""Reads a secret and its own name by the calls of 32-bit programs, and looks whether a file is what it should be."""
+
 
 @pytest.fixture
 def box(tmp_path, layer):
@@ -177,3 +203,16 @@ def test_a_process_that_is_killed_from_outside(box):
         assert process.wait(60).signal == signal.SIGKILL
     os.close(read)
     assert gone(f"sleep {mark}")
+
+
+@pytest.mark.host("gcc")
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="only there such programs run")
+def test_programs_of_32_bits_see_secrets_and_proc(box):
+    source, root = box.scratch / "program.c", box.upper()
+    source.write_text(OF_32_BITS)
+    flags = ["-nostdlib", "-static", "-no-pie", "-fno-stack-protector", "-mno-red-zone", "-w"]
+    subprocess.run(["gcc", *flags, "-o", str(Path(root.upper, "program")), str(source)], check=True)
+    secret = Mount(kind="file", target="/run/secrets/s", data=b"in memory\n", is_secret=True, mode=0o440, uid=5, gid=6)
+    lowers = (*root.lowers, root.upper)
+    ended, said = box.run("/program", root=Rootfs(lowers=lowers), mounts=(secret,))
+    assert (ended.code, said) == (0, "in memory\nprogram\n")
