@@ -49,7 +49,7 @@ from aerogel.runtime.serving import Server
 from aerogel.runtime.terminal import window_of
 from aerogel.sandbox.cgroup import Resources, make_group
 from aerogel.sandbox.emulator import Emulator
-from aerogel.sandbox.spec import DEFAULT_HOSTNAME, Forward, Mount, Sandbox
+from aerogel.sandbox.spec import DEFAULT_HOSTNAME, Forward, Mount, Sandbox, unheld
 
 if TYPE_CHECKING:
     from aerogel.solve.materials import Materials
@@ -219,6 +219,7 @@ def run(options: Run, world: World) -> RunResult:
     directories = materials.directories(layers)
     sandbox = sandbox_for(directories, config, wanted)
     window = window_of(world.streams.stdout) if options.tty and not options.detach else sandbox.window
+    _check_rung(sandbox, world)
     sandbox = msgspec.structs.replace(sandbox, joinable=True, ports=ports, more_groups=options.group_add, window=window)
 
     def make(container_id: str, name: str, folder: str) -> Container:
@@ -254,6 +255,13 @@ def run(options: Run, world: World) -> RunResult:
     if not seen.container.is_removed:
         volumes_of(world).keep(use.name for use in uses if use.is_own)
     return _begin(seen, options, keys, world)
+
+
+def _check_rung(sandbox: Sandbox, world: World) -> None:
+    """Warns of what is asked for and does not hold where nothing can be mounted."""
+    remark = unheld(sandbox, world.helper().rung)
+    if remark is not None:
+        world.sink.emit(Warned(remark))
 
 
 def _begin(seen: Seen, options: Run, keys: bytes, world: World) -> RunResult:

@@ -17,6 +17,7 @@ import msgspec
 
 __all__ = [
     "KEY_VERSION",
+    "STEP_HOSTNAME",
     "Base",
     "Copy",
     "CopySource",
@@ -34,6 +35,10 @@ __all__ = [
 
 KEY_VERSION = b"aerogel-graph-v1"
 """Part of every digest: a change of what an operation means must change it (and the golden keys)."""
+
+
+STEP_HOSTNAME = "buildkitsandbox"
+"""What a step is told unless the build argument BUILDKIT_SANDBOX_HOSTNAME has another name."""
 
 
 class Base(msgspec.Struct, frozen=True, tag="base"):
@@ -143,7 +148,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     user: str = ""
     network: str = "default"
     security: str = "sandbox"
-    hostname: str = "buildkitsandbox"
+    hostname: str = STEP_HOSTNAME
     hosts: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
     inline: tuple[InlineFile, ...] = ()

@@ -17,7 +17,7 @@ import msgspec
 from aerogel.dockerfile import ast
 from aerogel.errors import AerogelError, Diagnostic, Span, nearest
 from aerogel.graph.config import ConfigState, go_list, healthcheck_text
-from aerogel.graph.ops import Base, Copy, CopySource, InlineFile, Local, Mkdir, Node, Run
+from aerogel.graph.ops import STEP_HOSTNAME, Base, Copy, CopySource, InlineFile, Local, Mkdir, Node, Run
 from aerogel.graph.runs import mounts_of, network_of, security_of
 from aerogel.graph.scope import PROXY_ARGS, Scope
 from aerogel.graph.signals import check_signal
@@ -291,7 +291,7 @@ class _StageLowering:
             security=security_of(it, request),
             hosts=request.hosts,
             mounts=mounted.mounts,
-            hostname=request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", "buildkitsandbox"),
+            hostname=request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", STEP_HOSTNAME),
             inline=inline,
         )
         text = " ".join([*self.scope.declared_as_history(), *argv])

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from aerogel.errors import AerogelError
+from aerogel.errors import AerogelError, Diagnostic
 
 __all__ = [
     "DEFAULT_CAPABILITIES",
@@ -27,6 +27,7 @@ __all__ = [
     "Rootfs",
     "Rung",
     "Sandbox",
+    "unheld",
 ]
 
 Isolation = Literal["auto", "root", "ident", "subid", "single", "chroot", "proot"]
@@ -58,6 +59,7 @@ DEFAULT_CAPABILITIES = (
 DEFAULT_HOSTNAME = "aerogel"
 """Fixed, so that no step can depend on the host's name."""
 
+_SHM_SIZE_BYTES = 64 << 20
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The search path when the image sets none, as Docker's."""
 
@@ -154,7 +156,7 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     no_new_privileges: bool = False
     capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
     limits: tuple[Limit, ...] = ()
-    shm_size_bytes: int = 64 << 20
+    shm_size_bytes: int = _SHM_SIZE_BYTES
     create_cwd: bool = False
     emulated: bool = False
     joinable: bool = False
@@ -202,3 +204,24 @@ class Finding(NamedTuple):
     message: str = ""
     fixes: tuple[str, ...] = ()
     overlay: str | None = None
+
+
+def unheld(sandbox: Sandbox, rung: Rung, hostname: str = DEFAULT_HOSTNAME) -> Diagnostic | None:
+    """A warning of what is asked for and does not hold on a rung without namespaces; None on the others.
+
+    `hostname` is the one that nobody asked for.
+    """
+    if rung.name not in ("chroot", "proot"):
+        return None
+    sizes = [mount.target for mount in sandbox.mounts if mount.kind == "tmpfs" and mount.size_bytes]
+    if sandbox.shm_size_bytes != _SHM_SIZE_BYTES:
+        sizes.append("/dev/shm")
+    found = [f"the size of `{target}`" for target in sizes]
+    if sandbox.hostname != hostname:
+        found.append(f"the host name `{sandbox.hostname}`")
+    if sandbox.root.readonly:
+        found.append("the read-only root")
+    if not found:
+        return None
+    message = f"not held on the rung `{rung.name}`, where nothing can be mounted: {', '.join(found)}"
+    return Diagnostic(message, code="sandbox.not-held", hints=["`aerogel doctor` tells what a better rung needs"])

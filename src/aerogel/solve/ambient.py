@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 from aerogel.errors import AerogelError, Diagnostic
 from aerogel.events import Sink, Warned
+from aerogel.graph.ops import STEP_HOSTNAME
 from aerogel.redact import Redactor
 from aerogel.sandbox.cgroup import Group, Resources, make_group
 from aerogel.sandbox.emulator import Emulator
-from aerogel.sandbox.spec import Limit, Mount
+from aerogel.sandbox.spec import Limit, Mount, Rung, Sandbox, unheld
 from aerogel.solve.logs import Logs
 
 __all__ = ["Ambient", "Lent"]
@@ -41,7 +43,7 @@ class Ambient:
     with a function that tells whether a path exists in the root. `emulator` knows how a step for another platform runs.
     """
 
-    __slots__ = ("_told", "emulator", "env", "lent", "mounts")
+    __slots__ = ("_lock", "_told", "emulator", "env", "lent", "mounts")
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class Ambient:
         self.env = env
         self.mounts = mounts
         self.lent = lent
+        self._lock = threading.Lock()
         self._told: set[str] = set()
 
     def group(self, sink: Sink) -> Group | None:
@@ -63,7 +66,18 @@ class Ambient:
         try:
             return make_group(self.lent.resources)
         except AerogelError as error:
-            if error.code not in self._told:
-                self._told.add(error.code)
-                sink.emit(Warned(Diagnostic(error.message, code=error.code, hints=error.hints)))
+            self._tell(Diagnostic(error.message, code=error.code, hints=error.hints), sink)
             return None
+
+    def check(self, sandbox: Sandbox, rung: Rung, sink: Sink) -> None:
+        """Warns once of what is asked for and does not hold where nothing can be mounted."""
+        remark = unheld(sandbox, rung, STEP_HOSTNAME)
+        if remark is not None:
+            self._tell(remark, sink)
+
+    def _tell(self, remark: Diagnostic, sink: Sink) -> None:
+        with self._lock:
+            if remark.message in self._told:
+                return
+            self._told.add(remark.message)
+        sink.emit(Warned(remark))

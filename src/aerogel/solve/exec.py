@@ -84,6 +84,7 @@ def run(
             emulated = ambient.emulator.prepare(materials.helper, node.platform)
             sandbox = _sandbox(op, root, materials.tree(layers), ambient, mounts, emulated=emulated)
             place.has_begun = True
+            ambient.check(sandbox, materials.helper().rung, sink)
             try:
                 _must_succeed(op, sandbox, mounts, materials, ambient, materials.tree(layers), sink, step, canceled)
             except StepError as error:
