@@ -91,7 +91,7 @@ def changed_packages(before: Lock, after: Lock, packages: Packages) -> tuple[Cha
     known: dict[tuple[str, str, str], tuple[str, ...]] = {}
     made = []
     for one in found:
-        old, new = (members(lock.platforms.get(one.platform)).get(one.name) for lock in (before, after))
+        old, new = (members(lock, one.platform).get(one.name) for lock in (before, after))
         fixes: tuple[str, ...] = ()
         if old is not None and new is not None and one.kind in ("newer", "older") and ":" not in one.name:
             key = (new.source, old.source_version, new.source_version)
@@ -120,7 +120,7 @@ def _fixes(change: Change, found: Sequence[Change], before: Lock, after: Lock, p
     from aerogel.distroless.fixes import changelog, named_fixes
     from aerogel.distroless.lock import members
 
-    old, new = (members(lock.platforms[change.platform]) for lock in (before, after))
+    old, new = (members(lock, change.platform) for lock in (before, after))
     low, high = old[change.name].source_version, new[change.name].source_version
     newest = new if change.kind == "newer" else old
     if change.kind == "older":
@@ -147,7 +147,7 @@ def changed_files(before: Lock, after: Lock, packages: Packages, rules: str) -> 
     made: list[ChangedFile] = []
     for platform in dict.fromkeys(each.platform for each in found):
         names = [each.name for each in found if each.platform == platform and ":" not in each.name]
-        old, new = (members(lock.platforms.get(platform)) for lock in (before, after))
+        old, new = (members(lock, platform) for lock in (before, after))
         with (
             packages.opened([old[name] for name in names if name in old]) as was,
             packages.opened([new[name] for name in names if name in new]) as now,

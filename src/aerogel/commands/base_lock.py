@@ -17,6 +17,7 @@ __all__ = ["ABSENT", "EXAMPLES", "BaseLock", "BaseLockResult", "run"]
 EXAMPLES = (
     ("the declaration of this folder, for this machine", "aerogel base lock"),
     ("for two platforms", "aerogel base lock --platform linux/amd64,linux/arm64 base.yaml"),
+    ("to be composed on amd64 machines only", "aerogel base lock --hosts linux/amd64"),
 )
 
 ABSENT = {("--lock",): "`-o FILE` is the lock to write"}
@@ -36,6 +37,13 @@ class BaseLock(Struct, frozen=True, kw_only=True):
         str,
         Flag(
             "Platforms with commas, or `all`; without it those of the lock there is, or this machine's", metavar="LIST"
+        ),
+    ] = ""
+    hosts: Annotated[
+        str,
+        Flag(
+            "Kinds of machine that can compose by it; without it those of the lock there is, or amd64, arm64 and this one",
+            metavar="LIST",
         ),
     ] = ""
     suite: Annotated[
@@ -58,7 +66,7 @@ class BaseLockResult(Result, frozen=True, kw_only=True):
 
 def run(options: BaseLock, world: World) -> BaseLockResult:
     """Chooses, composes and writes. Raises `base.*`, and what composing raises."""
-    from aerogel.commands.locking import lock_file, make_lock, platforms_of, read_lock, write_lock
+    from aerogel.commands.locking import hosts_of, lock_file, make_lock, platforms_of, read_lock, write_lock
 
     source = open_recipe(options.name, world, heeds_lock=False)
     path = lock_file(source, options.output, world)
@@ -68,7 +76,14 @@ def run(options: BaseLock, world: World) -> BaseLockResult:
     except AerogelError as error:
         if error.code not in ("base.no-file", "base.lock"):
             raise
-    lock = make_lock(source, platforms_of(source, options.platform, known, world), world, suites=options.suite)
+    lock = make_lock(
+        source,
+        platforms_of(source, options.platform, known, world),
+        world,
+        hosts=hosts_of(options.hosts, known),
+        must_have_hosts=bool(options.hosts),
+        suites=options.suite,
+    )
     write_lock(path, lock)
     return BaseLockResult(
         path=path.name,

@@ -50,7 +50,7 @@ class BaseUpdateResult(Result, frozen=True, kw_only=True):
 
 def run(options: BaseUpdate, world: World) -> BaseUpdateResult:
     """Asks the mirror anew. Raises `base.*`, and what composing raises."""
-    from aerogel.commands.locking import lock_file, make_lock, platforms_of, read_lock, write_lock
+    from aerogel.commands.locking import hosts_of, lock_file, make_lock, platforms_of, read_lock, write_lock
     from aerogel.distroless.base import debian_architecture
     from aerogel.oci.platform import Platform
 
@@ -61,6 +61,7 @@ def run(options: BaseUpdate, world: World) -> BaseUpdateResult:
         source,
         platforms_of(source, "", before, world),
         world,
+        hosts=hosts_of("", before),
         refresh=True,
         suites=options.suite,
         keep=before if options.security_only else None,

@@ -48,8 +48,9 @@ class BaseVendorResult(Result, frozen=True, kw_only=True):
 def run(options: BaseVendor, world: World) -> BaseVendorResult:
     """Fetches and copies. Raises `base.*`, `debian.*`, `net.*`."""
     from aerogel.commands.underlays import vendor_image
-    from aerogel.distroless.base import python_of
+    from aerogel.distroless.base import debian_architecture, python_of
     from aerogel.distroless.externals import externals_of
+    from aerogel.distroless.lock import members
     from aerogel.distroless.pool import LOCAL
     from aerogel.oci.image import walk
     from aerogel.oci.platform import Platform
@@ -70,20 +71,23 @@ def run(options: BaseVendor, world: World) -> BaseVendorResult:
     number = world.take_numbers()
     with step(world.sink, number, f"vendoring {source.choice.family.name}"), source.placed():
         pool = source.pool(source.archive(world, number=number), world)
-        for name, platform in source.lock.platforms.items():
-            chosen = [each.chosen().package for each in platform.packages if each.suite != LOCAL]
-            tools = [each.chosen().package for group in platform.tools.values() for each in group]
-            packages = [*chosen, *tools]
+        for name in dict.fromkeys((*source.lock.platforms, *source.lock.hosts)):
+            packages = [each.chosen().package for each in members(source.lock, name).values() if each.suite != LOCAL]
+            if not packages:
+                continue
             label = f"{len(packages)} packages for {name}"
             for package, path in zip(packages, pool.fetch_all(packages, step=number, label=label), strict=True):
                 wanted[os.path.basename(package.filename)] = path
-            selection = source.select(Platform.parse(name), pool, world)
-            if locked_image(source.lock, Platform.parse(name)) is not None:
-                found = source.image(Platform.parse(name), world)
+        for name in source.lock.platforms:
+            platform = Platform.parse(name)
+            if locked_image(source.lock, platform) is not None:
+                found = source.image(platform, world)
                 vendor_image(found, target, world.store)
                 blobs |= {each.digest: each.size for each in walk(found.image.descriptor, world.store.blobs)}
-            for one in externals_of(selection.recipe.archives, selection.arch):
-                path = pool.fetch_external(one, python=python_of(selection.recipe))
+            arch = debian_architecture(platform)
+            recipe = source.locked_recipe(name, arch)
+            for one in externals_of(recipe.archives, arch):
+                path = pool.fetch_external(one, python=python_of(recipe))
                 wanted[path.name] = path
         for name, path in wanted.items():
             if not (target / name).exists() or (target / name).stat().st_size != path.stat().st_size:

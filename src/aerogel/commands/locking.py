@@ -10,8 +10,9 @@ import msgspec
 from aerogel.commands.recipes import RecipeSource, lock_path, locked_image, scratch_folders
 from aerogel.commands.world import World
 from aerogel.debian.archive import Archive
-from aerogel.distroless.base import Selection, compose_base, debian_architecture, python_of, select
+from aerogel.distroless.base import Selection, compose_base, debian_architecture, python_of, select, select_tools
 from aerogel.distroless.externals import externals_of
+from aerogel.distroless.java import wants_java
 from aerogel.distroless.libraries import Means, with_libraries
 from aerogel.distroless.lock import (
     SCHEMA,
@@ -21,6 +22,7 @@ from aerogel.distroless.lock import (
     LockedPackage,
     LockedPlatform,
     LockedSuite,
+    LockedTools,
     LockedUnderlay,
     composer,
     locked_selection,
@@ -32,12 +34,15 @@ from aerogel.distroless.pool import LOCAL, Pool
 from aerogel.distroless.recipe import Recipe
 from aerogel.distroless.security import security_only
 from aerogel.distroless.underlay import Underlay
-from aerogel.errors import EXIT_USAGE, AerogelError, Source
+from aerogel.errors import EXIT_USAGE, AerogelError, Diagnostic, Source
 from aerogel.events import step
 from aerogel.files.codec import LayerWriter
 from aerogel.oci.platform import Platform
 
-__all__ = ["lock_file", "make_lock", "platforms_of", "read_lock", "write_lock"]
+__all__ = ["HOSTS", "hosts_of", "lock_file", "make_lock", "platforms_of", "read_lock", "write_lock"]
+
+HOSTS = ("linux/amd64", "linux/arm64")
+"""Kinds of machine that a lock has makers' tools for, besides that of the machine which makes it."""
 
 _OF_CONFIG = (
     "name",
@@ -88,16 +93,27 @@ def platforms_of(source: RecipeSource, text: str, known: Lock | None, world: Wor
     return [Platform.host()]
 
 
+def hosts_of(text: str, known: Lock | None) -> list[str]:
+    """Kinds of machine that are to compose: those asked for, else those of the lock, else `HOSTS` and this one."""
+    asked = [str(Platform.parse(each).normal()) for each in text.split(",") if each.strip()]
+    return list(dict.fromkeys(asked or (known.hosts if known else ()) or (*HOSTS, str(Platform.host().normal()))))
+
+
 def make_lock(
     source: RecipeSource,
     platforms: Sequence[Platform],
     world: World,
     *,
+    hosts: Sequence[str] = HOSTS,
+    must_have_hosts: bool = False,
     refresh: bool = False,
     suites: Sequence[str] = (),
     keep: Lock | None = None,
 ) -> Lock:
     """Chooses, fetches and composes everything. `suites` takes the place of the release's own.
+
+    `hosts` are the kinds of machine that must find their tools in it; one that Debian or another archive has not got
+    is left out with a warning, unless `must_have_hosts`.
 
     With `keep` a package moves on only if a package of its source is in the security archive, and all else stays as
     that lock has it. Raises what composing raises.
@@ -113,6 +129,7 @@ def make_lock(
             made[str(platform.normal())] = _platform(
                 source, recipes, platform, archive, world, number, suites=suites, keep=keep, seen=seen, refresh=refresh
             )
+    tools = _hosts(source, recipes, hosts, archive, world, suites=suites, must=must_have_hosts)
     return Lock(
         schema=SCHEMA,
         composer=composer(),
@@ -120,8 +137,52 @@ def make_lock(
         files=files or msgspec.UNSET,
         name=source.choice.family.name,
         suites=dict(sorted(seen.items())),
+        hosts=tools,
         platforms=made,
     )
+
+
+def _hosts(
+    source: RecipeSource,
+    recipes: Mapping[str, Recipe],
+    hosts: Sequence[str],
+    archive: Archive,
+    world: World,
+    *,
+    suites: Sequence[str],
+    must: bool,
+) -> dict[str, LockedTools]:
+    """The makers' tools of all tags, for every kind of machine."""
+    found: dict[str, LockedTools] = {}
+    versions: dict[str, set[str]] = {}
+    for host in hosts:
+        tools: dict[str, dict[str, LockedPackage]] = {}
+        try:
+            with source.placed():
+                for recipe in recipes.values():
+                    pool = source.pool(archive, world, recipe=recipe)
+                    for maker, chosen in select_tools(recipe, pool, Platform.parse(host), using=suites).items():
+                        tools.setdefault(maker, {}).update(
+                            {each.package.name: LockedPackage.of(each) for each in chosen}
+                        )
+        except AerogelError as error:
+            if must or host == str(Platform.host().normal()):
+                raise
+            message = f"machines of `{host}` will not be able to compose by this lock: {error.message}"
+            world.warn_once(Diagnostic(message, code="base.host", hints=list(error.hints)))
+            continue
+        found[host] = {maker: tuple(members.values()) for maker, members in tools.items()}
+        asked = {each for members in tools.values() for each in members.values() if len(each.why) == 1}
+        for each in asked:
+            versions.setdefault(each.name, set()).add(each.version.partition("+b")[0])
+    for name, several in sorted(versions.items()):
+        if len(several) > 1:
+            message = (
+                f"`{name}`, which makes files, is not of one version for all machines: {', '.join(sorted(several))}"
+            )
+            hints = ["the mirror is between two updates: lock again later, or for one kind with `--hosts`"]
+            world.warn_once(Diagnostic(message, code="base.host", hints=hints))
+    return found
 
 
 def _platform(
@@ -141,7 +202,6 @@ def _platform(
     locked = locked_image(keep, platform) if keep is not None else None
     underlay = source.underlay(platform, world, locked=locked, refresh=refresh)
     packages: dict[str, LockedPackage] = {}
-    tools: dict[str, tuple[LockedPackage, ...]] = {}
     archives: dict[str, LockedArchive] = {}
     images: dict[str, LockedImage] = {}
     layers: dict[bytes, tuple[tuple[str, ...], int]] = {}
@@ -162,20 +222,18 @@ def _platform(
             selection = _kept(selection, keep, tag, pool, world)
         _note_suites(selection, archive, pool, seen)
         packages |= {each.package.name: LockedPackage.of(each) for each in selection.chosen}
-        tools |= {
-            f"{name}/{side}": tuple(map(LockedPackage.of, set_)) for (name, side), set_ in selection.tools.items()
-        }
-        layer = msgspec.json.encode((_layer_part(recipe), [each.digest for each in selection.packages]))
+        selection = _with_classes(selection)
+        layer = msgspec.json.encode((_layer_part(selection.recipe), [each.digest for each in selection.packages]))
         if layer not in layers:
             layers[layer] = _composed(source, selection, pool, world, number)
         diff_ids, epoch = layers[layer]
         names = tuple(each.package.name for each in selection.chosen)
-        images[tag] = LockedImage(packages=names, layers=diff_ids, created=epoch)
+        classes = selection.recipe.java.cds if wants_java(selection.recipe) and selection.recipe.java else None
+        images[tag] = LockedImage(packages=names, layers=diff_ids, created=epoch, classes=classes)
     return LockedPlatform(
         image=_locked(underlay, arch) if underlay is not None else msgspec.UNSET,
         packages=tuple(packages.values()),
         archives=tuple(archives.values()),
-        tools=tools,
         images=images,
     )
 
@@ -187,6 +245,15 @@ def _locked(underlay: Underlay, arch: str) -> LockedUnderlay:
         index=underlay.index if underlay.index != underlay.digest else msgspec.UNSET,
         packages={each.name: each.version for each in underlay.packages(arch)},
     )
+
+
+def _with_classes(selection: Selection) -> Selection:
+    """With it said that the archive of Java's classes must be made, unless it is known that it is not."""
+    java = selection.recipe.java
+    if java is None or java.version is None or java.cds is not None or selection.recipe.rules != "micro":
+        return selection
+    recipe = msgspec.structs.replace(selection.recipe, java=msgspec.structs.replace(java, cds=True))
+    return msgspec.structs.replace(selection, recipe=recipe)
 
 
 def _layer_part(recipe: Recipe) -> Recipe:
@@ -213,7 +280,9 @@ def _note_suites(selection: Selection, archive: Archive, pool: Pool, seen: dict[
 
 def _kept(selection: Selection, lock: Lock, tag: str, pool: Pool, world: World) -> Selection:
     """The selection with the packages of a lock wherever no fix of security has come."""
-    before = locked_selection(selection.recipe, selection.platform, selection.arch, lock, tag, selection.underlay)
+    before = locked_selection(
+        selection.recipe, selection.platform, selection.arch, lock, tag, selection.underlay, tools=selection.tools
+    )
     if before is None:
         return selection
     pool.trust_locked()

@@ -299,6 +299,15 @@ class RecipeSource:
         found = platforms_of_image(self.recipe.underlay, world, self._beside)
         return [each for each in found if str(each) in known]
 
+    def locked_recipe(self, platform: str, arch: str) -> Recipe:
+        """The recipe with the digests that the lock has for what is in no apt archive."""
+        from aerogel.distroless.externals import externals_of
+        from aerogel.distroless.lock import with_archives
+
+        found = self.lock.platforms.get(platform) if self.lock is not None else None
+        digests = {each.name: each.sha256 for each in found.archives} if found else {}
+        return with_archives(self.recipe, externals_of(self.recipe.archives, arch), digests)
+
     def select(
         self, platform: Platform, pool: Pool, world: World, *, number: int = 0, refresh: bool = False
     ) -> Selection:
@@ -307,15 +316,13 @@ class RecipeSource:
         `refresh` asks the registry for an image that the store has too.
         """
         from aerogel.distroless.base import debian_architecture, select
-        from aerogel.distroless.externals import externals_of
         from aerogel.distroless.libraries import Means, with_libraries
-        from aerogel.distroless.lock import locked_selection, with_archives
+        from aerogel.distroless.lock import locked_selection
 
         arch = debian_architecture(platform)
         if self.lock is not None:
             found = self.lock.platforms.get(str(platform.normal()))
-            digests = {each.name: each.sha256 for each in found.archives} if found else {}
-            recipe = with_archives(self.recipe, externals_of(self.recipe.archives, arch), digests)
+            recipe = self.locked_recipe(str(platform.normal()), arch)
             is_there = found is not None and self.tag in found.images
             underlay = self.underlay(platform, world) if is_there else None
             selection = locked_selection(recipe, platform, arch, self.lock, self.tag, underlay)

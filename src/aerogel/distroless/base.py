@@ -25,7 +25,7 @@ from aerogel.distroless.apt import apt_files
 from aerogel.distroless.closure import check_closure
 from aerogel.distroless.compose import compose, nothing_beside
 from aerogel.distroless.externals import External, externals_of, place_external
-from aerogel.distroless.java import java_env
+from aerogel.distroless.java import java_env, settled
 from aerogel.distroless.layering import layered
 from aerogel.distroless.layout import Item, Layout, write_layer
 from aerogel.distroless.makers import wanted_makers
@@ -35,9 +35,9 @@ from aerogel.distroless.recipe import DEBIAN_ARCHITECTURES, Recipe
 from aerogel.distroless.rules import SLIM, profile
 from aerogel.distroless.underlay import Underlay, inherited
 from aerogel.distroless.unpacked import Unpacked, newest_time, unpack
-from aerogel.distroless.work import Bench, Side
-from aerogel.errors import EXIT_HOST, EXIT_USAGE, AerogelError, nearest
-from aerogel.events import Sink, StepLog
+from aerogel.distroless.work import Bench
+from aerogel.errors import EXIT_HOST, EXIT_USAGE, AerogelError, Diagnostic, nearest
+from aerogel.events import Sink, StepLog, Warned
 from aerogel.files.codec import LayerBlob, LayerWriter
 from aerogel.files.index import LayerIndex
 from aerogel.oci.digest import Digest
@@ -62,6 +62,7 @@ __all__ = [
     "make_bench",
     "python_of",
     "select",
+    "select_tools",
     "selection_key",
     "suites",
 ]
@@ -93,8 +94,8 @@ class Selection(msgspec.Struct, frozen=True):
     arch: str
     chosen: tuple[Chosen, ...]
     key: Digest
-    tools: dict[tuple[str, Side], tuple[Chosen, ...]] = {}
-    """What makers need to run, by maker and side."""
+    tools: dict[str, tuple[Chosen, ...]] = {}
+    """What makers need to run on this machine, by maker."""
     underlay: Underlay | None = None
     """The image that it is laid on."""
 
@@ -161,6 +162,7 @@ def select(
         underlay.check(recipe)
         installed = underlay.packages(arch)
         _check_pins(recipe, installed)
+    recipe = settled(recipe, arch, lambda: Emulator().may_run(str(platform)))
     wanted = using or recipe.suites or suites(recipe.suite)
     indexes = _indexes(recipe, archive, wanted, arch)
     names = [text for text in recipe.packages if not (group := relations(text)) or _applies(group[0][0], arch)]
@@ -177,7 +179,7 @@ def select(
         skip=recipe.skip,
         installed=installed,
     )
-    tools = _tools(recipe, arch, archive, wanted)
+    tools = select_tools(recipe, archive, Platform.host(), using=using)
     key = selection_key(recipe, arch, chosen, tools, underlay)
     return Selection(recipe, platform, arch, tuple(chosen), key, tools, underlay)
 
@@ -231,18 +233,21 @@ def _all(index: Index) -> list[Package]:
     return [each for name in index.names() for each in index.named(name)]
 
 
-ToolSets = dict[tuple[str, Side], tuple[Chosen, ...]]
-"""By maker and side."""
+ToolSets = dict[str, tuple[Chosen, ...]]
+"""By maker."""
 
 
-def _tools(recipe: Recipe, arch: str, archive: Origin, wanted: Sequence[str]) -> ToolSets:
-    """The closures of what the makers of a recipe run."""
+def select_tools(recipe: Recipe, archive: Origin, host: Platform, *, using: Sequence[str] = ()) -> ToolSets:
+    """The closures of what the makers of a recipe run on a kind of machine, by the archive's current indexes.
+
+    `using` as for `select`. Raises what `Archive` and `resolve` raise.
+    """
     found: ToolSets = {}
     for maker in wanted_makers(recipe):
-        for side, names in maker.tools(recipe).items():
-            machine = debian_architecture(Platform.host()) if side == "build" else arch
-            indexes = _indexes(recipe, archive, wanted, machine)
-            found[maker.name, side] = tuple(resolve(names, indexes, arch=machine, skip=(*TOOL_SKIP, *maker.skip)))
+        if names := maker.tools(recipe):
+            machine = debian_architecture(host)
+            indexes = _indexes(recipe, archive, using or recipe.suites or suites(recipe.suite), machine)
+            found[maker.name] = tuple(resolve(names, indexes, arch=machine, skip=(*TOOL_SKIP, *maker.skip)))
     return found
 
 
@@ -258,8 +263,8 @@ def selection_key(
     parts += [msgspec.json.encode(each) for each in externals_of(recipe.archives, arch)]
     for maker in wanted_makers(recipe):
         parts.append(f"{maker.name} {maker.version}".encode())
-    for (name, side), packages in sorted(tools.items()):
-        parts += [f"{name} {side}".encode(), *sorted(each.package.digest.encode() for each in packages)]
+    for name, packages in sorted(tools.items()):
+        parts += [f"{name} build".encode(), *sorted(each.package.digest.encode() for each in packages)]
     if underlay is not None:
         parts.append(underlay.digest.encode())
     hasher = hashlib.sha256()
@@ -426,17 +431,20 @@ def make_bench(
     step: int,
 ) -> Bench:
     """The means of makers: their tools fetched and unpacked, for as long as `stack` is open."""
-    tools: dict[tuple[str, Side], Sequence[Unpacked]] = {}
-    for key, chosen in selection.tools.items():
+    tools: dict[str, Sequence[Unpacked]] = {}
+    for name, chosen in selection.tools.items():
         packages = [each.package for each in chosen]
-        label = f"{len(packages)} packages for {key[0]}"
+        label = f"{len(packages)} packages for {name}"
         debs = archive.fetch_all(packages, step=step, label=label)
-        tools[key] = stack.enter_context(unpack(packages, debs, cache))
+        tools[name] = stack.enter_context(unpack(packages, debs, cache))
 
     def tell(text: str) -> None:
         sink.emit(StepLog(step, f"{text}\n".encode()))
 
-    return Bench(helper_factory, scratch, selection.platform, tools, stack, cache, tell)
+    def warn(what: Diagnostic) -> None:
+        sink.emit(Warned(what))
+
+    return Bench(helper_factory, scratch, selection.platform, tools, stack, cache, tell, warn)
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def add_bytecode(work: Work) -> None:
     """Adds a compiled file beside every module of the standard library, or in its place if `sourceless`."""
     layout = work.layout
     sources = _sources(layout)
-    tools = work.tools("python", "build")
+    tools = work.tools("python")
     names = [each.package.name for each in tools if _INTERPRETER.fullmatch(each.package.name)]
 
     def make(out: Layout) -> None:

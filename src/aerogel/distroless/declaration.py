@@ -186,7 +186,10 @@ class Java(_Struct, frozen=True, kw_only=True):
         Literal["all"] | tuple[str, ...] | None,
         Meta(description="`all` (Java SE and what serves it), or names of modules"),
     ] = None
-    cds: Annotated[bool | None, Meta(description="Make the archive of classes that starts the JVM faster")] = None
+    cds: Annotated[
+        bool | None,
+        Meta(description="Make the archive of classes that starts the JVM faster; by itself for amd64 and arm64"),
+    ] = None
     languages: Annotated[
         Literal["all"] | tuple[str, ...] | None,
         Meta(description="Languages whose formats and names are kept (`en`, `de`, ...), or `all`"),

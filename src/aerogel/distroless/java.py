@@ -2,7 +2,9 @@
 
 `jlink` runs in the workshop, on the host's own architecture: it links the modules of any other as well, if both are
 of one version. The archive of class data (CDS), which halves the time until `main`, is made by the linked runtime
-itself, so images for another architecture have none; they start as well, but slower.
+itself: in an emulator for another architecture, with the same bytes. Images for amd64 and arm64 have it wherever they
+are made, if such a machine or an emulator is there; those for others if `cds: true` asks for it. Without, Java starts
+as well, but slower.
 
 The packages of the JDK are recorded in the image as partial ones, since what runs is theirs.
 Spec: JEP 282 (jlink), JEP 341 (default CDS archives).
@@ -11,15 +13,17 @@ Spec: JEP 282 (jlink), JEP 341 (default CDS archives).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from aerogel.distroless.keystore import PATH as KEYSTORE
 from aerogel.distroless.layout import Item, Layout
 from aerogel.distroless.made import packages_digest
 from aerogel.distroless.rules import Rule
 from aerogel.distroless.unpacked import Unpacked
-from aerogel.errors import AerogelError
+from aerogel.errors import AerogelError, Diagnostic
 from aerogel.files.entry import REG, directory
 
 if TYPE_CHECKING:
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     from aerogel.distroless.recipe import Recipe
     from aerogel.distroless.work import Work
 
-__all__ = ["LANGUAGES", "MODULES", "SKIP", "add_java", "java_env", "java_tools", "link_rule", "wants_java"]
+__all__ = ["LANGUAGES", "MODULES", "SKIP", "add_java", "java_env", "java_tools", "link_rule", "settled", "wants_java"]
 
 MODULES = (
     "java.se",
@@ -89,6 +93,11 @@ _LEFT_OUT_OF_RUNTIME = (
 _TRANSLATED = r"regex:/java\.[^/]+/.*_(de|es|fr|it|ja|ko|pt_BR|sv|zh|zh_CN|zh_HK|zh_TW)\.(class|properties)"
 """Messages of the library, as the rule `translations` leaves them out everywhere; formats are in `jdk.localedata`."""
 _DUMP = ("-Xshare:dump", "-Xms128m", "-Xmx128m", "-XX:+UseG1GC", "-XX:ParallelGCThreads=1")
+_ARCHIVED = ("amd64", "arm64")
+"""Architectures whose images have the archive unless the declaration says no: those on which images are composed."""
+_BELOW = ("libatomic1", "libc6", "libgcc-s1", "libstdc++6", "zlib1g")
+"""What the runtime is linked with. It makes its archive with nothing else in sight: with `libc-bin`, which has locales,
+the archive is another one."""
 _NAMED_LEVELS = 21
 _BYTE_ORDERS = {"s390x": "big"}
 """Of the machines whose own is not `little`."""
@@ -98,6 +107,15 @@ _HEAP_MB, _LARGE_HEAP_MB = 160, 512
 def wants_java(recipe: Recipe) -> bool:
     """Whether the declaration has a Java."""
     return recipe.java is not None and recipe.java.version is not None
+
+
+def settled(recipe: Recipe, arch: str, can_run: Callable[[], bool]) -> Recipe:
+    """The recipe with `java.cds` said where it is known: `None` stays if the archive is to be tried."""
+    if recipe.java is None or recipe.java.version is None or recipe.java.cds is not None:
+        return recipe
+    if recipe.rules == "micro" and arch in _ARCHIVED and can_run():
+        return recipe
+    return msgspec.structs.replace(recipe, java=msgspec.structs.replace(recipe.java, cds=False))
 
 
 def java_tools(recipe: Recipe) -> tuple[str, ...]:
@@ -162,7 +180,7 @@ def _no_java(package: str) -> AerogelError:
 
 
 def _add_runtime(work: Work, java: Java, home: str) -> None:
-    tools = work.tools("java", "build")
+    tools = work.tools("java")
     name = _jdk(work.recipe)
     jdk = next((each for each in work.packages if each.package.name == name), None)
     if jdk is None:
@@ -188,11 +206,8 @@ def _add_runtime(work: Work, java: Java, home: str) -> None:
 
     work.tell(f"linking Java {java.version}")
     work.layout.items |= work.made("java", key, link)
-    if java.cds is not False and native:
-        work.tell("archiving the classes of Java")
-        work.layout.items |= work.made(
-            "java classes", (*key, " ".join(_DUMP).encode()), lambda out: _dump(work, tools, home, out)
-        )
+    if java.cds is not False:
+        _add_classes(work, key, home, tools if native else (), must=bool(java.cds))
     work.layout.items.pop(f"{home}/lib/classlist".encode(), None)  # what the archive was made from
     work.layout.link(f"{home}/lib/security/cacerts".encode(), b"/" + KEYSTORE)
 
@@ -227,11 +242,30 @@ def _jlink(java: Java, host: str, target: str) -> list[str]:
     ]
 
 
-def _dump(work: Work, tools: Sequence[Unpacked], home: str, out: Layout) -> None:
+def _add_classes(work: Work, runtime: tuple[bytes, ...], home: str, tools: Sequence[Unpacked], *, must: bool) -> None:
+    """Adds the archive of classes; without `must` a warning takes its place where it cannot be made.
+
+    `tools` are those that the image's architecture runs: an image below may have what the archive is made with.
+    """
+    named = {each.package.name: each for each in (*tools, *work.packages) if each.package.name in _BELOW}
+    libraries = list(named.values())
+    key = (*runtime, packages_digest(libraries), " ".join(_DUMP).encode())
+    work.tell("archiving the classes of Java")
+    try:
+        if "libc6" not in named:
+            raise AerogelError("its C library is in the image below, which is not run", code="sandbox.no-emulation")
+        work.layout.items |= work.made("java classes", key, lambda out: _dump(work, libraries, home, out))
+    except AerogelError as error:
+        if must or error.code != "sandbox.no-emulation":
+            raise
+        message = f"Java for `{work.arch}` gets no archive of its classes, and starts slower: {error.message}"
+        work.bench.warn(Diagnostic(message, code="distroless.no-classes", hints=list(error.hints)))
+
+
+def _dump(work: Work, libraries: Sequence[Unpacked], home: str, out: Layout) -> None:
     """The archive is tied to path, time and size of `lib/modules`, so the runtime lies where it will be."""
-    libraries = [each for each in tools if not each.package.name.startswith("openjdk-")]
     prefix = home.encode() + b"/"
-    with work.room(libraries) as room:
+    with work.room(libraries, "image") as room:
         room.layout.epoch = work.layout.epoch
         room.layout.items |= {path: item for path, item in work.layout.items.items() if path.startswith(prefix)}
         room.layout.add_directory(directory(b"out"))

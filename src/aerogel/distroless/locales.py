@@ -49,7 +49,7 @@ def make_locales(work: Work) -> None:
     names = [each for each in work.recipe.locales if not _is_there(work.layout, each)]
     if not names:
         return
-    with work.room(work.tools("locales", "build")) as room:
+    with work.room(work.tools("locales")) as room:
         for name in names:
             definition, charset = parse_locale(name)
             _check(room.layout, definition, charset)

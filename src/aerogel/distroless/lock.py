@@ -21,13 +21,13 @@ from aerogel.debian import version as versions
 from aerogel.debian.package import Package
 from aerogel.debian.resolve import Chosen
 from aerogel.decoding import prepare
-from aerogel.distroless.base import Selection, selection_key
+from aerogel.distroless.base import Selection, ToolSets, selection_key
 from aerogel.distroless.declaration import END
 from aerogel.distroless.externals import External
+from aerogel.distroless.makers import wanted_makers
 from aerogel.distroless.recipe import COMPOSE_VERSION, Recipe
 from aerogel.distroless.underlay import Underlay
-from aerogel.distroless.work import Side
-from aerogel.errors import EXIT_USAGE, AerogelError, Source
+from aerogel.errors import EXIT_HOST, EXIT_USAGE, AerogelError, Source
 from aerogel.oci.digest import PATTERN, Digest, is_digest
 from aerogel.oci.platform import Platform
 
@@ -40,6 +40,7 @@ __all__ = [
     "LockedPackage",
     "LockedPlatform",
     "LockedSuite",
+    "LockedTools",
     "LockedUnderlay",
     "changes",
     "composer",
@@ -50,7 +51,7 @@ __all__ = [
     "with_archives",
 ]
 
-SCHEMA = "aerogel/base-lock/v1"
+SCHEMA = "aerogel/base-lock/v2"
 
 Sha256 = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{64}}{END}")]
 """A digest names files of the cache: nothing else may stand in its place."""
@@ -125,15 +126,17 @@ class LockedArchive(_Struct, frozen=True, kw_only=True):
     purl: str = ""
 
 
-class LockedImage(_Struct, frozen=True, kw_only=True):
+class LockedImage(_Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one tag is on one platform: names in the platform's `packages`, and the layers that came out.
 
-    `created` is the time of the newest package, seconds since 1970.
+    `created` is the time of the newest package, seconds since 1970; `classes` says of a linked Java whether it has the
+    archive of its classes, for which somebody must be able to run it.
     """
 
     packages: tuple[str, ...]
     layers: tuple[DiffId, ...]
     created: Annotated[int, Meta(ge=0)]
+    classes: bool | None = None
 
 
 class LockedUnderlay(_Struct, frozen=True, kw_only=True):
@@ -148,17 +151,22 @@ class LockedUnderlay(_Struct, frozen=True, kw_only=True):
 
 
 class LockedPlatform(_Struct, frozen=True, kw_only=True):
-    """One platform. `tools` are what made files and is in no image, by maker and side."""
+    """One platform of the images."""
 
     image: LockedUnderlay | msgspec.UnsetType = msgspec.UNSET
     packages: tuple[LockedPackage, ...]
     archives: tuple[LockedArchive, ...] = ()
-    tools: dict[str, tuple[LockedPackage, ...]] = {}
     images: dict[str, LockedImage]
 
 
+LockedTools = dict[str, tuple[LockedPackage, ...]]
+"""What makes files and is in no image, by maker."""
+
+
 class Lock(_Struct, frozen=True, kw_only=True):
-    """The whole file. `files` are the SHA-256 of those that the declaration names, relative to its folder, if any."""
+    """The whole file. `files` are the SHA-256 of those that the declaration names, relative to its folder, if any; `hosts` the
+    kinds of machine that can compose, each with tools of its own architecture.
+    """
 
     schema: str
     composer: str
@@ -166,6 +174,7 @@ class Lock(_Struct, frozen=True, kw_only=True):
     files: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     name: str
     suites: dict[str, LockedSuite]
+    hosts: dict[str, LockedTools]
     platforms: dict[str, LockedPlatform]
 
     def encode(self) -> bytes:
@@ -177,18 +186,22 @@ class Lock(_Struct, frozen=True, kw_only=True):
         return hashlib.sha256(self.encode()).hexdigest()
 
 
+class _Head(msgspec.Struct):
+    schema: str
+
+
 def parse_lock(source: Source) -> Lock:
     """Raises `base.lock` for what is no lock of this version."""
     prepare(Lock)
     try:
-        found = msgspec.json.decode(source.data, type=Lock)
+        schema = msgspec.json.decode(source.data, type=_Head).schema
+        if schema == SCHEMA:
+            return msgspec.json.decode(source.data, type=Lock)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         said = said if said.startswith("JSON") else said[:1].lower() + said[1:]
         raise _fault(f"`{source.name}` is no lock of a base: {said}") from None
-    if found.schema != SCHEMA:
-        raise _fault(f"`{source.name}` is a lock of the form `{found.schema}`, not `{SCHEMA}`")
-    return found
+    raise _fault(f"`{source.name}` is a lock of the form `{schema}`, not `{SCHEMA}`")
 
 
 def _fault(message: str) -> AerogelError:
@@ -221,9 +234,19 @@ def _is(entry: object, one: External) -> bool:
 
 
 def locked_selection(
-    recipe: Recipe, platform: Platform, arch: str, lock: Lock, tag: str, underlay: Underlay | None = None
+    recipe: Recipe,
+    platform: Platform,
+    arch: str,
+    lock: Lock,
+    tag: str,
+    underlay: Underlay | None = None,
+    *,
+    tools: ToolSets | None = None,
 ) -> Selection | None:
-    """What a lock chose for a tag and a platform; None if it has not got them."""
+    """What a lock chose for a tag and a platform; None if it has not got them.
+
+    Without `tools` those that the lock has for this machine. Raises `base.host` if there are none.
+    """
     found = lock.platforms.get(str(platform.normal()))
     image = found.images.get(tag) if found is not None else None
     if found is None or image is None:
@@ -233,12 +256,29 @@ def locked_selection(
         chosen = tuple(by_name[name].chosen() for name in image.packages)
     except KeyError as error:
         raise _fault(f"the lock names the package `{error.args[0]}` and does not describe it") from None
-    tools: dict[tuple[str, Side], tuple[Chosen, ...]] = {}
-    for key, members in found.tools.items():
-        maker, _, side = key.partition("/")
-        tools[maker, "build" if side == "build" else "image"] = tuple(each.chosen() for each in members)
+    tools = _tools(recipe, lock, Platform.host()) if tools is None else tools
+    if image.classes is not None and recipe.java is not None:
+        recipe = msgspec.structs.replace(recipe, java=msgspec.structs.replace(recipe.java, cds=image.classes))
     key = selection_key(recipe, arch, chosen, tools, underlay)
     return Selection(recipe, platform, arch, chosen, key, tools, underlay)
+
+
+def _tools(recipe: Recipe, lock: Lock, host: Platform) -> ToolSets:
+    """What the makers of a recipe run on a kind of machine. Raises `base.host`."""
+    wanted = [maker.name for maker in wanted_makers(recipe) if maker.tools(recipe)]
+    found = lock.hosts.get(str(host.normal()), {})
+    if all(name in found for name in wanted):
+        return {name: tuple(each.chosen() for each in found[name]) for name in wanted}
+    known = [name for name, tools in lock.hosts.items() if all(each in tools for each in wanted)]
+    raise AerogelError(
+        f"the lock names no tools with which a machine of `{host.normal()}` can make files of `{recipe.name}`",
+        code="base.host",
+        hints=[
+            *([f"compose it on {' or '.join(f'`{each}`' for each in known)}"] if known else []),
+            "lock it for this machine too: `aerogel base lock`, with `--hosts` for kinds of machine",
+        ],
+        exit_status=EXIT_HOST,
+    )
 
 
 class Change(NamedTuple):
@@ -264,8 +304,8 @@ class Change(NamedTuple):
 def changes(before: Lock, after: Lock) -> list[Change]:
     """What differs between two locks, by platform and name."""
     found = []
-    for platform in sorted({*before.platforms, *after.platforms}):
-        old, new = (_contents(lock.platforms.get(platform)) for lock in (before, after))
+    for platform in sorted({*before.platforms, *before.hosts, *after.platforms, *after.hosts}):
+        old, new = (_contents(lock, platform) for lock in (before, after))
         found += [
             Change(platform, name, old.get(name, ("", ""))[0], new.get(name, ("", ""))[0])
             for name in sorted({*old, *new})
@@ -274,24 +314,22 @@ def changes(before: Lock, after: Lock) -> list[Change]:
     return found
 
 
-def members(platform: LockedPlatform | None) -> dict[str, LockedPackage]:
-    """The packages by name, tools with that of their maker in front: `java/build:libc6`."""
-    if platform is None:
-        return {}
-    tools = {f"{key}:{each.name}": each for key, group in platform.tools.items() for each in group}
-    return {each.name: each for each in platform.packages} | tools
+def members(lock: Lock, platform: str) -> dict[str, LockedPackage]:
+    """The packages by name; tools of such a machine have that of their maker in front: `java:libc6`."""
+    found = lock.platforms.get(platform)
+    tools = {f"{key}:{each.name}": each for key, group in lock.hosts.get(platform, {}).items() for each in group}
+    return {each.name: each for each in found.packages} | tools if found is not None else tools
 
 
-def _contents(platform: LockedPlatform | None) -> dict[str, tuple[str, str]]:
+def _contents(lock: Lock, platform: str) -> dict[str, tuple[str, str]]:
     """Version and digest by name."""
-    if platform is None:
-        return {}
-    found = {name: (each.version, each.sha256) for name, each in members(platform).items()}
-    found |= {each.name: (each.name.rpartition("@")[2], each.sha256) for each in platform.archives}
-    if isinstance(platform.image, LockedUnderlay):
-        one = platform.image
-        found |= {f"image:{name}": (version, version) for name, version in one.packages.items()}
-        found |= {one.reference: (one.digest, one.digest)}
+    found = {name: (each.version, each.sha256) for name, each in members(lock, platform).items()}
+    one = lock.platforms.get(platform)
+    if one is not None:
+        found |= {each.name: (each.name.rpartition("@")[2], each.sha256) for each in one.archives}
+    if one is not None and isinstance(one.image, LockedUnderlay):
+        found |= {f"image:{name}": (version, version) for name, version in one.image.packages.items()}
+        found |= {one.image.reference: (one.image.digest, one.image.digest)}
     return found
 
 

@@ -32,7 +32,7 @@ class Maker(NamedTuple):
     version: int
     is_wanted: Callable[[Recipe], bool]
     make: Callable[[Work], None]
-    tools: Callable[[Recipe], Tools] = lambda _: {}
+    tools: Callable[[Recipe], Tools] = lambda _: ()
     skip: tuple[str, ...] = ()
     """What the tools depend on and do not need for their work here."""
 
@@ -44,19 +44,15 @@ def _make_probe(work: Work) -> None:
 
 
 def _python_tools(recipe: Recipe) -> Tools:
-    return {"build": compilers(recipe.packages)}
-
-
-def _java_tools(recipe: Recipe) -> Tools:
-    return {"build": java_tools(recipe)}
+    return compilers(recipe.packages)
 
 
 MAKERS: tuple[Maker, ...] = (
     Maker("probe", 1, lambda recipe: recipe.probe, _make_probe),
     Maker("strip", 2, wants_strip, strip_symbols),
     Maker("keystore", 1, wants_keystore, add_keystore),
-    Maker("java", 2, wants_java, add_java, _java_tools, JAVA_SKIP),
-    Maker("locales", 1, lambda recipe: bool(recipe.locales), make_locales, lambda _: {"build": LOCALE_TOOLS}),
+    Maker("java", 3, wants_java, add_java, java_tools, JAVA_SKIP),
+    Maker("locales", 1, lambda recipe: bool(recipe.locales), make_locales, lambda _: LOCALE_TOOLS),
     Maker("python", 1, wants_bytecode, add_bytecode, _python_tools),
 )
 

@@ -15,6 +15,7 @@ from aerogel.distroless.made import made_once
 from aerogel.distroless.recipe import Recipe
 from aerogel.distroless.room import Room, opened_room
 from aerogel.distroless.unpacked import Unpacked
+from aerogel.errors import Diagnostic
 from aerogel.oci.platform import Platform
 from aerogel.sandbox.emulator import Emulator
 
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["Bench", "Side", "Tools", "Work"]
 
 Side = Literal["build", "image"]
-"""Whose architecture tools are for: this machine's, or the image's."""
+"""Whose architecture the programs of a room are for: this machine's, or the image's."""
 
-Tools = Mapping[Side, tuple[str, ...]]
-"""Names of Debian packages; their closure (with dependencies, from the recipe's suites) is fetched, never installed."""
+Tools = tuple[str, ...]
+"""Names of Debian packages for the machine that composes; their closure (with dependencies, from the recipe's suites) is
+fetched, never installed."""
 
 
 class Bench(NamedTuple):
@@ -36,13 +38,14 @@ class Bench(NamedTuple):
     helper: Callable[[], Helper]
     scratch: Callable[[], str]
     platform: Platform
-    tools: Mapping[tuple[str, Side], Sequence[Unpacked]]
-    """By maker and side."""
+    tools: Mapping[str, Sequence[Unpacked]]
+    """By maker."""
     stack: ExitStack
     """Closed when the layer is written."""
     cache: Path
     tell: Callable[[str], object]
     """Says what takes a while."""
+    warn: Callable[[Diagnostic], object]
 
 
 class Work:
@@ -67,9 +70,9 @@ class Work:
         self.bench = bench
         self.certificates = certificates
 
-    def tools(self, maker: str, side: Side) -> Sequence[Unpacked]:
+    def tools(self, maker: str) -> Sequence[Unpacked]:
         """The unpacked tool packages of a maker, dependencies first."""
-        return self.bench.tools[maker, side]
+        return self.bench.tools[maker]
 
     @contextmanager
     def room(self, packages: Sequence[Unpacked], side: Side = "build") -> Iterator[Room]:

@@ -81,6 +81,12 @@ class Emulator:
                 self._known[machine] = self._find(helper, machine, platform)
             return self._known[machine]
 
+    def may_run(self, platform: str) -> bool:
+        """Whether the CPU, a format of the host or a qemu is there for a platform; that it works is not tried."""
+        architecture = platform.split("/")[1]
+        machine = _MACHINES.get(architecture, architecture)
+        return runs_natively(architecture) or self._is_registered(machine) or bool(self._interpreter(machine))
+
     def _find(self, helper: Callable[[], Helper], machine: str, platform: str) -> bool:
         if self._is_registered(machine):
             return False

@@ -22,7 +22,7 @@ from aerogel.distroless.made import contents_digest, packages_digest
 from aerogel.distroless.recipe import Recipe
 from aerogel.distroless.unpacked import Unpacked
 from aerogel.distroless.work import Bench, Work
-from aerogel.errors import AerogelError
+from aerogel.errors import AerogelError, Diagnostic
 from aerogel.oci.platform import Platform
 
 
@@ -42,7 +42,8 @@ def work(tmp_path: Path) -> Iterator[Callable[..., Work]]:
 
         def make(recipe: Recipe, maker: str, tools: list[Unpacked], packages: list[Unpacked] | None = None) -> Work:
             platform = Platform.parse("linux/amd64")
-            bench = Bench(nobody, nobody, platform, {(maker, "build"): tools}, stack, tmp_path, lambda _: None)
+            warned: list[Diagnostic] = []
+            bench = Bench(nobody, nobody, platform, {maker: tools}, stack, tmp_path, lambda _: None, warned.append)
             return Work(recipe, "amd64", packages or [], Layout(), bench, {})
 
         yield make
@@ -76,7 +77,7 @@ def python_work(work: Callable[..., Work], python: Python) -> Work:
 
     made.made(
         "bytecode",
-        (packages_digest(made.tools("python", "build")), contents_digest(sources), bytecode._SCRIPT),
+        (packages_digest(made.tools("python")), contents_digest(sources), bytecode._SCRIPT),
         compiled,
     )
     return made
@@ -173,6 +174,57 @@ def test_java_of_another_version_or_none(work) -> None:
     made.layout.write(b"usr/lib/jvm/java-21-openjdk-amd64/bin/java", b"\x7fELF", mode=0o755)
     java.add_java(made)
     assert made.layout.items[b"usr/bin/java"].entry.link == b"/usr/lib/jvm/java-21-openjdk-amd64/bin/java"
+
+
+def with_cds(name: str, cds: bool | None) -> Recipe:
+    recipe = lookup(name)
+    assert recipe.java is not None
+    return msgspec.structs.replace(recipe, java=msgspec.structs.replace(recipe.java, cds=cds))
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "arch", "can_run", "expected"),
+    [
+        ("aerogel/java21", None, "arm64", True, None),
+        ("aerogel/java21", None, "arm64", False, False),
+        ("aerogel/java21", None, "s390x", True, False),
+        ("aerogel/java21", True, "s390x", False, True),
+        ("aerogel/java21", False, "amd64", True, False),
+        ("aerogel/java21:parity", None, "amd64", True, False),
+    ],
+)
+def test_who_has_an_archive_of_classes(name, asked, arch, can_run, expected) -> None:
+    found = java.settled(with_cds(name, asked), arch, lambda: can_run)
+    assert found.java is not None
+    assert found.java.cds is expected
+
+
+def test_no_archive_of_classes_where_the_runtime_cannot_be_run(work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linked for another architecture, and no emulator: told, unless a lock or the declaration wants it."""
+
+    def refuse(*_: object) -> bool:
+        raise AerogelError("this machine cannot run programs", code="sandbox.no-emulation", hints=["install qemu"])
+
+    monkeypatch.setattr("aerogel.sandbox.emulator.Emulator.prepare", refuse)
+    packages = [package("openjdk-21-jdk-headless"), package("libc6"), package("libc-bin")]
+    for cds in (None, True):
+        recipe = with_cds("aerogel/java21", cds)
+        made = work(recipe, "java", [package("openjdk-21-jdk-headless", arch="arm64")], packages)
+        assert recipe.java is not None
+        command = java._jlink(recipe.java, "arm64", "amd64")
+        key = (packages_digest(made.tools("java")), packages[0].package.digest.encode(), "\0".join(command).encode())
+        made.made("java", key, lambda out: out.write(b"usr/lib/jvm/java-21-openjdk-amd64/lib/classlist", b""))
+        if cds:
+            with pytest.raises(AerogelError, match="cannot run programs"):
+                java.add_java(made)
+            continue
+        java.add_java(made)
+        (warning,) = made.bench.warn.__self__
+        assert warning.message == (
+            "Java for `amd64` gets no archive of its classes, and starts slower: this machine cannot run programs"
+        )
+        assert warning.hints == ("install qemu",)
+        assert b"usr/lib/jvm/java-21-openjdk-amd64/lib/classlist" not in made.layout.items
 
 
 def test_packages_of_the_jdk_leave_their_copyright() -> None:

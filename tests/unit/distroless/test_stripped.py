@@ -18,6 +18,7 @@ from aerogel.distroless.declaration import PackageEntry
 from aerogel.distroless.layout import Item, Layout, Place
 from aerogel.distroless.recipe import Recipe
 from aerogel.distroless.work import Bench, Work
+from aerogel.errors import Diagnostic
 from aerogel.files.entry import REG, Entry
 from aerogel.oci.platform import Platform
 
@@ -167,7 +168,8 @@ def test_only_entries_that_say_so(tmp_path: Path) -> None:
     with ExitStack() as stack:
         file = stack.enter_context((tmp_path / "programs").open("rb"))
         said: list[str] = []
-        bench = Bench(nobody, nobody, Platform.parse("linux/amd64"), {}, stack, tmp_path, said.append)
+        warned: list[Diagnostic] = []
+        bench = Bench(nobody, nobody, Platform.parse("linux/amd64"), {}, stack, tmp_path, said.append, warned.append)
         layout = Layout()
         for path in (b"nodejs/bin/node", b"nodejsx/node"):
             entry_of = Entry(path, REG, 0o755, 0, 0, len(program), 7)
