@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from cases import Case
+from mother import Mother
 from pictures import Picture, read_docker, read_oci, without_layers
 
 __all__ = ["BASE", "Aerogel", "Buildkit", "Outcome", "base_archive", "buildkit"]
@@ -181,28 +181,6 @@ def buildkit(state: Path) -> Iterator[Buildkit]:
             daemon.wait(60)
 
 
-MOTHER = """
-import importlib, json, os, pkgutil, sys
-from aerogel.cli.main import main
-for name in ("cli", "dockerfile", "export", "files", "graph", "oci", "solve", "store"):
-    package = importlib.import_module(f"aerogel.{name}")
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        importlib.import_module(module.name)
-for name in ("commands.build", "commands.building", "sandbox.launch"):
-    importlib.import_module(f"aerogel.{name}")
-for line in sys.stdin:
-    words, out, err = json.loads(line)
-    pid = os.fork()
-    if pid == 0:
-        for fd, path, mode in ((0, os.devnull, "rb"), (1, out, "wb"), (2, err, "wb")):
-            with open(path, mode) as file:
-                os.dup2(file.fileno(), fd)
-        sys.argv = ["aerogel", *words]
-        sys.exit(main())
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
-
-
 class Aerogel:
     """The command line with a store below `state`.
 
@@ -213,28 +191,19 @@ class Aerogel:
     def __init__(self, state: Path) -> None:
         self._state = state
         self._env = {**os.environ, "AEROGEL_ROOT": str(state / "store"), "PYTHONPATH": str(ROOT / "src")}
-        self._mothers: list[subprocess.Popen[bytes]] = []
+        self._mothers: list[Mother] = []
         self._own = threading.local()
 
     def close(self) -> None:
         for mother in self._mothers:
-            mother.communicate()
-            assert mother.returncode == 0
+            mother.close()
 
     def client(self, *words: str) -> subprocess.CompletedProcess[bytes]:
-        mother = getattr(self._own, "mother", None)
-        if mother is None:
-            command = [sys.executable, "-c", MOTHER]
-            mother = subprocess.Popen(command, env=self._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            self._mothers.append(mother)
-            self._own.mother = mother
-        assert mother.stdin is not None
-        assert mother.stdout is not None
-        out, err = (self._state / f"said-{mother.pid}.{name}" for name in ("out", "err"))
-        mother.stdin.write(json.dumps([[*words, "--progress=plain"], str(out), str(err)]).encode() + b"\n")
-        mother.stdin.flush()
-        status = int(mother.stdout.readline())
-        return subprocess.CompletedProcess(words, status, out.read_bytes(), err.read_bytes())
+        if not hasattr(self._own, "mother"):
+            self._own.mother = Mother(self._env)
+            self._mothers.append(self._own.mother)
+        done: subprocess.CompletedProcess[bytes] = self._own.mother.run((*words, "--progress=plain"), Path.cwd())
+        return done
 
     def build(self, case: Case, dockerfile: Path, context: Path) -> Outcome:
         """The image of a case, or the error."""
