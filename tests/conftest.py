@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import checked
 import pytest
+from hypothesis import HealthCheck, settings
 
 IS_CI = os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
@@ -60,6 +61,10 @@ def valid_images(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def pytest_configure() -> None:
     checked.watch()
+    # What examples cost depends on what else the host does: neither one that is slow nor their making is a fault.
+    slow = [HealthCheck.too_slow]
+    settings.register_profile("any host", deadline=None, suppress_health_check=slow, print_blob=True)
+    settings.load_profile("any host")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         # As in the background of a script: programs would inherit that, and what tests send them would be lost.
         signal.signal(signal.SIGINT, signal.default_int_handler)

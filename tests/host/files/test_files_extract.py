@@ -327,7 +327,9 @@ _kind = st.sampled_from(["file", "dir", "link", "gone", "opaque"])
 
 
 @given(st.lists(st.lists(st.tuples(_path, _kind, _path), max_size=6), min_size=1, max_size=3))
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_plain_unpacking_equals_the_merged_index(tmp_path: Path, stack: list[list[tuple[bytes, str, bytes]]]) -> None:
     """Whatever the layers, in whatever order: the tree on disk is the tree that the indexes give."""
     root = tmp_path / "root"

@@ -261,6 +261,8 @@ def test_an_interrupt_while_a_module_is_half_imported():
 LATE = """
 import atexit, sys, threading, time
 def late():
+    if {is_thread}:
+        threading.main_thread().join()  # it has no more to do
     time.sleep(0.3)
     sys.stdout.write("late\\n")
 if {is_thread}:

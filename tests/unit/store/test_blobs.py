@@ -40,7 +40,7 @@ def drain(store: Store, digest: Digest) -> None:
 
 
 @given(st.binary(max_size=3000))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=50)
 def test_put_and_read_back(store: Store, data: bytes) -> None:
     descriptor = store.blobs.put(data, "text/plain")
     assert (descriptor.digest, descriptor.size, descriptor.media_type) == (digest_of(data), len(data), "text/plain")

@@ -182,7 +182,9 @@ def test_damaged_records_do_not_stop_it(store: Store) -> None:
     st.none() | st.integers(0, 3_000_000),
     st.booleans(),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_images_and_what_is_kept_are_always_whole(
     store: Store, results: list[tuple[int, bool]], cutoff_days: int | None, max_size: int | None, whole: bool
 ) -> None:
