@@ -177,8 +177,7 @@ def _judged(
     if not packages:
         why = f"The image has no package {row.package}."
         return Statement(row, Claim("not_affected", "component_not_present", why))
-    absent = [path for path in row.paths if not _real(contents, path.strip("/").encode("utf-8", "surrogateescape"))]
-    if row.paths and len(absent) == len(row.paths):
+    if row.paths and not any(_is_there(contents, path) for path in row.paths):
         why = f"The files that have the code are not in the image: {', '.join(row.paths)}."
         return Statement(row, Claim("not_affected", "vulnerable_code_not_present", why), packages)
     if not row.paths and all(one.kind == "deb" and one.name in kept for one in packages):
@@ -187,6 +186,15 @@ def _judged(
             why = f"Of {row.package}, no program and no library is in the image, {len(files)} files of data are."
             return Statement(row, Claim("not_affected", "vulnerable_code_not_present", why), packages)
     return Statement(row, Claim("under_investigation"), packages)
+
+
+def _is_there(contents: Contents, path: str) -> bool:
+    """Whether anything is at a path: a link (`libz.so.1`) or a folder that is named may have the code too."""
+    parts = [part for part in path.encode("utf-8", "surrogateescape").split(b"/") if part not in (b"", b".")]
+    try:
+        return contents.tree.lookup(contents.tree.resolve(b"/".join(parts), follow_last=False)) is not None
+    except AerogelError:
+        return True  # links that lead in a circle: nothing is claimed
 
 
 def _is_code(path: bytes, contents: Contents) -> bool:

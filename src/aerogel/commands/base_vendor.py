@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from msgspec import Struct
 
@@ -54,6 +56,7 @@ def run(options: BaseVendor, world: World) -> BaseVendorResult:
     from aerogel.distroless.pool import LOCAL
     from aerogel.oci.image import walk
     from aerogel.oci.platform import Platform
+    from aerogel.store.disk import disk_errors, write_whole
 
     source = open_recipe(options.name, world, must_be_locked=True)
     if source.lock is None or source.declared is None:
@@ -65,7 +68,8 @@ def run(options: BaseVendor, world: World) -> BaseVendorResult:
         )
     folder = Path(options.output) if options.output else Path(vendor_path(source.path))
     target = world.settings.directory / folder if options.output else source.declared.beside.path(str(folder))
-    target.mkdir(parents=True, exist_ok=True)
+    with disk_errors(str(target)):
+        target.mkdir(parents=True, exist_ok=True)
     wanted: dict[str, Path] = {}
     blobs: dict[str, int] = {}
     number = world.take_numbers()
@@ -90,7 +94,17 @@ def run(options: BaseVendor, world: World) -> BaseVendorResult:
                 path = pool.fetch_external(one, python=python_of(recipe))
                 wanted[path.name] = path
         for name, path in wanted.items():
-            if not (target / name).exists() or (target / name).stat().st_size != path.stat().st_size:
-                shutil.copyfile(path, target / name)
+            if not _is_same(target / name, path):
+                write_whole(target / name, partial(_copy, path))
     size = sum(path.stat().st_size for path in wanted.values()) + sum(blobs.values())
     return BaseVendorResult(folder=str(folder), files=len(wanted) + len(blobs), size=size)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether a file is there already, byte for byte: a build would refuse another one."""
+    return one.is_file() and filecmp.cmp(one, other, shallow=False)
+
+
+def _copy(path: Path, out: BinaryIO) -> None:
+    with path.open("rb") as file:
+        shutil.copyfileobj(file, out, 1 << 20)

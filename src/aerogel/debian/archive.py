@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 from aerogel.debian.cache import Cache, unpacked
 from aerogel.debian.index import PackageIndex, write_index
@@ -358,12 +359,11 @@ class Archive:
         path = self._vendor / os.path.basename(package.filename)
         with self._cache.scratch() as scratch:
             try:
-                data = path.read_bytes()
-            except OSError:
+                found = fetch_file(self._http, f"file:{quote(str(path))}", scratch, limit=package.size)
+            except HttpError:  # not there, or not to be read
                 return False
-            if hashlib.sha256(data).hexdigest() != package.sha256:
+            if found != package.sha256:
                 return False
-            scratch.write_bytes(data)
             self._cache.keep_deb(scratch, package.sha256)
         return True
 
@@ -373,15 +373,16 @@ class Archive:
         return [place.uri for place in self._sources.places(name)] if self._is_locked else [self.uri(name)]
 
     def _download_deb(self, package: Package, partial: Path, on_bytes: Callable[[int], object] | None) -> None:
-        roots = self._roots(package.suite)
-        for number, root in enumerate(roots, 1):
+        faults: list[AerogelError] = []
+        for root in self._roots(package.suite):
             try:
+                if faults:
+                    os.truncate(partial, 0)
                 self._download_from(root, package, partial, on_bytes)
                 return
-            except AerogelError:
-                if number == len(roots):
-                    raise
-                os.truncate(partial, 0)
+            except AerogelError as error:
+                faults.append(error)
+        raise _telling(faults)
 
     def _download_from(
         self, root: str, package: Package, partial: Path, on_bytes: Callable[[int], object] | None
@@ -479,6 +480,17 @@ def _no_architecture(release: Release, component: str, arch: str) -> AerogelErro
         known = ", ".join(name for name in release.architectures if name != "all")
         what = f"packages for {arch}"
     return AerogelError(f"`{release.asked}` has no {what}", code="debian.no-architecture", hints=[f"it has: {known}"])
+
+
+def _telling(faults: Sequence[AerogelError]) -> AerogelError:
+    """Of what several places said about one file: a wrong file counts more than one that is gone, and that more than
+    a place that is down; the others are told below.
+    """
+    ranks = {"debian.deb-digest": 0, "debian.deb-missing": 1}
+    first = min(faults, key=lambda error: ranks.get(error.code, 2))
+    others = [error.message for error in faults if error is not first]
+    first.detail = "\n".join([*filter(None, [first.detail]), *others])
+    return first
 
 
 def _no_release(suite: str, faults: Sequence[AerogelError], skipped: Sequence[str]) -> AerogelError:

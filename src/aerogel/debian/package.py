@@ -47,13 +47,5 @@ class Package(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """`sha256:` and the hexadecimal digest of the .deb."""
         return f"sha256:{self.sha256}"
 
-    @property
-    def purl(self) -> str:
-        """Package URL without qualifiers.
-
-        Spec: purl-spec types `deb`.
-        """
-        return f"pkg:deb/debian/{self.name}@{self.version.replace('+', '%2B').replace(':', '%3A')}"
-
     def __str__(self) -> str:
         return f"{self.name} {self.version} {self.architecture}"

@@ -65,7 +65,12 @@ class External(NamedTuple):
 
 def externals_of(archives: Sequence[PackageEntry], arch: str) -> tuple[External, ...]:
     """The entries that count for an architecture, local .deb files left out. Raises `base.package`."""
-    return tuple(_external(entry, arch) for entry in archives if not entry.deb and _counts(entry, arch))
+    found = tuple(_external(entry, arch) for entry in archives if not entry.deb and _counts(entry, arch))
+    places: dict[str, str] = {}
+    for one in found:
+        if places.setdefault(one.identity, one.location) != one.location:  # a lock could not tell them apart
+            raise _fault(f"two entries of `packages` are called `{one.identity}`", "give each a `version` of its own")
+    return found
 
 
 def _counts(entry: PackageEntry, arch: str) -> bool:

@@ -11,7 +11,7 @@ from aerogel.analyze.documents import Subject
 from aerogel.analyze.package import Distro, Package
 from aerogel.analyze.vex import Vulnerability, document, judge, read_vulnerabilities
 from aerogel.errors import AerogelError, Source
-from aerogel.files.entry import REG, Entry
+from aerogel.files.entry import REG, SYM, Entry
 from aerogel.files.index import LayerIndex
 from aerogel.files.tree import LayerTree
 from aerogel.oci.digest import Digest
@@ -22,6 +22,11 @@ class Files:
 
     def __init__(self, **modes: int) -> None:
         entries = [Entry(path.replace("_", "/").encode(), REG, mode, size=1) for path, mode in modes.items()]
+        entries += [
+            Entry(b"data/lib.so", SYM, 0o777, link=b"lib"),
+            Entry(b"folder", SYM, 0o777, link=b"data"),
+            Entry(b"loop", SYM, 0o777, link=b"loop"),
+        ]
         self.tree = LayerTree([LayerIndex(entries, [0] * len(entries))])
 
 
@@ -57,6 +62,15 @@ def test_only_what_can_be_shown_is_claimed():
     assert claims("CVE-1-1 code /data/tool", "CVE-1-1 code /data/gone", "CVE-1-1 code /data/gone /data/a") == [
         unknown, gone, unknown,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/data/lib.so", "/folder/lib", "/folder", "/data", "/data/", "//data/./tool", "/folder/../data/a", "/loop/x"],
+)
+def test_what_is_reached_by_a_link_or_is_a_folder_is_there(path: str):
+    """Advisories name `libz.so.1`, which is a link: saying that the code is not there would be a lie."""
+    assert claims(f"CVE-1-1 code {path}") == [("under_investigation", "")]
 
 
 def test_reports_of_scanners():

@@ -61,6 +61,53 @@ def test_a_changed_package_in_the_folder_is_not_taken(base: Base, archive: Archi
     assert "`tool 1.0 amd64`" in base.said
 
 
+def test_vendor_mends_what_is_in_the_folder(base: Base, archive: Archive):
+    base("base", "lock", *AMD64)
+    path = base.write("vendor", "a file\n")
+    base("base", "vendor", status=3)
+    assert "vendor`" in base.said
+    path.unlink()
+    base("base", "vendor")
+    good = (path / "tool_1.0_amd64.deb").read_bytes()
+    (path / "tool_1.0_amd64.deb").write_bytes(good[:-1] + b"!")  # as long as before
+    base("base", "vendor")
+    assert (path / "tool_1.0_amd64.deb").read_bytes() == good
+    assert not [each for each in path.iterdir() if each.name.startswith(".")]
+
+
+def test_a_wrong_package_is_told_before_a_place_that_is_down(base: Base, archive: Archive, monkeypatch):
+    """With a lock any place may have a package; the last one is down, which is not what is wrong."""
+    base("base", "lock", *AMD64)
+    monkeypatch.setenv("AEROGEL_DEBIAN_MIRROR", f"{archive.server.url}/debian http://127.0.0.1:1/debian")
+    name = next(name for name in archive.server.files if name.endswith("/tool_1.0_amd64.deb"))
+    good = archive.server.files[name]
+    base.on_another_machine("second")
+    archive.server.files[name] = good[:-1] + b"!"
+    base("base", "build", *AMD64, "--locked", status=4)
+    assert "error: `tool_1.0_amd64.deb` is not the file that the signed index describes" in base.said
+    assert "127.0.0.1:1/debian/pool/main/tool_1.0_amd64.deb: `127.0.0.1` cannot be reached" in base.said
+    del archive.server.files[name]
+    base("base", "build", *AMD64, "--locked", status=4)
+    assert "error: the mirror has no `tool 1.0 amd64` any more" in base.said
+    monkeypatch.setenv("AEROGEL_DEBIAN_MIRROR", f"http://127.0.0.1:1/debian {archive.server.url}/debian")
+    archive.server.files[name] = good
+    base("base", "build", *AMD64, "--locked")
+
+
+def test_two_files_of_one_name_are_told_apart(base: Base, archive: Archive):
+    """A lock knows files by name and version: one digest was taken for both."""
+    archive.server.files |= {"/a/tool.txt": b"one", "/b/tool.txt": b"two"}
+    entries = [f'{{url: "{archive.server.url}/{each}/tool.txt", to: /opt/{each}}}' for each in "ab"]
+    base.write("base.yaml", DECLARATION.replace("[tool]", f"[{', '.join(entries)}]"))
+    base("base", "lock", *AMD64, status=2)
+    assert "error: two entries of `packages` are called `url:tool.txt`" in base.said
+    entries = [each.replace("}", f", version: '{number}'}}") for number, each in enumerate(entries, 1)]
+    base.write("base.yaml", DECLARATION.replace("[tool]", f"[{', '.join(entries)}]"))
+    base("base", "lock", *AMD64)
+    base("base", "build", *AMD64, "--locked", "-t", "x", "-o", "type=local,dest=out")
+    assert [(base.folder / f"out/opt/{each}/tool.txt").read_bytes() for each in "ab"] == [b"one", b"two"]
+
+
 def test_a_lock_holds_when_the_archive_moves_on(base: Base, archive: Archive):
     base("base", "lock", *AMD64)
     base("base", "build", *AMD64, "-t", "one")

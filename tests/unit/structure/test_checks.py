@@ -13,7 +13,7 @@ from aerogel.files.index import LayerIndex
 from aerogel.files.tree import LayerTree
 from aerogel.oci.types import ContainerConfig
 from aerogel.structure import checks, report
-from aerogel.structure.config import ExistenceTest, LicenseTest, MetadataTest, Variable, read_config
+from aerogel.structure.config import CommandTest, ExistenceTest, LicenseTest, MetadataTest, Variable, read_config
 from aerogel.structure.expand import expand
 
 
@@ -149,6 +149,63 @@ def test_owners_and_rights():
         "owner of `/a`",
         "group of `/a`",
     ]
+
+
+def test_what_is_there_and_should_not_be():
+    asked = subject(entry("a"), entry("folder", DIR, 0o755), entry("l", SYM, link="nowhere"))
+    for path in ("/a", "/folder", "/l"):
+        (fault,) = checks.check_existence(ExistenceTest(name="x", path=path, should_exist=False), asked)
+        assert fault == f"`{path}` is in the image, and should not be"
+    assert checks.check_existence(ExistenceTest(name="x", path="/b", should_exist=False), asked) == []
+    (fault,) = checks.check_existence(ExistenceTest(name="x", path="/a", permissions="-rwxr-xr-x"), asked)
+    assert fault == "permissions of `/a`\n- -rwxr-xr-x\n+ -rw-r--r--"
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({}, None),
+        ({"exit_code": 1}, "exit status\n- 1\n+ 0"),
+        ({"expected_output": ("one", "two")}, None),
+        ({"expected_output": ("three",)}, "standard output has nothing that matches\n- three"),
+        ({"excluded_output": ("tw.",)}, "standard output has what it should not, in line 2\n- not: tw.\n+ two"),
+        ({"expected_error": ("bad",)}, None),
+        ({"expected_error": ("one",)}, "standard error has nothing that matches\n- one"),
+        ({"excluded_error": ("bad",)}, "standard error has what it should not, in line 1\n- not: bad"),
+    ],
+)
+def test_how_a_command_went(given: dict[str, object], fault: str | None):
+    test = CommandTest(name="x", command="x", **given)  # type: ignore[arg-type]  # fields by name
+    faults = checks.check_output(test, "one\ntwo\n", "bad\n", 0)
+    assert [each[: len(fault or "")] for each in faults] == ([fault] if fault else [])
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"env": (Variable("A", "1.3"),)}, "variable `A`\n- 1.3\n+ 123"),
+        ({"env": (Variable("A", "1.3", is_regex=True),)}, None),
+        ({"env": (Variable("B", ""),)}, "variable `B` is not set"),
+        ({"labels": (Variable("l", "n"),)}, "label `l`\n- n\n+ m"),
+        ({"unbound_env": ("A",)}, "variable `A` is set to `123`, and should not be"),
+        ({"entrypoint": ("a",)}, 'entrypoint\n- ["a"]\n+ ["e", "f"]'),
+        ({"cmd": ()}, 'cmd\n- []\n+ ["c"]'),
+        ({"workdir": "/x"}, "workdir\n- /x\n+ /w"),
+        ({"user": "0"}, "user\n- 0\n+ u"),
+        ({"exposed_ports": ("80",)}, "port `80` is not in the config, which has `81`"),
+        ({"unexposed_ports": ("81",)}, "port `81` is in the config, and should not be"),
+        ({"volumes": ("/y",)}, "volume `/y` is not in the config, which has `/v`"),
+        ({"unmounted_volumes": ("/v",)}, "volume `/v` is in the config, and should not be"),
+        ({"entrypoint": ("e", "f"), "cmd": ("c",), "workdir": "/w", "user": "u", "volumes": ("/v",)}, None),
+    ],
+)
+def test_what_a_config_says(given: dict[str, object], fault: str | None):
+    config = ContainerConfig(
+        env=("A=123",), labels={"l": "m"}, entrypoint=("e", "f"), cmd=("c",), working_dir="/w", user="u",
+        exposed_ports={"81/tcp": {}}, volumes={"/v": {}},
+    )  # fmt: skip
+    test = MetadataTest(**given)  # type: ignore[arg-type]  # fields by name
+    assert checks.check_metadata(test, config) == ([fault] if fault else [])
 
 
 def test_licences():
