@@ -249,11 +249,7 @@ class _Checks:
 
     def _not_given(self, found: Dynamic) -> Iterator[tuple[str, str]]:
         for library in dict.fromkeys(library for library, _ in found.wants):
-            gives: set[str] = set()
-            for place in self._libraries().get(library, ()):
-                one = self._subject.given(self._tree.resolve(place))
-                if one is not None and one.machine == found.machine:
-                    gives.update(one.gives)
+            gives = set(self._gives(library, found.machine))
             if gives:
                 wanted = {version for name, version in found.wants if name == library}
                 yield from ((library, version) for version in sorted(wanted - gives) if "PRIVATE" not in version)
@@ -269,7 +265,8 @@ class _Checks:
             grouped.setdefault((library, version), []).append(path)
         for (library, version), paths in sorted(grouped.items()):
             prefix = version.partition("_")[0]
-            gives = [each for each in self._gives(library) if each.partition("_")[0] == prefix]
+            machine = self._subject.dynamic[paths[0]].machine
+            gives = [each for each in self._gives(library, machine) if each.partition("_")[0] == prefix]
             best = max((each for each in gives if _NUMBERS.search(each)), key=_version_key, default="")
             has = f"`{library}` of the image has `{best}` at most" if best else f"`{library}` of the image has no such"
             yield Found(
@@ -279,9 +276,11 @@ class _Checks:
                 tuple(_newer(version, best)),
             )
 
-    def _gives(self, library: str) -> list[str]:
+    def _gives(self, library: str, machine: int) -> list[str]:
+        """The versions that the files of a name have which the loader of a machine would take."""
         places = [self._tree.resolve(place) for place in self._libraries().get(library, ())]
-        return [each for place in places if (found := self._subject.given(place)) is not None for each in found.gives]
+        there = (self._subject.given(place) for place in places)
+        return [each for one in there if one is not None and one.machine == machine for each in one.gives]
 
     def _sources(self, sonames: list[str]) -> Iterator[str]:
         arch = _DEBIAN.get(self._subject.architecture, self._subject.architecture)

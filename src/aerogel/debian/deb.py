@@ -20,7 +20,7 @@ import msgspec
 
 from aerogel.errors import AerogelError
 from aerogel.files.entry import DIR, KIND_NAMES, LNK, REG, SYM, Entry, parents, shown
-from aerogel.files.tar import Content, read_entries
+from aerogel.files.tar import read_entries
 
 if TYPE_CHECKING:
     from zstandard import ZstdDecompressionObj
@@ -114,7 +114,7 @@ class Deb:
             return raw
         raise _fault(self.name, f"its member `{member.name}` is compressed in a way that is not gz, xz or zst")
 
-    def entries(self) -> Iterator[tuple[Entry, Content]]:
+    def entries(self) -> Iterator[tuple[Entry, Reader]]:
         """The data entries with their content, each to be read before the next is asked for, in the package's order.
 
         Paths are canonical. An entry that could touch anything outside the tree is refused: other kinds than files,
@@ -148,7 +148,7 @@ def open_deb(path: str | os.PathLike[str]) -> Iterator[Deb]:
         yield Deb(os.path.basename(os.fspath(path)), file)
 
 
-def _checked(deb: str, stream: Reader) -> Iterator[tuple[Entry, Content]]:
+def _checked(deb: str, stream: Reader) -> Iterator[tuple[Entry, Reader]]:
     kinds: dict[bytes, int] = {}
     try:
         for entry, content in read_entries(stream):
@@ -165,13 +165,31 @@ def _checked(deb: str, stream: Reader) -> Iterator[tuple[Entry, Content]]:
                 if kinds.get(parent, DIR) != DIR:
                     raise _unsafe(deb, path, f"lies below `{shown(parent)}`, which is no directory")
             kinds[path] = REG if kind == LNK else kind
-            yield entry, content
+            yield entry, _Named(deb, content)
     except AerogelError as error:
-        if error.code == "tar.path":
-            raise _unsafe_text(deb, error.message) from None
-        if error.code.startswith("tar."):
-            raise _fault(deb, error.message) from None
-        raise
+        raise _told(deb, error) from None
+
+
+class _Named:
+    """The content of an entry; what is wrong with the tar around it is told with the package's name."""
+
+    __slots__ = ("_content", "_deb")
+
+    def __init__(self, deb: str, content: Reader) -> None:
+        self._deb = deb
+        self._content = content
+
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            return self._content.read(size)
+        except AerogelError as error:
+            raise _told(self._deb, error) from None
+
+
+def _told(deb: str, error: AerogelError) -> AerogelError:
+    if error.code == "tar.path":
+        return _unsafe_text(deb, error.message)
+    return _fault(deb, error.message) if error.code.startswith("tar.") else error
 
 
 def _unsafe(deb: str, path: bytes, what: str) -> AerogelError:

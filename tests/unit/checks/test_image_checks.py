@@ -133,7 +133,11 @@ def found(
     tree = LayerTree([LayerIndex(list(base), [0] * len(base)), LayerIndex(above, [0] * len(above))])
     dynamic = {path.encode(): one for path, one in added.items() if one is not None}
 
+    known = more.pop("given", {})
+
     def given(path: bytes) -> Dynamic | None:
+        if path in known:
+            return known[path]
         return LIBC if path.endswith(b"libc.so.6") else dynamic.get(path)
 
     config = ContainerConfig(env=more.pop("env", ()))
@@ -187,6 +191,17 @@ def test_versions():
     assert one.hints[0].startswith("it was built on Debian 13")
     (one,) = found({"app": program("libc.so.6", wants=(("libc.so.6", "GLIBC_2.99"),))})
     assert one.hints[0] == "it was built on a system newer than Debian 13: build it in a stage from `debian`"
+
+
+def test_versions_of_a_library_of_another_machine_do_not_count():
+    """An image may have libraries of two machines; the loader takes its own."""
+    other = Dynamic(183, wide=True, soname="libc.so.6", gives=("GLIBC_2.38",))
+    added = {
+        "app": program("libc.so.6", wants=(("libc.so.6", "GLIBC_2.38"),)),
+        "usr/lib/aarch64-linux-gnu/libc.so.6": other,
+    }
+    (one,) = found(added, given={b"usr/lib/aarch64-linux-gnu/libc.so.6": other}, release="12")
+    assert one.message == "`/app` needs `GLIBC_2.38`, and `libc.so.6` of the image has `GLIBC_2.36` at most"
 
 
 def test_no_loader_and_the_program_that_is_started():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import time
@@ -12,6 +13,7 @@ from debian_repo import Repo, Signer, deb
 from fault_server import Fault, FaultServer
 
 from aerogel.debian.archive import Archive
+from aerogel.debian.cache import Cache
 from aerogel.debian.keyring import Keyring
 from aerogel.debian.mirror import Place, Sources
 from aerogel.errors import EXIT_HOST, EXIT_NETWORK, AerogelError, render
@@ -172,6 +174,25 @@ def test_a_cached_file_that_expires_is_fetched_again(archive: Make, server: Faul
     assert archive(now=lambda: time.time() + 7200, offline=True).release("trixie").suite == "trixie"
 
 
+def test_what_is_cached_counts_for_its_place_and_its_key_only(
+    archive: Make, server: FaultServer, tmp_path: Path
+) -> None:
+    archive().release("trixie")
+    other = Repo(Signer("Other <other@example.org>"), root="/other")
+    other.put("trixie", {"Package": "elsewhere"})
+    server.files |= other.publish("trixie")
+    keys = Keyring(other.signer.public)
+    assert archive("/other", keyring=keys).index("trixie").named("elsewhere")  # the cached one is of another key
+    assert archive().index("trixie").named("hello")
+    own = Repo(other.signer)
+    own.put("trixie", {"Package": "mine"})
+    server.files |= own.publish("trixie")
+    assert archive(keyring=keys).index("trixie").named("mine")
+    other.put("trixie", {"Package": "third"})
+    server.files |= other.publish("trixie")
+    assert archive("/other", keyring=keys).index("trixie").named("third")  # the same key, and another place
+
+
 def test_from_the_future(archive: Make, server: FaultServer) -> None:
     refused(lambda: archive(now=lambda: time.time() - 3 * 86400).release("trixie"), "debian.future")
 
@@ -314,6 +335,19 @@ def test_an_endless_index(archive: Make, server: FaultServer, repo: Repo) -> Non
     assert "found many more" in error.detail
 
 
+def test_an_index_that_grows_while_it_is_unpacked(
+    archive: Make, server: FaultServer, repo: Repo, signer: Signer
+) -> None:
+    """The plain text's size is signed too: a few bytes of xz may be gigabytes."""
+    text, files = repo.release("trixie")
+    plain = f"{len(repo.packages('trixie', 'amd64'))} main/binary-amd64/Packages\n".encode()
+    assert plain in text
+    text = text.replace(plain, b"10 main/binary-amd64/Packages\n")
+    server.files |= {f"/debian/dists/trixie/{name}": data for name, data in files.items()}
+    server.files[IN_RELEASE] = signer.clear_sign(text)
+    assert "unpacks to more than 10 bytes" in refused(lambda: archive().index("trixie"), "debian.index").message
+
+
 def test_a_paragraph_that_is_no_package(archive: Make, server: FaultServer, repo: Repo) -> None:
     del repo.suites["trixie"][0]["SHA256"]
     server.files |= repo.publish("trixie")
@@ -371,6 +405,28 @@ def test_a_wrong_first_part_is_thrown_away(archive: Make, server: FaultServer, t
     (hello,) = opened.index("trixie").named("hello")
     (tmp_path / "cache/partial" / hello.sha256).write_bytes(b"x" * 50)
     assert hashlib.sha256(opened.fetch(hello).read_bytes()).hexdigest() == hello.sha256
+
+
+def test_one_at_a_time_writes_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(tmp_path)
+    with cache.partial("a" * 64) as path, path.open() as file:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.write_bytes(b"part")
+    assert path.read_bytes() == b"part"  # for the next one to go on with
+    lock, waited = fcntl.flock, []
+
+    def finished_by_another(fd: int, how: int) -> None:
+        """While this one waited for the lock, the one before renamed the file."""
+        if not waited:
+            waited.append(os.rename(path, tmp_path / "whole"))
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", finished_by_another)
+    with cache.partial("a" * 64) as again:
+        assert again.read_bytes() == b""
+        assert (tmp_path / "whole").read_bytes() == b"part"
+    assert not again.exists()
 
 
 def test_a_damaged_deb_in_the_cache_is_fetched_again(archive: Make, server: FaultServer) -> None:

@@ -148,7 +148,8 @@ def test_paths_of_an_unmerged_release_move_into_usr(make):
 
 
 def test_directories_emptied_by_rules_go_and_shipped_empty_ones_stay(make):
-    package = make("x", {"opt": None, "usr/share/man": None, "usr/share/man/x.1": b"x", "usr/share/doc/x/NEWS": b"n"})
+    files = {"opt": None, "usr/share/man": None, "usr/share/man/x.1": b"x", "usr/share/doc/x": None}
+    package = make("x", files | {"usr/share/doc/x/NEWS": b"n"})
     found = tree(STATIC, [base_files(make), package])
     assert "opt" in found
     assert "usr/share/man" not in found
