@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import msgspec
 
-from aerogel.analyze import binaries, dpkg, java, node, python
+from aerogel.analyze import binaries, dpkg, java, node, python, records
 from aerogel.analyze.contents import Contents, File
 from aerogel.analyze.elf import MAGIC
 from aerogel.analyze.package import Distro, Package
@@ -172,19 +172,22 @@ class _Cataloger:
             self._urls[path.rpartition("/")[0]] = python.direct_url(text)
 
     def _is_wanted(self, path: bytes) -> bool:
-        if python.is_metadata(path) or node.is_manifest(path) or java.is_archive(path):
+        if python.is_metadata(path) or node.is_manifest(path) or java.is_archive(path) or records.is_record(path):
             return True
         entry = self._contents.tree.lookup(path)
         return entry is not None and bool(entry.mode & 0o111) and entry.size > 64
 
     def _take(self, file: File) -> None:
         name = file.path.encode("utf-8", "replace")
-        if python.is_metadata(name) or node.is_manifest(name):
+        if python.is_metadata(name) or node.is_manifest(name) or records.is_record(name):
             data = file.whole(_MAX_TEXT)
             if data is None:
                 self._notes.append(f"`{file.path}` is too large to be read")
                 return
             text = _printable(data.decode("utf-8", "replace"))
+            if records.is_record(name):
+                self._packages += records.packages_of(text, file.path, file.layer)
+                return
             if node.is_manifest(name):
                 package = node.package_of(text, file.path, file.layer)
             else:

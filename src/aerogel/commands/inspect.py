@@ -12,13 +12,15 @@ from aerogel.commands.detaching import containers_of
 from aerogel.commands.documents import container_document
 from aerogel.commands.format import expand_template
 from aerogel.commands.lookup import find_image, is_composed
+from aerogel.commands.registries import check_platform
 from aerogel.commands.result import Result
 from aerogel.commands.volume_inspect import described
 from aerogel.commands.volumes import volumes_of
 from aerogel.commands.world import World
 from aerogel.errors import AerogelError
 from aerogel.flag import Flag
-from aerogel.oci.image import Image, images
+from aerogel.oci.image import Image, images, load
+from aerogel.oci.platform import Platform
 from aerogel.oci.types import to_dict
 from aerogel.solve.materials import Materials
 from aerogel.store.images import ImageRecord
@@ -30,6 +32,7 @@ __all__ = ["EXAMPLES", "Inspect", "InspectResult", "run", "text"]
 EXAMPLES = (
     ("the entry point", "aerogel inspect -f '{{json .Config.Entrypoint}}' app"),
     ("how a container is", "aerogel inspect -f '{{.State.Status}} {{.State.ExitCode}}' web"),
+    ("one platform of several", "aerogel inspect --platform linux/arm64 app"),
     ("the layers", "aerogel inspect -f '{{json .RootFS.Layers}}' app"),
 )
 
@@ -40,6 +43,7 @@ class Inspect(Struct, frozen=True, kw_only=True):
     names: Annotated[tuple[str, ...], Flag("Names or ids", positional=True, metavar="NAME")]
     format: Annotated[str, Flag("Print by a template such as `{{.Id}}`", short="f", metavar="TEMPLATE")] = ""
     type: Annotated[Literal["", "container", "image", "volume"], Flag("Look only there", metavar="KIND")] = ""
+    platform: Annotated[str, Flag("Platform to take from a multi-platform image", metavar="OS/ARCH")] = ""
     size: Annotated[bool, Flag("With the bytes of a container's files", short="s")] = False
 
 
@@ -77,11 +81,17 @@ def _of_name(
     if options.type == "volume" or (options.type == "" and world.store.images.find(name) is None and volumes.has(name)):
         return "volumes", [described(volumes.find(name), volumes)]
     if world.store.images.find(name) is None and is_composed(name, world):
-        return "images", [_composed(name, world)]
+        return "images", [_composed(name, world, options.platform)]
     record = find_image(world.store, name)
     by_digest = {each.descriptor.digest: each for each in world.store.images.list()}
     named = by_digest.get(record.descriptor.digest, record)
-    return "images", [_described(image, named, world.store) for image in images(record.descriptor, world.store.blobs)]
+    blobs = world.store.blobs
+    if not options.platform:
+        return "images", [_described(image, named, world.store) for image in images(record.descriptor, blobs)]
+    platform = Platform.parse(options.platform)
+    image = load((world.store.images.find(name, platform) or record).descriptor, blobs, platform)
+    check_platform(image, name, platform)
+    return "images", [_described(image, named, world.store)]
 
 
 def text(options: Inspect, result: InspectResult) -> str:
@@ -129,11 +139,11 @@ def _described(image: Image, record: ImageRecord, store: Store) -> dict[str, Any
     return parts
 
 
-def _composed(name: str, world: World) -> dict[str, Any]:
+def _composed(name: str, world: World, platform: str) -> dict[str, Any]:
     """A base that is composed on demand: what is known of it before it is an image with a manifest."""
     from aerogel.commands.taken import base_of
 
-    base, digest = base_of(name, world, Materials(world.store, world.helper))
+    base, digest = base_of(name, world, Materials(world.store, world.helper), platform=platform)
     config = to_dict(base.config)
     return {
         "Id": str(digest or base.diff_ids[-1]),

@@ -49,7 +49,7 @@ def bundle(certificates: Mapping[bytes, bytes]) -> bytes:
 
 
 def added(there: bytes, more: Mapping[bytes, bytes]) -> bytes:
-    """A bundle with those certificates of PEM files that it lacks. Raises as `bundle`."""
+    """A bundle with those PEM files behind it of which it lacks a certificate. Raises as `bundle`."""
     known = set(ders(there))
     parts = [there if not there or there.endswith(b"\n") else there + b"\n"]
     texts = (bundle({path: more[path]}) for path in sorted(more))

@@ -390,7 +390,10 @@ class Declaration(Part, frozen=True, kw_only=True):
     profiles: Annotated[
         dict[Literal["micro", "parity"], Part] | None, Meta(description="What counts for one profile only")
     ] = None
-    variants: Annotated[dict[str, Variant] | None, Meta(description="Tags, and what counts for one only")] = None
+    variants: Annotated[
+        dict[str, Variant] | None,
+        Meta(description="Tags, and what counts for one only; `null` removes an inherited one"),
+    ] = None
     tags: Annotated[dict[str, Selected] | None, Meta(description="Tags that choose a release (built-in ones only)")] = (
         None
     )

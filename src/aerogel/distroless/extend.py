@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from aerogel.distroless.declaration import APPENDED, Accounts, Declaration, ImageSettings, PackageEntry, Part
+from aerogel.distroless.declaration import APPENDED, Accounts, Declaration, ImageSettings, PackageEntry, Part, Variant
 from aerogel.errors import EXIT_USAGE, AerogelError, nearest
 from aerogel.oci.platform import Platform
 
@@ -22,6 +22,7 @@ __all__ = ["Family", "family", "forgotten", "merged"]
 S = TypeVar("S", bound=msgspec.Struct)
 _OWN = (("accounts", "run-as"), ("image", "workdir"))
 """Who runs, and where."""
+_VARIANTS = ("variants",)
 _OF_CONTAINER = (("accounts",), ("image",))
 _OF_FAMILY = (("method",), ("platforms",))
 """Fields of a whole declaration that are inherited."""
@@ -83,8 +84,31 @@ class Family:
     def __init__(self, chain: Sequence[Declaration]) -> None:
         self.chain = tuple(chain)
         self.declaration = chain[-1]
+        self._variants: list[dict[str, Variant]] = []
+        """Of each declaration of the chain, those that no later one removes."""
+        for one in self.chain:
+            self._remove(one)
+            self._variants.append(dict(one.variants or {}))
         self.image = ""
         """The image of somebody that all is laid on, by its name; empty for none."""
+
+    def _remove(self, one: Declaration) -> None:
+        """Takes away the variants that a declaration has as `null`. Raises `base.variant` for one that is not there."""
+        for path in one.unset:
+            if path[:1] != _VARIANTS:
+                continue
+            known = self.variants
+            if len(path) > 1 and path[1] not in known:
+                near = nearest(path[1], known)
+                raise AerogelError(
+                    f"`{one.name}` removes the variant `{path[1]}`, which is not there",
+                    code="base.variant",
+                    hints=[f"did you mean `{near}`?"] if near else [f"variants are {', '.join(known) or 'none'}"],
+                    exit_status=EXIT_USAGE,
+                )
+            for there in self._variants:
+                for name in path[1:2] or known:
+                    there.pop(name, None)
 
     @property
     def name(self) -> str:
@@ -114,7 +138,7 @@ class Family:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for one in self.chain for name in one.variants or ()))
+        return tuple(dict.fromkeys(name for one in self._variants for name in one))
 
     def _last(self, field: str) -> Any:
         for one in reversed(self.chain):
@@ -141,8 +165,8 @@ class Family:
         """Who runs and where: what a declaration says itself counts more than the variants of what it extends."""
         names = self._variant_chain(variant)
         said: dict[tuple[str, str], str | None] = {}
-        for one in self.chain:
-            for part in (one, *((one.variants or {}).get(name) for name in names)):
+        for one, variants in zip(self.chain, self._variants, strict=True):
+            for part in (one, *(variants.get(name) for name in names)):
                 if part is None:
                     continue
                 said |= {field: None for field in _OWN if field in part.unset or field[:1] in part.unset}
@@ -167,12 +191,12 @@ class Family:
                 if label == profile:
                     yield part
         for name in self._variant_chain(variant):
-            yield from (one.variants[name] for one in self.chain if one.variants and name in one.variants)
+            yield from (one[name] for one in self._variants if name in one)
 
     def _variant_chain(self, name: str) -> list[str]:
         found = [name]
         while True:
-            bases = [one.variants[found[0]].extends for one in self.chain if one.variants and found[0] in one.variants]
+            bases = [one[found[0]].extends for one in self._variants if found[0] in one]
             base = next((each for each in reversed(bases) if each), None)
             if base is None:
                 return found
@@ -199,7 +223,7 @@ def _joined(base: Part, over: Part) -> Part:
         kept = tuple(one for one in base.packages if _called(one) not in names)
         base = msgspec.structs.replace(base, packages=kept)
     for path in over.unset:
-        if path not in _OF_FAMILY:
+        if path not in _OF_FAMILY and path[:1] != _VARIANTS:
             base = forgotten(base, path)
     return msgspec.structs.replace(merged(base, _plain(over)), unset=())
 

@@ -73,6 +73,12 @@ _GROUPS = ("releases", "profiles", "variants")
 def _take_nulls(data: dict[str, Any]) -> None:
     """Makes `unset` of the nulls in a declaration and in its parts; those in lists stay as they are."""
     parts: list[tuple[Path, Any]] = [((), data)]
+    variants = data.get("variants")
+    given = data.get("unset", [])
+    if isinstance(variants, dict) and isinstance(given, list) and None in variants.values():
+        removed = [name for name, part in variants.items() if part is None]
+        data["variants"] = {name: part for name, part in variants.items() if part is not None}
+        data["unset"] = [*given, *(["variants", name] for name in removed)]
     for group in _GROUPS:
         inner = data.get(group)
         parts += [((group, name), part) for name, part in inner.items()] if isinstance(inner, dict) else []

@@ -92,16 +92,9 @@ def parse(source: Source) -> Value:
 
 
 def _json(source: Source) -> Value:
-    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in found]
-        for name in names:
-            if names.count(name) > 1:
-                raise fault(f"`{name}` is there twice", None)
-        return dict(found)
-
     try:
         text = source.data.decode()
-        data = json.loads(text, object_pairs_hook=pairs, parse_int=str, parse_float=str)
+        json.loads(text, parse_int=str, parse_float=str)
     except UnicodeDecodeError as error:
         raise fault("the file is not UTF-8", Span(source, error.start, error.end)) from None
     except json.JSONDecodeError as error:
@@ -109,19 +102,87 @@ def _json(source: Source) -> Value:
         raise fault(f"the file is no JSON: {error.msg.lower()}", Span(source, at, at)) from None
     except RecursionError:
         raise fault("the file is nested too deep", None) from None
-    return _plain(data, "", 0)
+    return _Json(source, text).value("", 0)
 
 
-def _plain(data: Any, where: str, depth: int) -> Value:
-    if depth > _MAX_DEPTH:
-        raise fault("the file is nested too deep", None)
-    if isinstance(data, dict):
-        return Value({name: _plain(value, _below(where, name), depth + 1) for name, value in data.items()}, where, None)
-    if isinstance(data, list):
-        return Value([_plain(one, f"{where}[{n}]", depth + 1) for n, one in enumerate(data)], where, None)
-    if isinstance(data, bool):
-        return Value("true" if data else "false", where, None)
-    return Value(data, where, None)
+_SPACE = re.compile(r"[ \t\r\n]*")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_WORD = re.compile(r"[^ \t\r\n,\]}]+")
+
+
+class _Json:
+    """Goes through a text that is JSON; `at` is where, in characters."""
+
+    def __init__(self, source: Source, text: str) -> None:
+        self._source = source
+        self._text = text
+        self._is_ascii = text.isascii()
+        self._at = 0
+
+    def _next(self) -> str:
+        """The next character that counts."""
+        self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]  # it fits everywhere
+        return self._text[self._at]
+
+    def _span(self, start: int) -> Span:
+        """From a place to here, at most to the end of its line."""
+        line_end = self._text.find("\n", start)
+        end = self._at if line_end < 0 else min(self._at, line_end)
+        if self._is_ascii:
+            return Span(self._source, start, end)
+        first = len(self._text[:start].encode())
+        return Span(self._source, first, first + len(self._text[start:end].encode()))
+
+    def _string(self) -> str:
+        found = _STRING.match(self._text, self._at)
+        assert found is not None  # the text is JSON
+        self._at = found.end()
+        return str(json.loads(found[0]))
+
+    def value(self, where: str, depth: int) -> Value:
+        """The value that begins here. Raises `test.config` for a key that is there twice."""
+        sign = self._next()
+        start = self._at
+        if depth > _MAX_DEPTH:
+            raise fault("the file is nested too deep", self._span(start))
+        data: dict[str, Value] | list[Value] | str | None
+        if sign == "{":
+            data = self._map(where, depth)
+        elif sign == "[":
+            data = self._list(where, depth)
+        elif sign == '"':
+            data = self._string()
+        else:
+            word = _WORD.match(self._text, self._at)
+            assert word is not None  # the text is JSON
+            self._at, data = word.end(), None if word[0] == "null" else word[0]
+        return Value(data, where, self._span(start))
+
+    def _map(self, where: str, depth: int) -> dict[str, Value]:
+        found: dict[str, Value] = {}
+        self._at += 1
+        while self._next() != "}":
+            start = self._at
+            name = self._string()
+            key = self._span(start)
+            if name in found:
+                raise fault(f"`{_below(where, name)}` is there twice", key)
+            self._next()
+            self._at += 1  # the colon
+            inner = self.value(_below(where, name), depth + 1)
+            found[name] = inner._replace(span=key if inner.data is None else inner.span, key=key)
+            self._at += self._next() == ","
+        self._at += 1
+        return found
+
+    def _list(self, where: str, depth: int) -> list[Value]:
+        found: list[Value] = []
+        self._at += 1
+        while self._next() != "]":
+            found.append(self.value(f"{where}[{len(found)}]", depth + 1))
+            self._at += self._next() == ","
+        self._at += 1
+        return found
 
 
 def _yaml(source: Source) -> Value:

@@ -144,7 +144,27 @@ def test_words_that_are_no_licence(store: Store) -> None:
     check_cyclonedx(render(found, subject(image), "cyclonedx-json"))
 
 
+def test_records_beside_what_no_package_manager_knows(store: Store) -> None:
+    """As in the image of Node.js: the program came by npm, and lies in no node_modules."""
+    record = {"packages": [{"name": "n", "externalRefs": [
+        {"referenceType": "cpe23Type", "referenceLocator": "cpe:2.3:a:b"},
+        {"referenceType": "purl", "referenceLocator": "pkg:npm/%40team/node-linux-x64@24.11.0?os=linux"},
+    ]}, {"name": "none"}]}  # fmt: skip
+    image = store_image(store, [{"var/lib/db/sbom/node.spdx.json": json.dumps(record).encode()}])
+    found = find(store, image)
+    one = named(found, "@team/node-linux-x64")
+    assert one.purl == "pkg:npm/%40team/node-linux-x64@24.11.0?os=linux"
+    assert one.location == "/var/lib/db/sbom/node.spdx.json"
+    check_spdx(render(found, subject(image), "spdx-json"))
+    check_cyclonedx(render(found, subject(image), "cyclonedx-json"))
+
+
 HOSTILE: dict[str, Files] = {
+    "records of other kinds": {
+        "var/lib/db/sbom/a.spdx.json": b'{"packages": [1, {"externalRefs": [{"referenceType": "purl", "referenceLocator": "x"}]}]}',
+        "var/lib/db/sbom/b.spdx.json": b"[" * 100_000,
+        "var/lib/db/sbom/c.spdx.json": b'{"packages": {"externalRefs": 1}}',
+    },
     "json that is none": {"node_modules/a/package.json": b"{", "node_modules/b/package.json": b"[" * 100_000},
     "json of other kinds": {
         "node_modules/a/package.json": b"[]",

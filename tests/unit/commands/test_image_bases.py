@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import shutil
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from loop_registry import LoopRegistry, serve_registry
@@ -363,3 +367,89 @@ def test_credentials_and_policies_are_those_of_from(
     base.on_another_machine("second")
     base("base", "build", *AMD64, status=1)
     assert "may not be used" in base.said
+
+
+def test_one_platform_of_several_is_shown(base: Base, ground: str) -> None:
+    base("base", "build", *BOTH, "-t", "both", "ground.yaml")
+    found = json.loads(base("inspect", "both"))
+    assert [one["Architecture"] for one in found] == ["amd64", "arm64"]
+    assert json.loads(base("inspect", "--platform", "linux/arm64", "both")) == found[1:]
+    base("inspect", "--platform", "linux/s390x", "both", status=1)
+    assert "hint: it has `linux/amd64`, `linux/arm64`" in base.said
+    base("base", "build", *AMD64, "-t", "one", "ground.yaml")
+    base("inspect", "--platform", "linux/arm64", "one", status=1)
+    assert "error: image `one` is for `linux/amd64`, not for `linux/arm64`" in base.said
+    shown = json.loads(base("inspect", "--platform", "linux/arm64", "aerogel/static"))
+    assert [one["Architecture"] for one in shown] == ["arm64"]
+
+
+def certificate(name: str) -> bytes:
+    from datetime import UTC, datetime
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateBuilder(made, made, key.public_key(), 1)
+    builder = builder.not_valid_before(datetime(2020, 1, 1, tzinfo=UTC)).not_valid_after(
+        datetime(2040, 1, 1, tzinfo=UTC)
+    )
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def test_files_of_the_image_are_added_to_replaced_or_removed(base: Base, archive: Archive) -> None:
+    """The bundle of certificates grows, links lead on, what is removed is hidden, and the layer has nothing else."""
+    first, second = certificate("First"), certificate("Second")
+    files = {
+        "etc/os-release": OS_RELEASE,
+        "etc/ssl/certs/ca-certificates.crt": first,
+        "etc/motd": b"theirs\n",
+        "etc/nsswitch.conf": b"hosts: dns\n",
+        "opt/old/a/b": b"1\n",
+        "opt/old/c": b"2\n",
+        "lib/x86_64-linux-gnu/libold.so.1": b"old\n",
+        "var/lib/dpkg/status": STATUS,
+    }
+    image(base, "below", files)
+    base.write("corp.pem", first + second)
+    archive.put("linked", entries=(("./lib/x86_64-linux-gnu/libnew.so.1", b"new\n"), ("./usr/share/linked", b"x\n")))
+    archive.publish()
+    text = (
+        "packages: [linked]\ncertificates: {additional: [corp.pem], hash-links: true}\npaths: [{remove: /opt/old}, "
+        '{remove: /etc/motd}, {file: /etc/nsswitch.conf, text: "hosts: dns\\n"}, {link: /opt/new, to: /etc}]\n'
+    )
+    base.write("base.yaml", declared("store:below", text))
+    base("base", "build", *AMD64, "-t", "one", "-o", "type=oci,dest=out,tar=false")
+    with tarfile.open(fileobj=io.BytesIO(top_layer(base.folder / "out"))) as tar:
+        names = {each.name: each for each in tar}
+        bundle = tar.extractfile("etc/ssl/certs/ca-certificates.crt").read()
+    assert bundle.startswith(first)
+    assert bundle.count(b"BEGIN CERTIFICATE") == 3  # the file of both is added, as the second is new
+    links = [each for each in names.values() if each.issym() and each.linkname == "ca-certificates.crt"]
+    assert len(links) == 2
+    assert {"opt/.wh.old", "etc/.wh.motd", "opt/new", "usr/share/linked"} <= names.keys()
+    # `/lib` is a directory of its own there, and stays one; what is the same is not written again.
+    assert "lib/x86_64-linux-gnu/libnew.so.1" in names
+    assert "etc/nsswitch.conf" not in names
+    assert not {"lib", "etc/os-release"} & {one for one, each in names.items() if not each.isdir()}
+    base("build", *AMD64, "-o", "type=local,dest=whole", "-f", str(base.write("D", "FROM one\n")), ".")
+    whole = base.folder / "whole"
+    assert not (whole / "etc/motd").exists()
+    assert not (whole / "opt/old").exists()
+    assert (whole / "lib/x86_64-linux-gnu/libold.so.1").read_bytes() == b"old\n"
+    base.write("base.yaml", declared("store:below", "paths: [{remove: /opt/odl}]\n"))
+    base("base", "build", *AMD64, status=2)
+    assert "error: there is nothing at `/opt/odl` to remove" in base.said
+
+
+def top_layer(folder: Path) -> bytes:
+    """The plain tar of the last layer of the only image of an OCI layout."""
+    blobs = folder / "blobs/sha256"
+    index = json.loads((folder / "index.json").read_bytes())
+    found = json.loads((blobs / index["manifests"][0]["digest"].removeprefix("sha256:")).read_bytes())
+    if "manifests" in found:
+        found = json.loads((blobs / found["manifests"][0]["digest"].removeprefix("sha256:")).read_bytes())
+    return gzip.decompress((blobs / found["layers"][-1]["digest"].removeprefix("sha256:")).read_bytes())

