@@ -131,14 +131,11 @@ class Check:
         run = Pytest(name, python, words)
         run.begin(self.environ)
         run.show()
+        self._again(run)
         self._add(run)
 
     def on_host(self, python, *words) -> None:
-        """Runs the tests on the host, part by part on as many lanes as there are; output comes in the order of `HOST`.
-
-        Tests that failed get one more try, alone: they share the host with others and watch signals and times. What
-        fails twice has failed; what needed two tries is named.
-        """
+        """Runs the tests on the host, part by part on as many lanes as there are; output comes in the order of `HOST`."""
         runs = []
         for name, part in HOST.items():
             folders = [one for one in part if one.startswith("--") or has_tests(one)]
@@ -161,16 +158,24 @@ class Check:
         for run in runs:
             run.show()
         for run in runs:
-            if run.status == 1 and 0 < run.counts["failed"] <= MOST_AGAIN:
-                second = Pytest(f"{run.name}: those that failed", python, ("--last-failed", *run.words))
-                second.begin(run.environ)
-                second.show()
-                print(f"{second.counts['passed']} passed at the second try, see the first one above", flush=True)
-                self.timings.append((second.name, second.seconds))
-                run.counts["passed"] += second.counts["passed"]
-                run.counts["failed"] = second.counts["failed"]
-                run.status = second.status
+            self._again(run)
             self._add(run)
+
+    def _again(self, run) -> None:
+        """Tests that failed get one more try, alone: they share the host with others and watch signals and times.
+
+        What fails twice has failed; what needed two tries is named.
+        """
+        if run.status != 1 or not 0 < run.counts["failed"] <= MOST_AGAIN:
+            return
+        second = Pytest(f"{run.name}: those that failed", run.python, ("--last-failed", *run.words, "-n", "0"))
+        second.begin(run.environ)
+        second.show()
+        print(f"{second.counts['passed']} passed at the second try, see the first one above", flush=True)
+        self.timings.append((second.name, second.seconds))
+        run.counts["passed"] += second.counts["passed"]
+        run.counts["failed"] = second.counts["failed"]
+        run.status = second.status
 
     def _add(self, run) -> None:
         self.timings.append((run.name, run.seconds))
@@ -195,6 +200,7 @@ class Pytest:
 
     def __init__(self, name, python, words) -> None:
         self.name = name
+        self.python = python
         self.words = words
         self.environ = {}
         self.seconds = 0.0
