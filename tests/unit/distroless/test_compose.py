@@ -7,9 +7,12 @@ import os
 import tarfile
 from pathlib import Path
 
+import msgspec
 import pytest
+from small_elf import shared_library
 
 from aerogel.debian.package import Package
+from aerogel.distroless import ldcache
 from aerogel.distroless.catalogue import lookup
 from aerogel.distroless.compose import applets, compose
 from aerogel.distroless.layout import Layout, write_layer
@@ -219,6 +222,17 @@ def test_links_of_links_resolve_inside(make):
     assert found.entry.path == b"usr/lib/c"
     assert layout.resolve(b"o") is None
     assert layout.resolve(b"nowhere") is None
+
+
+def test_libraries_get_the_link_that_programs_ask_for(make):
+    """As ldconfig makes it: the loader looks for the name inside of the file."""
+    data = shared_library(wide=True, order="<", machine=62)
+    folder = "usr/lib/x86_64-linux-gnu"
+    recipe = msgspec.structs.replace(STATIC, library_cache=True)
+    found = tree(recipe, [base_files(make), make("x", {f"{folder}/libx.so.1.2.3": data, f"{folder}/x.txt": b"x"})])
+    assert found[f"{folder}/libx.so.1"].entry.link == b"libx.so.1.2.3"
+    (one,) = ldcache.read_cache(content(found["etc/ld.so.cache"]))
+    assert (one.soname, one.path) == (b"libx.so.1", f"/{folder}/libx.so.1".encode())
 
 
 def test_applets():

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from small_elf import shared_library
 
 from aerogel.distroless import accounts, certificates, ldcache, status
 from aerogel.distroless.osrelease import NSSWITCH, os_release
@@ -176,6 +177,25 @@ def test_ldconfig_reads_what_we_wrote(tmp_path):
     real = {line.replace("=> /lib/", "=> /usr/lib/") for line in theirs.splitlines()[1:]}
     missing = [line for line in mine if line not in real and "libc6" in line]
     assert len(missing) < len(mine) / 20, missing
+
+
+@pytest.mark.parametrize(
+    ("wide", "order", "machine", "flags"),
+    [
+        (True, "<", 62, 0x303),
+        (True, "<", 183, 0xA03),
+        (False, "<", 40, 0x903),
+        (True, ">", 22, 0x403),
+        (True, "<", 21, 0x503),
+        (True, "<", 243, 0x1003),
+        (False, "<", 3, 0x003),
+    ],
+)
+def test_what_the_loader_of_each_machine_asks_for(wide: bool, order: str, machine: int, flags: int):
+    """glibc's numbers: entries with others are passed over, and the library is not found."""
+    data = shared_library(wide, order, machine)
+    assert ldcache.read_soname(partial(slice_of, data)) == (b"libx.so.1", flags, order == ">")
+    assert ldcache.read_soname(partial(slice_of, data[:40])) is None
 
 
 def test_soname_of_what_is_no_library():

@@ -22,6 +22,17 @@ DROPPED = [
     ("libc-bin", "usr/bin/ldd", "libc-tools"),
     ("base-files", "etc/skel", "host-setup"),
     ("base-files", "etc/issue.net", "host-setup"),
+    ("base-files", "etc/issue", "host-setup"),
+    ("base-files", "etc/profile.d/x.sh", "host-setup"),
+    ("base-files", "etc/update-motd.d/10-uname", "host-setup"),
+    ("base-files", "etc/dpkg/origins/debian", "host-setup"),
+    ("x", "etc/init.d/x", "host-setup"),
+    *(("x", f"usr/share/{name}/x", "manuals") for name in ("info", "bug", "doc-base", "menu", "applications")),
+    *(("x", f"usr/share/{name}/x", "manuals") for name in ("bash-completion", "dict", "misc", "gdb", "gcc", "i18n")),
+    *(
+        ("libpython3.13-stdlib", f"usr/lib/python3.13/{name}/__init__.py", "python-extras")
+        for name in ("idlelib", "lib2to3", "turtledemo", "ensurepip", "pydoc_data")
+    ),
     ("x", "etc/cron.daily/x", "host-setup"),
     ("libpython3.13-stdlib", "usr/lib/python3.13/test/support/__init__.py", "python-extras"),
     ("libpython3.11-stdlib", "usr/lib/python3.11/config-3.11-x86_64-linux-gnu/Makefile", "python-extras"),
