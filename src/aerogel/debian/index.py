@@ -69,6 +69,11 @@ class PackageIndex:
     def __repr__(self) -> str:
         return f"PackageIndex({self.suite}/{self.component} {self.arch})"
 
+    def rest(self) -> None:
+        """Gives the memory back that was looked at: it is read from the file again when it is needed."""
+        if isinstance(self._records.obj, mmap.mmap):
+            self._records.obj.madvise(mmap.MADV_DONTNEED)
+
     def named(self, name: str) -> tuple[Package, ...]:
         """The packages of that name, in the index's order."""
         return self._at(f"={name}")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from aerogel.debian.control import Relation, relations
+from aerogel.debian.index import PackageIndex
 from aerogel.debian.package import Package
 from aerogel.debian.resolve import Chosen, resolve
 from aerogel.distroless import probe
@@ -180,6 +181,9 @@ def select(
         installed=installed,
     )
     tools = select_tools(recipe, archive, Platform.host(), using=using)
+    for index in archive.indexes(wanted, recipe.components, arch):
+        if isinstance(index, PackageIndex):  # what makers run needs the room
+            index.rest()
     key = selection_key(recipe, arch, chosen, tools, underlay)
     return Selection(recipe, platform, arch, tuple(chosen), key, tools, underlay)
 

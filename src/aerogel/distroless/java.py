@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from aerogel.debian.package import Package
     from aerogel.distroless.declaration import Java
     from aerogel.distroless.recipe import Recipe
+    from aerogel.distroless.room import Room
     from aerogel.distroless.work import Work
 
 __all__ = ["LANGUAGES", "MODULES", "SKIP", "add_java", "java_env", "java_tools", "link_rule", "settled", "wants_java"]
@@ -101,7 +102,10 @@ the archive is another one."""
 _NAMED_LEVELS = 21
 _BYTE_ORDERS = {"s390x": "big"}
 """Of the machines whose own is not `little`."""
-_HEAP_MB, _LARGE_HEAP_MB = 160, 512
+_HEAPS_MB, _LARGE_HEAPS_MB = (126, 512), (512,)
+"""What jlink is given, and what it is given when that is too small: it holds all classes twice, compressed and not."""
+_YOUNG_MB = 6
+"""Of the heap: what is alive is old here, and needs nearly all of it."""
 
 
 def wants_java(recipe: Recipe) -> bool:
@@ -201,8 +205,7 @@ def _add_runtime(work: Work, java: Java, home: str) -> None:
         with work.room(tools) as room:
             if not native:
                 room.layout.items.update(_modules(jdk))
-            room.run(command)
-            room.take(out, b"runtime", home.encode())
+            room.take(out, _run_jlink(room, command, _heaps(java)), home.encode())
 
     work.tell(f"linking Java {java.version}")
     work.layout.items |= work.made("java", key, link)
@@ -217,15 +220,10 @@ def _jlink(java: Java, host: str, target: str) -> list[str]:
     tool_home = f"/usr/lib/jvm/java-{version}-openjdk-{host}"
     modules = MODULES if java.modules in (None, "all") else java.modules
     languages = LANGUAGES if java.languages is None else java.languages
-    # Its own is a quarter of the machine's memory, of which it takes 700 MB. The classes in work have to fit.
-    heap_mb = _LARGE_HEAP_MB if java.jdk or languages == "all" else _HEAP_MB
     return [
         f"{tool_home}/bin/jlink",
-        f"-J-Xmx{heap_mb}m",
         "-J-XX:+UseSerialGC",
         "-J-XX:TieredStopAtLevel=1",
-        "--output",
-        "/runtime",
         "--module-path",
         f"{tool_home}/jmods" if host == target else "/modules",
         # Else it is that of the machine that links, in which another does not find a single class.
@@ -240,6 +238,25 @@ def _jlink(java: Java, host: str, target: str) -> list[str]:
         *_OPTIONS,
         *((f"--include-locales={','.join(languages)}",) if languages != "all" and "jdk.localedata" in modules else ()),
     ]
+
+
+def _heaps(java: Java) -> tuple[int, ...]:
+    return _LARGE_HEAPS_MB if java.jdk or java.languages == "all" else _HEAPS_MB
+
+
+def _run_jlink(room: Room, command: list[str], heaps_mb: tuple[int, ...]) -> bytes:
+    """Where in the room the runtime is. Its own heap is a quarter of the machine's memory, of which it takes 700 MB."""
+    for number, heap_mb in enumerate(heaps_mb):
+        output = f"runtime-{number}"
+        given = [f"-J-Xmx{heap_mb}m", f"-J-Xmn{_YOUNG_MB}m"]
+        try:
+            room.run([command[0], *given, *command[1:], "--output", f"/{output}"], env={"MALLOC_ARENA_MAX": "1"})
+        except AerogelError as error:
+            if "OutOfMemoryError" in (error.detail or "") and heap_mb != heaps_mb[-1]:
+                continue  # a newer JDK has more classes
+            raise
+        return output.encode()
+    raise AssertionError("the last heap ends it")
 
 
 def _add_classes(work: Work, runtime: tuple[bytes, ...], home: str, tools: Sequence[Unpacked], *, must: bool) -> None:

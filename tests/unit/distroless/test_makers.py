@@ -117,12 +117,12 @@ def test_who_compiles() -> None:
 @pytest.mark.parametrize(
     ("asked", "given", "lacking"),
     [
-        (Java(version=21), {"--compress=zip-9", "--add-modules", "-J-Xmx160m"}, {"--compress=2", "ALL-MODULE-PATH"}),
+        (Java(version=21), {"--compress=zip-9", "--add-modules"}, {"--compress=2", "ALL-MODULE-PATH"}),
         (Java(version=17), {"--compress=2"}, {"--compress=zip-9"}),
-        (Java(version=21, jdk=True), {"ALL-MODULE-PATH", "-J-Xmx512m"}, set()),
+        (Java(version=21, jdk=True), {"ALL-MODULE-PATH"}, set()),
         (Java(version=25, modules=("b.c", "a.b")), {"a.b,b.c"}, set()),
         (Java(version=25, languages=("sw",)), {"--include-locales=sw"}, set()),
-        (Java(version=25, languages="all"), {"-J-Xmx512m"}, {"--include-locales=all"}),
+        (Java(version=25, languages="all"), set(), {"--include-locales=all"}),
     ],
 )
 def test_what_jlink_is_told(asked: Java, given: set[str], lacking: set[str]) -> None:
@@ -134,6 +134,37 @@ def test_what_jlink_is_told(asked: Java, given: set[str], lacking: set[str]) -> 
     assert has_locales == (asked.languages != "all" and "jdk.localedata" in (asked.modules or java.MODULES))
     foreign = java._jlink(asked, "amd64", "arm64")
     assert foreign[foreign.index("--module-path") + 1] == "/modules"
+
+
+class FullRoom:
+    """Runs nothing: jlink's heap of `needs_mb` does not fit into less."""
+
+    def __init__(self, needs_mb: int, fault: str = "java.lang.OutOfMemoryError: Java heap space") -> None:
+        self.needs_mb, self.fault = needs_mb, fault
+        self.ran: list[list[str]] = []
+
+    def run(self, argv: list[str], env: dict[str, str]) -> bytes:
+        self.ran.append(argv)
+        assert env == {"MALLOC_ARENA_MAX": "1"}
+        (heap,) = (word for word in argv if word.startswith("-J-Xmx"))
+        if int(heap.removeprefix("-J-Xmx").removesuffix("m")) < self.needs_mb:
+            raise AerogelError("`jlink` failed", code="distroless.tool", detail=f"Error: no\n{self.fault}\n\tat x")
+        return b""
+
+
+def test_jlink_gets_little_memory_and_more_if_it_needs_more() -> None:
+    command = java._jlink(Java(version=21), "amd64", "amd64")
+    small = FullRoom(100)
+    assert java._run_jlink(small, command, java._heaps(Java(version=21))) == b"runtime-0"
+    assert {"-J-Xmx126m", "-J-Xmn6m", "/runtime-0"} <= set(small.ran[0])
+    grown = FullRoom(200)
+    assert java._run_jlink(grown, command, java._heaps(Java(version=21))) == b"runtime-1"
+    assert [words[-1] for words in grown.ran] == ["/runtime-0", "/runtime-1"]
+    for room in (FullRoom(200, "Error: Module x not found"), FullRoom(1000)):
+        with pytest.raises(AerogelError, match="`jlink` failed"):
+            java._run_jlink(room, command, java._heaps(Java(version=21)))
+    whole = FullRoom(500)
+    assert java._run_jlink(whole, command, java._heaps(Java(version=21, jdk=True))) == b"runtime-0"
 
 
 @pytest.mark.parametrize("host", ["amd64", "arm64", "s390x"])
