@@ -69,6 +69,7 @@ RUN --mount=type=secret,id=s,target=/key --mount=type=secret,id=s,target=/a/b/ke
 USER app
 RUN --mount=type=secret,id=s,uid=1000,target=/home/app/t/key cd; stat -c '%u %g %a %s' t/key >/tmp/5; head -c 7 t/key >>/tmp/5
 RUN --mount=type=secret,id=s,mode=0444 test -r /run/secrets/s; cat /run/secrets/s | wc -c >/tmp/6
+RUN --mount=type=secret,id=s,uid=2,gid=8,mode=0040 test -r /run/secrets/s; cat /run/secrets/s | wc -c >/tmp/7; id -G >>/tmp/7
 """,
     "stages": """
 RUN mkdir /out && echo x >/out/x && chown 12:34 /out /out/x && chmod 6755 /out/x && ln /out/x /out/y && ln -s x /out/l && chown -h 5:6 /out/l

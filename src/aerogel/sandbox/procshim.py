@@ -354,12 +354,19 @@ def _as_caller(pid: int) -> Iterator[None]:
 def _as_user_of(pid: int) -> Iterator[None]:
     """Takes the ids of a process for a while; the saved ones lead back."""
     uid = gid = 0
+    groups: list[int] = []
     with contextlib.suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
         for line in file:
             if line.startswith(b"Uid:"):
                 uid = int(line.split()[2])
             elif line.startswith(b"Gid:"):
                 gid = int(line.split()[2])
+            elif line.startswith(b"Groups:"):
+                groups = [int(each) for each in line.split()[1:]]
+    own = os.getgroups()
+    is_changed = os.geteuid() == 0 and groups != own
+    if is_changed:
+        os.setgroups(groups)
     os.setresgid(gid, gid, 0)
     os.setresuid(uid, uid, 0)
     try:
@@ -367,6 +374,8 @@ def _as_user_of(pid: int) -> Iterator[None]:
     finally:
         os.setresuid(0, 0, 0)
         os.setresgid(0, 0, 0)
+        if is_changed:
+            os.setgroups(own)
 
 
 def _group_of(pid: int) -> int:
