@@ -11,7 +11,9 @@ from aerogel.commands.format import columns
 from aerogel.commands.recipes import known_tags, open_recipe
 from aerogel.commands.result import Result
 from aerogel.commands.world import World
+from aerogel.distroless.recipe import Recipe
 from aerogel.flag import Flag
+from aerogel.net.proxy import redact
 
 if TYPE_CHECKING:
     from aerogel.debian.resolve import Chosen
@@ -69,6 +71,16 @@ class BaseShowResult(Result, frozen=True, kw_only=True):
     packages: tuple[ShownPackage, ...] = ()
 
 
+def _without_secrets(recipe: Recipe) -> Recipe:
+    """Addresses may have a password or a token in them."""
+    replace = msgspec.structs.replace
+    return replace(
+        recipe,
+        repositories=tuple(replace(each, uri=redact(each.uri)) for each in recipe.repositories),
+        archives=tuple(replace(each, url=redact(each.url)) if each.url else each for each in recipe.archives),
+    )
+
+
 def run(options: BaseShow, world: World) -> BaseShowResult:
     """Reads the declaration. Raises `base.*`, `distroless.unknown-image`; with `--packages` what selecting raises."""
     source = open_recipe(options.name, world)
@@ -94,7 +106,7 @@ def run(options: BaseShow, world: World) -> BaseShowResult:
     return BaseShowResult(
         name=source.recipe.name,
         tags=tuple(known_tags(source)),
-        recipe=msgspec.to_builtins(source.recipe),
+        recipe=msgspec.to_builtins(_without_secrets(source.recipe)),
         rules=_rules(source.recipe.rules, source.recipe.slices) if options.rules else (),
         packages=packages,
     )

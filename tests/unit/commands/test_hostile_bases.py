@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from debian_repo import deb, special
+from debian_repo import Signer, deb, special
 from own_bases import AMD64, DECLARATION, Archive, Base
 
 NONE = "0" * 64
@@ -285,3 +285,19 @@ def test_a_package_that_stands_twice(base: Base, archive: Archive):
     archive.publish()
     base("base", "build", *AMD64, "-t", "one", "-o", "type=local,dest=out", "base.yaml")
     assert (base.folder / "out/usr/bin/tool").read_text() == "first\n"
+
+
+def test_passwords_in_addresses_are_shown_nowhere(base: Base, signer: Signer):
+    address = "http://joe:hunter2@127.0.0.1:1"
+    base.write("corp.asc", signer.armored)
+    base.write(
+        "base.yaml",
+        url(f"to: /opt, sha256: {NONE}", f"{address}/a.tgz?sig=hunter2")
+        + f'sources: {{extra: [{{id: corp, uri: "{address}/deb", suites: [stable], signed-by: corp.asc}}]}}\n',
+    )
+    for words in (("show",), ("show", "--json"), ("build", *AMD64), ("build", *AMD64, "-D"), ("lock", *AMD64)):
+        shown = base("base", *words, "base.yaml", status=0 if words[0] == "show" else 4) + base.said
+        assert "http://***@127.0.0.1:1/" in shown
+        assert "hunter2" not in shown
+    kept = [path for path in (base.folder / "root").rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+    assert kept == []
