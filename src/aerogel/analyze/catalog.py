@@ -58,6 +58,8 @@ class _Cataloger:
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
         self._packages: list[Package] = []
+        self._recorded: list[Package] = []
+        """What records say besides; of what its own files tell too, those are better."""
         self._notes: list[str] = []
         self._owners: dict[bytes, str] = {}
         """Path -> name of the Debian package."""
@@ -70,7 +72,8 @@ class _Cataloger:
         owned = set(self._owners)
         self._direct_urls(path for path in paths if path.endswith(b".dist-info/direct_url.json") and path not in owned)
         self._contents.read((path for path in paths if path not in owned and self._is_wanted(path)), self._take)
-        packages = (*debs, *self._packages)
+        told = {one.purl for one in self._packages}
+        packages = (*debs, *self._packages, *(one for one in self._recorded if one.purl not in told))
         unique = {(one.purl, one.location): one for one in packages}
         ordered = tuple(sorted(unique.values()))
         return Catalog(
@@ -186,7 +189,7 @@ class _Cataloger:
                 return
             text = _printable(data.decode("utf-8", "replace"))
             if records.is_record(name):
-                self._packages += records.packages_of(text, file.path, file.layer)
+                self._recorded += records.packages_of(text, file.path, file.layer)
                 return
             if node.is_manifest(name):
                 package = node.package_of(text, file.path, file.layer)

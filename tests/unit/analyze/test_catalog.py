@@ -150,11 +150,15 @@ def test_records_beside_what_no_package_manager_knows(store: Store) -> None:
         {"referenceType": "cpe23Type", "referenceLocator": "cpe:2.3:a:b"},
         {"referenceType": "purl", "referenceLocator": "pkg:npm/%40team/node-linux-x64@24.11.0?os=linux"},
     ]}, {"name": "none"}]}  # fmt: skip
-    image = store_image(store, [{"var/lib/db/sbom/node.spdx.json": json.dumps(record).encode()}])
+    double = {"packages": [{"externalRefs": [{"referenceType": "purl", "referenceLocator": "pkg:npm/m@1"}]}]}
+    files = {"node": record, "m": double}
+    held_files: Files = {f"var/lib/db/sbom/{name}.spdx.json": json.dumps(one).encode() for name, one in files.items()}
+    image = store_image(store, [held_files | {"opt/node_modules/m/package.json": b'{"name": "m", "version": "1"}'}])
     found = find(store, image)
     one = named(found, "@team/node-linux-x64")
     assert one.purl == "pkg:npm/%40team/node-linux-x64@24.11.0?os=linux"
     assert one.location == "/var/lib/db/sbom/node.spdx.json"
+    assert named(found, "m").location == "/opt/node_modules/m/package.json"  # told once, by its own file
     check_spdx(render(found, subject(image), "spdx-json"))
     check_cyclonedx(render(found, subject(image), "cyclonedx-json"))
 
