@@ -63,12 +63,14 @@ def run(aerogel: Aerogel, folder: Path) -> Callable[..., str]:
 @contextmanager
 def largest_child() -> Iterator[Callable[[], int]]:
     """Watches the processes that are started in the block; what it gives are the bytes that the largest had."""
-    own = os.getpid()
+    own, words = os.getpid(), Path("/proc/self/cmdline").read_bytes()
     ends, largest = threading.Event(), [0]
 
     def watch() -> None:
         while not ends.wait(0.1):
-            largest[0] = max(largest[0], *(proportional(each) for each in tree(own) if each != own), 0)
+            # A child that has not executed its program yet has the memory of this process.
+            started = [each for each in tree(own) if command_of(each) not in (b"", words)]
+            largest[0] = max(largest[0], *(proportional(each) for each in started), 0)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -86,6 +88,12 @@ def tree(pid: int) -> list[int]:
             for task in os.listdir(f"/proc/{one}/task"):
                 found += map(int, Path(f"/proc/{one}/task/{task}/children").read_text().split())
     return found
+
+
+def command_of(pid: int) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def proportional(pid: int) -> int:
