@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +85,32 @@ def test_they_cannot_be_moved(tmp_path: Path, rung: str) -> None:
     assert done.returncode == 1
     assert done.stderr.endswith(MOVED.format(script=MOVES[rung], place=tmp_path)), done.stderr
     assert aerogel.holders() == []
+
+
+HIDES = """
+#include <stdio.h>
+#include <sys/prctl.h>
+int main(void) {
+    char data[99] = "";
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    FILE *file = fopen("/run/secrets/s", "r");
+    printf("got %d\\n", file ? (int)fread(data, 1, 98, file) : -1);
+    return 0;
+}
+"""
+DENIED = Path(__file__).parents[1] / "support" / "denied.py"
+
+
+@pytest.mark.host("gcc")
+def test_programs_that_hide_their_memory_read_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `ssh-add` does, as root of a container that may not look into other processes."""
+    monkeypatch.setitem(RUNGS, "chroot", [sys.executable, str(DENIED)])
+    aerogel = confined(tmp_path, "chroot")
+    source = tmp_path / "hides.c"
+    source.write_text(HIDES)
+    subprocess.run(["gcc", "-static", "-o", str(tmp_path / "context/hides"), str(source)], check=True)
+    text = 'FROM scratch\nCOPY hides /\nRUN --mount=type=secret,id=s ["/hides"]\n'
+    assert f"got {len(SECRET)}\n" in aerogel.build(text).stderr
 
 
 @pytest.fixture

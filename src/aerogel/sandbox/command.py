@@ -130,10 +130,10 @@ def _prepare(
 
 def _rules(request: dict[str, Any], tree: str, proot: str) -> list[notify.Rule]:
     """The calls that process 1 answers; those that only look or read are few, unless there is a secret to be seen."""
-    machine = os.uname().machine
+    machine, secrets = os.uname().machine, any(mount["is_secret"] for mount in request["mounts"])
     if proot:
-        return bare.rules(machine, reads=any(mount["is_secret"] for mount in request["mounts"]))
-    return procshim.rules(machine) if tree else recorder.rules(machine)
+        return bare.rules(machine, reads=secrets)
+    return procshim.rules(machine, secrets=secrets) if tree else recorder.rules(machine)
 
 
 def confine(request: dict[str, Any], all_capabilities: int) -> int:

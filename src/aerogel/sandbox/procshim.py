@@ -50,6 +50,8 @@ _AT_FDCWD = 0xFFFFFF9C
 _HARMLESS = (b"cmdline", b"comm", b"stat", b"statm", b"status")
 """Of any process, for `ps`."""
 _MASKED = (b"kcore", b"keys", b"kmsg", b"sysrq-trigger", b"timer_list", b"acpi", b"scsi", b"mem")
+_PRCTL = {"x86_64": 157, "aarch64": 167}
+_PR_SET_DUMPABLE = 4
 _WITHOUT_FOLDER = ("access", "lstat", "lstat64", "open", "readlink", "stat", "stat64")
 """Their first argument is the path."""
 _STANDARD = {b"/dev/stdin": b"0", b"/dev/stdout": b"1", b"/dev/stderr": b"2"}
@@ -64,9 +66,10 @@ def _numbers(machine: str) -> dict[int, str]:
     return found
 
 
-def rules(machine: str) -> list[Rule]:
-    """The calls that are looked at; KeyError for a machine without numbers."""
-    return [Rule(number) for number in _numbers(machine)]
+def rules(machine: str, *, secrets: bool = False) -> list[Rule]:
+    """The calls that are looked at; KeyError for a machine without numbers. With `secrets` nobody hides from that."""
+    hides = [Rule(_PRCTL[machine], argument=0, value=_PR_SET_DUMPABLE)] if secrets else []
+    return [*hides, *(Rule(number) for number in _numbers(machine))]
 
 
 class Shim:
@@ -102,7 +105,10 @@ class Shim:
         call = self._listener.receive()
         if call is None:
             return
-        name = self._names[call.number]
+        name = self._names.get(call.number)
+        if name is None:  # prctl: `ssh-add` wants that nobody reads its memory, and then opens the file of a key
+            self._listener.answer(call)
+            return
         at = 0 if name in _WITHOUT_FOLDER else 1
         path = self._listener.string(call.pid, call.args[at])
         if path is not None:
