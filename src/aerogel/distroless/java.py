@@ -97,8 +97,8 @@ _DUMP = ("-Xshare:dump", "-Xms128m", "-Xmx128m", "-XX:+UseG1GC", "-XX:ParallelGC
 _ARCHIVED = ("amd64", "arm64")
 """Architectures whose images have the archive unless the declaration says no: those on which images are composed."""
 _BELOW = ("libatomic1", "libc6", "libgcc-s1", "libstdc++6", "zlib1g")
-"""What the runtime is linked with. It makes its archive with nothing else in sight: with `libc-bin`, which has locales,
-the archive is another one."""
+"""What the runtime is linked with. It makes its archive with nothing else in sight: with the image's other packages
+there the archive was another one than with these tools alone."""
 _NAMED_LEVELS = 21
 _BYTE_ORDERS = {"s390x": "big"}
 """Of the machines whose own is not `little`."""
