@@ -51,8 +51,6 @@ HOST = {
 """The tests on the host in parts, the longest first: whichever lane has ended one begins the next."""
 LANES = 2
 """How many parts run side by side, each lane with its own account."""
-KEPT = 10
-"""Of how many runs of pytest the temporary folders stay: no part removes those of another, which takes it minutes."""
 SOURCES = ("src", "tests", "tools", "bench")
 MOST_AGAIN = 5
 """More failures than this are no accident."""
@@ -212,8 +210,6 @@ class Pytest:
             "pytest",
             "-q",
             "--timeout=1800",
-            "-o",
-            f"tmp_path_retention_count={KEPT}",
             *words,
         ]
         self._lines = queue.SimpleQueue()

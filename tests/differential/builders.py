@@ -179,6 +179,10 @@ def buildkit(state: Path) -> Iterator[Buildkit]:
         finally:
             daemon.terminate()
             daemon.wait(60)
+            if os.path.ismount(
+                network := f"{state}/exec/netns/default"
+            ):  # it leaves this one, and a folder that nobody can remove
+                subprocess.run(["umount", network], check=True, timeout=60)
 
 
 class Aerogel:

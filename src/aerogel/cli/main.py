@@ -114,6 +114,7 @@ class _Run:
         from aerogel.redact import Redactor
 
         _catch_signals()
+        _catch_lost_signals()
         _raise_at_interrupt()
         redactor = Redactor()
         self._redact = redactor.text
@@ -379,6 +380,30 @@ def _catch_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, terminate)
+
+
+def _catch_lost_signals() -> None:
+    """Makes a signal come again that hit a finalizer or a callback of Python's own: what is raised there ends nothing."""
+    import _thread
+    import os
+    import time
+
+    signal = _signal_module()
+    before = sys.unraisablehook
+
+    def again(number: int) -> None:
+        time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    def hook(lost: sys.UnraisableHookArgs) -> None:
+        if isinstance(lost.exc_value, _Terminated):
+            _thread.start_new_thread(again, (lost.exc_value.number,))
+        elif isinstance(lost.exc_value, KeyboardInterrupt):
+            _thread.start_new_thread(again, (signal.SIGINT,))
+        else:
+            before(lost)
+
+    sys.unraisablehook = hook
 
 
 def _leave(status: int) -> None:

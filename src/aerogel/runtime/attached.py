@@ -45,15 +45,10 @@ class Attached:
         self._asks_to_end = False
         self._timer: threading.Timer | None = None
         self._lock = threading.RLock()
+        self._early: list[int] | None = []
+        """Signals that came before anybody could take them; None as soon as somebody can."""
         self._sock = connected(seen)
         self._input = -1
-        try:
-            wire.send(self._sock, {"do": "attach"}, (streams.stdout, streams.stderr))
-            _, fds = received(self._sock, seen)
-            self._input = fds[0] if fds else -1
-        except BaseException:
-            self._sock.close()
-            raise
 
     def follow(self, *, takes_input: bool, passes_signals: bool, asks_to_end: bool = False) -> Exit | None:
         """How the command ended, or None after the keys that detach.
@@ -63,11 +58,25 @@ class Attached:
         """
         self._asks_to_end = asks_to_end
         is_raw = takes_input and self._is_terminal
-        raw = terminal.raw(self._streams.stdin) if is_raw else contextlib.nullcontext()
+        with self._handling(passes_signals=passes_signals):
+            self._attach()
+            raw = terminal.raw(self._streams.stdin) if is_raw else contextlib.nullcontext()
+            self._resize()
+            with raw:
+                return self._until_end(self._streams.stdin if takes_input and self._input >= 0 else -1)
+
+    def _attach(self) -> None:
+        """The command may run from now on, and be sent a signal before anybody here knows it."""
+        wire.send(self._sock, {"do": "attach"}, (self._streams.stdout, self._streams.stderr))
+        _, fds = received(self._sock, self._seen)
+        self._input = fds[0] if fds else -1
+        early, self._early = self._early, None
+        for number in early or ():
+            self._got(number)
+
+    def _resize(self) -> None:
         if self._is_terminal and self._input >= 0:
             terminal.copy_size(self._streams.stdout, self._input)
-        with self._handling(passes_signals=passes_signals), raw:
-            return self._until_end(self._streams.stdin if takes_input and self._input >= 0 else -1)
 
     def _until_end(self, stdin: int) -> Exit | None:
         poll = select.poll()
@@ -101,6 +110,11 @@ class Attached:
                 wire.send(self._sock, {"eof": True})
 
     def _got(self, number: int) -> None:
+        if self._early is not None:
+            if number in _ENDING and number in self._early:  # the second one: nobody answers
+                raise KeyboardInterrupt
+            self._early.append(number)
+            return
         container = self._seen.container
         asks = self._asks_to_end and number == signal.SIGTERM
         self._signal(container.stop_signal if asks else number)
@@ -120,10 +134,8 @@ class Attached:
             if passes_signals:
                 for number in _RELAYED:
                     before[number] = signal.signal(number, lambda got, _frame: self._got(got))
-            if self._is_terminal and self._input >= 0:
-                before[signal.SIGWINCH] = signal.signal(
-                    signal.SIGWINCH, lambda _got, _frame: terminal.copy_size(self._streams.stdout, self._input)
-                )
+            if self._is_terminal:
+                before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, lambda _got, _frame: self._resize())
         try:
             yield
         finally:

@@ -247,6 +247,35 @@ def test_an_interrupt_shows_no_traceback_however_early(number, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "canceled\n")
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_that_hits_a_finalizer_is_not_lost(name: str) -> None:
+    """What is raised there is shown and ends nothing: the signal comes again."""
+    code = (
+        "import signal, time\n"
+        "from aerogel.cli import main\n"
+        "main._catch_signals()\n"
+        "main._catch_lost_signals()\n"
+        "class Loud:\n"
+        "    def __del__(self):\n"
+        f"        signal.raise_signal(signal.{name})\n"
+        "try:\n"
+        "    Loud()\n"
+        "    time.sleep(600)\n"
+        "except BaseException as error:\n"
+        "    print(type(error).__name__)\n"
+        "class Wrong:\n"
+        "    def __del__(self):\n"
+        "        raise ValueError('else')\n"
+        "Wrong()\n"
+    )
+    environ = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == {"SIGINT": "KeyboardInterrupt\n", "SIGTERM": "_Terminated\n"}[name]
+    assert done.stderr.startswith("Exception ignored in: <function Wrong.__del__")
+    assert done.stderr.endswith("ValueError: else\n")
+
+
 def test_an_interrupt_while_a_module_is_half_imported():
     program = (
         "import sys, types\n"
