@@ -263,18 +263,25 @@ def selection_key(
     parts = [recipe.way, msgspec.json.encode(recipe), msgspec.json.encode(rules), arch.encode()]
     if recipe.kind == "buildroot":
         parts += [part for pair in sorted(apt_files(recipe.suite, slim=recipe.slim).items()) for part in pair]
-    parts += sorted(each.package.digest.encode() for each in chosen)
+    named = [_named(each.package) for each in chosen]
+    parts += named if recipe.kind == "buildroot" else sorted(named)  # dpkg installs in their order
     parts += [msgspec.json.encode(each) for each in externals_of(recipe.archives, arch)]
     for maker in wanted_makers(recipe):
         parts.append(f"{maker.name} {maker.version}".encode())
     for name, packages in sorted(tools.items()):
-        parts += [f"{name} build".encode(), *sorted(each.package.digest.encode() for each in packages)]
+        parts += [f"{name} build".encode(), *sorted(_named(each.package) for each in packages)]
     if underlay is not None:
         parts.append(underlay.digest.encode())
     hasher = hashlib.sha256()
     for part in parts:
         hasher.update(len(part).to_bytes(8, "big") + part)
     return Digest(f"sha256:{hasher.hexdigest()}")
+
+
+def _named(package: Package) -> bytes:
+    """Which file it is, and what it is called: a lock says that, and files and layers go by it."""
+    said = (package.digest, package.name, package.version, package.architecture)
+    return msgspec.json.encode((*said, package.source, package.source_version))
 
 
 def debian_architecture(platform: Platform) -> str:

@@ -2,11 +2,12 @@
 
 Unpacking xz is half of the work of composing an image, so the plain contents of each package are kept. Packages are
 immutable and named by digest, so what is kept is right for ever; its own digest is checked on every use, because a
-cache may be damaged. Not for: writing files anywhere else.
+cache may be damaged. What a package is called by an index or a lock is compared with its own control file, on every
+use too: keys and caches go by digests. Not for: writing files anywhere else.
 
     <cache>/data-v1/<sha256 of the .deb>.data     the contents of its files, one after the other
     <cache>/data-v1/<sha256 of the .deb>.index    marshal: digest of that, control files, entries with offsets
-    <cache>/data-v1/<sha256 of the .deb>.newest   marshal: newest time of its files, which were looked at only
+    <cache>/data-v1/<sha256 of the .deb>.newest   marshal: newest time of its files, which were looked at only; control file
 
 Each appears by rename, the index behind the contents; readers need no lock.
 """
@@ -17,6 +18,7 @@ import contextlib
 import hashlib
 import marshal
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +29,7 @@ from typing import BinaryIO, NamedTuple
 
 from aerogel.debian.deb import open_deb
 from aerogel.debian.package import Package
+from aerogel.errors import AerogelError
 from aerogel.files.entry import Entry
 from aerogel.files.tar import CHUNK
 
@@ -34,7 +37,9 @@ __all__ = ["FOLDER", "Unpacked", "newest_time", "unpack"]
 
 FOLDER = "data-v1"
 _VERSION = 1
+_NEWEST_VERSION = 2
 _THREADS = 2
+_FIELD = re.compile(rb"^(Package|Version|Architecture):(.*)$", re.MULTILINE | re.IGNORECASE)
 
 
 class Unpacked(NamedTuple):
@@ -54,7 +59,8 @@ class Unpacked(NamedTuple):
 def unpack(packages: Sequence[Package], debs: Sequence[Path], cache: Path) -> Iterator[list[Unpacked]]:
     """Opens packages whose verified .deb files are `debs`, in the same order; closes them at the end.
 
-    Raises `debian.deb-damaged`, `debian.deb-unsafe` (devices, links to files that are not in the package).
+    Raises `debian.deb-damaged`, `debian.deb-unsafe` (devices, links to files that are not in the package),
+    `debian.deb-name` for a file that is another package than it was taken for.
     """
     folder = cache / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,16 +93,23 @@ def newest_time(packages: Sequence[Package], debs: Sequence[Path], cache: Path) 
 
 
 def _newest(package: Package, deb: Path, folder: Path) -> int:
-    kept = folder / f"{package.sha256}.newest"
-    with contextlib.suppress(FileNotFoundError, EOFError, ValueError, TypeError):  # damaged: it is made anew
-        version, found = marshal.loads(kept.read_bytes())  # noqa: S302 - our own file
-        if version == _VERSION and isinstance(found, int):
-            return found
-    with open_deb(deb) as opened:
-        found = max((entry.mtime for entry, _ in opened.entries()), default=0)
-    with _made(kept) as out:
-        out.write(marshal.dumps((_VERSION, found)))
+    found, control = _known_newest(kept := folder / f"{package.sha256}.newest") or (0, b"")
+    if not control:
+        with open_deb(deb) as opened:
+            control = opened.control["control"]
+            found = max((entry.mtime for entry, _ in opened.entries()), default=0)
+        with _made(kept) as out:
+            out.write(marshal.dumps((_NEWEST_VERSION, found, control)))
+    _check_name(package, control)
     return found
+
+
+def _known_newest(kept: Path) -> tuple[int, bytes] | None:
+    with contextlib.suppress(FileNotFoundError, EOFError, ValueError, TypeError):  # damaged: it is made anew
+        version, found, control = marshal.loads(kept.read_bytes())  # noqa: S302 - our own file
+        if version == _NEWEST_VERSION and isinstance(found, int) and isinstance(control, bytes):
+            return found, control
+    return None
 
 
 def _open(package: Package, deb: Path, folder: Path) -> Unpacked:
@@ -106,7 +119,30 @@ def _open(package: Package, deb: Path, folder: Path) -> Unpacked:
         _unpack(deb, kept)
         opened = _kept(package, kept)
         assert opened is not None  # written a moment ago
+    try:
+        _check_name(package, opened.control["control"])
+    except BaseException:
+        os.close(opened.fd)
+        raise
     return opened
+
+
+def _check_name(package: Package, control: bytes) -> None:
+    """Raises `debian.deb-name` if the control file has another name, version or architecture, or several."""
+    found = {(name.lower(), value.strip()) for name, value in _FIELD.findall(control)}
+    wanted = {b"package": package.name, b"version": package.version, b"architecture": package.architecture}
+    if found == {(name, value.encode()) for name, value in wanted.items()}:
+        return
+    said = (b"/".join(sorted(value for name, value in found if name == each)) or b"?" for each in wanted)
+    raise AerogelError(
+        f"`{os.path.basename(package.filename)}` is the package `{b' '.join(said).decode('utf-8', 'replace')}`, "
+        f"and was taken for `{package}`",
+        code="debian.deb-name",
+        hints=[
+            "if a lock calls it that, somebody has changed the lock: make it anew with `aerogel base lock`",
+            "if the index of an archive does, the archive is wrong: use another mirror",
+        ],
+    )
 
 
 def _kept(package: Package, kept: Path) -> Unpacked | None:

@@ -194,6 +194,53 @@ def test_a_lock_names_nothing_outside(base: Base):
         assert [each.read_text() for each in precious] == ["precious\n"] * 2
 
 
+def renamed(field: str, value: str) -> Change:
+    def change(platform: dict[str, Any]) -> None:
+        package(field, value)(platform)
+        if field == "name":
+            packages = platform["images"]["latest"]["packages"]
+            packages[packages.index("tool")] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "taken"),
+    [("name", "zlib", "zlib 1.0 amd64"), ("version", "9:1.0", "tool 9:1.0 amd64"), ("arch", "all", "tool 1.0 all")],
+)
+def test_a_lock_does_not_rename_a_file(base: Base, field: str, value: str, taken: str):
+    """The digests are those of an honest lock, whose image is in the store."""
+    base("base", "lock", *AMD64)
+    honest = base.lock
+    base("base", "build", *AMD64, "--locked", "-t", "honest", "base.yaml")
+    renamed(field, value)(lock := base.lock["platforms"]["linux/amd64"])
+    base.write("base.lock.json", json.dumps(honest | {"platforms": {"linux/amd64": lock}}))
+    base("base", "build", *AMD64, "--locked", "-t", "other", "base.yaml", status=1)
+    assert f"error: `tool_1.0_amd64.deb` is the package `tool 1.0 amd64`, and was taken for `{taken}`" in base.said
+    assert "make it anew with `aerogel base lock base.yaml`" in base.said
+    assert "honest" in (listed := base("images"))
+    assert "other" not in listed
+
+
+def test_an_index_does_not_rename_a_file(base: Base, archive: Archive):
+    fields = next(each for each in archive.main.suites["trixie"] if each["Package"] == "tool")
+    fields["Version"] = "2.0"
+    archive.publish()
+    base("base", "build", *AMD64, "-t", "x", "base.yaml", status=1)
+    assert "is the package `tool 1.0 amd64`, and was taken for `tool 2.0 amd64`" in base.said
+    assert "hint: if the index of an archive does, the archive is wrong: use another mirror" in base.said
+    assert base.data("images")["images"] == []
+
+
+def test_a_package_of_two_names_is_none(base: Base, archive: Archive):
+    control = b"Package: tool\nVersion: 1.0\nArchitecture: amd64\npackage: zlib\n"
+    archive.main.put("trixie", {"Package": "tool"}, deb(control=[("./control", control)]))
+    archive.main.suites["trixie"].reverse()
+    archive.publish()
+    base("base", "build", *AMD64, "-t", "x", "base.yaml", status=1)
+    assert "is the package `tool/zlib 1.0 amd64`, and was taken for `tool 1.0 amd64`" in base.said
+
+
 @pytest.mark.parametrize(
     "data",
     [

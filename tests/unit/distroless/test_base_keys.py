@@ -53,6 +53,22 @@ def test_what_is_in_it():
     assert key(STATIC, "amd64", chosen("b", "2"), chosen("a")) == key()
 
 
+@pytest.mark.parametrize("field", ["name", "version", "architecture", "source", "source_version"])
+def test_what_a_lock_says_of_a_file_is_in_it(field: str):
+    """Two locks may name one file; files and layers go by what a package is called."""
+    one = chosen("a")
+    other = Chosen(msgspec.structs.replace(one.package, **{field: "2"}), one.why)
+    assert key(STATIC, "amd64", one) != key(STATIC, "amd64", other)
+    assert key(tools={"java": (one,)}) != key(tools={"java": (other,)})
+
+
+def test_dpkg_has_an_order():
+    root = lookup("debian")
+    one, two = chosen("a"), chosen("b", "2")
+    assert root.kind == "buildroot"
+    assert key(root, "amd64", one, two) != key(root, "amd64", two, one)
+
+
 def other_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(rules.PROFILES, "micro", rules.MICRO[:-1])
 

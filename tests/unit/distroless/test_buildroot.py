@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import pytest
 from debian_repo import deb, special
 
@@ -43,7 +44,7 @@ def test_what_dpkg_and_scripts_count_on_comes_first() -> None:
 
 
 def made(folder: Path, entries: Iterable[tarfile.TarInfo | tuple[str, bytes]]) -> tuple[Package, Path]:
-    data = deb(entries=entries)
+    data = deb({"Version": "1"}, entries)
     path = folder / f"{hashlib.sha256(data).hexdigest()}.deb"
     path.write_bytes(data)
     return package("hello", data=data), path
@@ -65,6 +66,16 @@ def test_the_newest_time_is_found_once(tmp_path: Path) -> None:
     assert newest_time([one], [first], tmp_path) == 70
     (tmp_path / FOLDER / f"{two.sha256}.newest").write_bytes(b"damaged")
     assert newest_time([two], [second], tmp_path) == 60
+
+
+def test_what_is_only_looked_at_has_its_name(tmp_path: Path) -> None:
+    """The second time it is the name that was kept with the time."""
+    one, path = made(tmp_path, [aged("./a", 70)])
+    other = msgspec.structs.replace(one, name="other")
+    for _ in range(2):
+        with pytest.raises(AerogelError, match="is the package `hello 1 amd64`, and was taken for `other 1 amd64`"):
+            newest_time([other], [path], tmp_path)
+    assert newest_time([one], [path], tmp_path) == 70
 
 
 def test_packages_without_compression_in_their_order(tmp_path: Path) -> None:
