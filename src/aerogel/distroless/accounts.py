@@ -5,6 +5,7 @@ Spec: passwd(5), group(5); the exact content is that of GoogleContainerTools/dis
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -29,6 +30,7 @@ __all__ = [
 
 NONROOT = 65532
 """User and group id of `nonroot`."""
+_NUMBER = re.compile("[0-9]{1,10}")
 
 
 class User(msgspec.Struct, frozen=True):
@@ -90,7 +92,7 @@ def parsed_users(data: bytes) -> tuple[User, ...]:
     found = []
     for line in data.decode("utf-8", "surrogateescape").splitlines():
         fields = line.split(":")
-        if len(fields) == 7 and fields[2].isdigit() and fields[3].isdigit():
+        if len(fields) == 7 and all(map(_NUMBER.fullmatch, fields[2:4])):
             name, _, uid, gid, comment, home, shell = fields
             found.append(User(name, int(uid), int(gid), home, comment, shell))
     return tuple(found)
@@ -101,7 +103,7 @@ def parsed_groups(data: bytes) -> tuple[Group, ...]:
     found = []
     for line in data.decode("utf-8", "surrogateescape").splitlines():
         fields = line.split(":")
-        if len(fields) == 4 and fields[2].isdigit():
+        if len(fields) == 4 and _NUMBER.fullmatch(fields[2]):
             found.append(Group(fields[0], int(fields[2]), tuple(filter(None, fields[3].split(",")))))
     return tuple(found)
 

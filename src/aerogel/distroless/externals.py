@@ -15,6 +15,7 @@ import json
 import os
 import posixpath
 import re
+import shutil
 import tempfile
 import zipfile
 import zlib
@@ -230,11 +231,9 @@ class Fetcher:
         kept = self._folder / digest
         self._folder.mkdir(parents=True, exist_ok=True)
         if not kept.is_file() or _digest_of(kept, "sha256") != digest:
-            fd, made = tempfile.mkstemp(prefix=".new-", dir=self._folder)
-            with open(fd, "wb") as out, path.open("rb") as file:
-                while data := file.read(CHUNK):
-                    out.write(data)
-            os.replace(made, kept)
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=self._folder) as scratch:
+                shutil.copyfile(path, f"{scratch}/file")
+                os.replace(f"{scratch}/file", kept)
         if one.sha512:
             with tempfile.TemporaryDirectory(prefix=".new-", dir=self._folder) as scratch:
                 os.link(kept, f"{scratch}/link")
@@ -399,8 +398,9 @@ def _add_record(layout: Layout, one: External) -> None:
         ],
     }
     name = re.sub(r"[^A-Za-z0-9._-]", "-", one.name).strip("-")
+    version = re.sub(r"[^A-Za-z0-9.+!~_-]", "-", one.version)
     text = json.dumps(document, indent=1, sort_keys=True) + "\n"
-    layout.write(_SBOM + f"{name}-{one.version or '0'}.spdx.json".encode(), text.encode())
+    layout.write(_SBOM + f"{name}-{version or '0'}.spdx.json".encode(), text.encode())
 
 
 def _archive_fault(one: External, what: str) -> AerogelError:

@@ -20,6 +20,7 @@ from aerogel.errors import AerogelError
 from aerogel.files.entry import DIR, LNK, REG, SYM, WHITEOUT, Entry, directory, parents, shown
 from aerogel.files.index import SMALL_FILES, LayerIndex
 from aerogel.files.tar import CHUNK, TarWriter
+from aerogel.files.tree import follow
 
 __all__ = ["Item", "Layout", "Place", "merged_usr", "write_layer"]
 
@@ -205,16 +206,22 @@ class Layout:
                 used.add(parent)
 
     def resolve(self, path: bytes) -> Item | None:
-        """What a path leads to when symbolic links are followed inside the image; None if nowhere."""
-        for _ in range(_MAX_LINKS):
-            path = self.real(path)
-            item = self.items.get(path)
-            if item is None or item.entry.kind != SYM:
-                return item
-            target = item.entry.link
-            joined = target if target.startswith(b"/") else path.rpartition(b"/")[0] + b"/" + target
-            path = os.path.normpath(b"/" + joined).lstrip(b"/")
-        return None
+        """What a path leads to when symbolic links, those above it too, are followed inside the image; None if nowhere."""
+        item = self.items.get(self.real(path))
+        if item is not None and item.entry.kind != SYM:
+            return item
+        try:
+            return self.items.get(follow(path, self._seen))
+        except AerogelError:  # links in a circle
+            return None
+
+    def _seen(self, path: bytes) -> Entry | None:
+        """What is at a path; the links of a merged `/usr` are there before `merge_usr`."""
+        item = self.items.get(path)
+        if item is not None:
+            return item.entry
+        real = self.real(path)
+        return None if real == path else Entry(path, SYM, 0o777, link=b"/" + real)
 
     def read(self, item: Item, offset: int = 0, size: int = -1) -> bytes:
         """Content of a regular file or a hard link, from `offset`, at most `size` bytes (-1: all)."""

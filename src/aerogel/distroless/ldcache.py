@@ -72,7 +72,7 @@ def directories(triplet: str) -> tuple[bytes, ...]:
 
 
 def read_soname(read: Reader) -> tuple[bytes, int, bool] | None:
-    """DT_SONAME (empty without one), flags and byte order of a shared library; None for anything else."""
+    """DT_SONAME (empty without one that is a file's name), flags and byte order of a shared library; None for anything else."""
     head = read(0, 64)
     if len(head) < 52 or head[:4] != b"\x7fELF" or head[4] not in (1, 2) or head[5] not in (1, 2):
         return None
@@ -115,7 +115,9 @@ def _name(read: Reader, dynamic: bytes, loads: list[tuple[int, int, int]], form:
         return b""
     for address, where, length in loads:
         if address <= table < address + length:
-            return read(table - address + where + soname, 256).partition(b"\0")[0]
+            name = read(table - address + where + soname, 256).partition(b"\0")[0]
+            # A name with a folder is looked for there, never in the cache; as a file's it would lead out of the folder.
+            return b"" if b"/" in name or name in (b".", b"..") else name
     return b""
 
 
@@ -146,7 +148,10 @@ def write_cache(libraries: Iterable[Library]) -> bytes:
 
 
 def read_cache(data: bytes) -> list[Library]:
-    """The entries of a file that `write_cache` or ldconfig wrote; none for anything else."""
+    """The entries of a file that `write_cache` or ldconfig wrote; none for anything else.
+
+    Those for some processors only are left out: each has one for all beside it.
+    """
     order = {_LITTLE: "<", _BIG: ">"}.get(data[28], "<") if len(data) >= _HEADER.size else ""
     if not order or not data.startswith(_MAGIC):
         return []
@@ -156,7 +161,9 @@ def read_cache(data: bytes) -> list[Library]:
         at = 48 + 24 * number
         if at + 24 > len(data):
             return []
-        flags, key, path, _, _ = struct.unpack_from(order + "iIIIQ", data, at)
+        flags, key, path, _, processors = struct.unpack_from(order + "iIIIQ", data, at)
+        if processors:
+            continue
         names = (data[place : data.find(b"\0", place)] for place in (key, path))
         found.append(Library(next(names), next(names), flags, order == ">"))
     return found
@@ -181,7 +188,7 @@ def compare(left: bytes, right: bytes) -> int:
                 return 1
             (first, i), (second, j) = _digits(a, i), _digits(b, j)
             if first != second:
-                return first - second
+                return 1 if first > second else -1
         elif b[j : j + 1].isdigit():
             return -1
         elif a[i] != b[j]:
@@ -191,8 +198,10 @@ def compare(left: bytes, right: bytes) -> int:
     return a[i] - b[j]
 
 
-def _digits(text: bytes, at: int) -> tuple[int, int]:
+def _digits(text: bytes, at: int) -> tuple[tuple[int, bytes], int]:
+    """The number at a place, of any length, as what can be compared, and where it ends."""
     end = at
     while text[end : end + 1].isdigit():
         end += 1
-    return int(text[at:end]), end
+    number = text[at:end].lstrip(b"0")
+    return (len(number), number), end

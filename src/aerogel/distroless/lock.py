@@ -57,6 +57,8 @@ Sha256 = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{64}}{END}")]
 """A digest names files of the cache: nothing else may stand in its place."""
 PackageName = Annotated[str, Meta(pattern=rf"^[a-z0-9][a-z0-9+.-]*{END}")]
 """A name is that of a file in the image."""
+FilePath = Annotated[str, Meta(pattern=rf"(?:^|/)(?!\.\.?{END})[^/\x00-\x1f]+{END}")]
+"""Its last part is that of a file in a folder of vendored packages."""
 DiffId = Annotated[str, Meta(pattern=rf"^sha256:[0-9a-f]{{64}}{END}")]
 Chain = Annotated[tuple[str, ...], Meta(min_length=1)]
 
@@ -82,7 +84,7 @@ class LockedPackage(_Struct, frozen=True, kw_only=True):
     source: str
     source_version: str
     suite: str
-    path: str
+    path: FilePath
     sha256: Sha256
     size: Annotated[int, Meta(ge=0)]
     why: Chain

@@ -132,7 +132,7 @@ def _subject(entry: PathEntry) -> tuple[str, str]:
 
 def _landed(layout: Layout, path: str) -> bytes:
     """Where a path lies when links above it are followed."""
-    where = layout.real(path.lstrip("/").encode())
+    where = layout.real(path.lstrip("/").encode("utf-8", "surrogateescape"))
     for parent in parents(where):
         item = layout.items.get(parent)
         if item is None or item.entry.kind != SYM:
@@ -140,7 +140,8 @@ def _landed(layout: Layout, path: str) -> bytes:
         found = layout.resolve(parent)
         if found is None or found.entry.kind != DIR:
             raise _fault(f"`{path}` lies below the link `/{shown(parent)}`, which leads to no directory")
-        return _landed(layout, "/" + (found.entry.path + where[len(parent) :]).decode())
+        whole = found.entry.path + where[len(parent) :]
+        return _landed(layout, "/" + whole.decode("utf-8", "surrogateescape"))
     return where
 
 

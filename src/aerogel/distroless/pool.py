@@ -92,6 +92,13 @@ class Pool:
 
     def _extra(self, name: str) -> Origin:
         if name not in self._extras:
+            if name not in self._repositories:
+                raise AerogelError(
+                    f"a package of the lock is of the archive `{name}`, which the declaration does not have",
+                    code="base.lock",
+                    hints=["make it anew: `aerogel base lock`"],
+                    exit_status=EXIT_USAGE,
+                )
             assert self._open_extra is not None  # who has repositories gives it
             self._extras[name] = self._open_extra(self._repositories[name])
         return self._extras[name]

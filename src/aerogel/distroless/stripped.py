@@ -116,9 +116,12 @@ def without_symbols(read: Reader, size: int) -> list[Piece] | None:
     else:
         form = _Form(order, struct.Struct(f"{order}IIIIIIIIII"), "I", 32, 46)
     try:
-        return _stripped(read, size, head, form)
+        pieces = _stripped(read, size, head, form)
     except struct.error:
         return None
+    # Sections of a sound file have each byte once: less of them is less.
+    whole = sum(len(each) if isinstance(each, bytes) else each[1] for each in pieces or ())
+    return pieces if whole < size else None
 
 
 def _stripped(read: Reader, size: int, head: bytes, form: _Form) -> list[Piece] | None:
@@ -150,8 +153,8 @@ def _not_needed(sections: Sequence[_Section], names: bytes, names_at: int) -> se
     strings = {sections[number].link for number in tables} - used
     gone = tables | {number for number in strings & loose if sections[number].kind == _STRTAB}
     for number in loose:
-        name = names[sections[number].name :].partition(b"\0")[0]
-        if name.startswith(_FOR_DEBUGGERS) or sections[number].kind in (_REL, _RELA, _GROUP):
+        is_for_debuggers = names.startswith(_FOR_DEBUGGERS, sections[number].name)
+        if is_for_debuggers or sections[number].kind in (_REL, _RELA, _GROUP):
             gone.add(number)
     return gone - {names_at}
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -109,7 +109,9 @@ class Underlay:
     def epoch(self) -> int:
         """When it was made, seconds since 1970; 0 when it does not say."""
         try:
-            return max(0, int(datetime.fromisoformat(self.config.created).timestamp()))
+            made = datetime.fromisoformat(self.config.created)
+            # RFC 3339 has the zone always; without one it is nowhere the time of the machine that composes.
+            return max(0, int((made if made.tzinfo else made.replace(tzinfo=UTC)).timestamp()))
         except (ValueError, OverflowError):
             return 0
 

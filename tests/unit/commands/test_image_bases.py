@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 from loop_registry import LoopRegistry, serve_registry
 from own_bases import AMD64, Archive, Base, layers
+from small_elf import shared_library
+
+from aerogel.distroless import ldcache
 
 BOTH = ("--platform", "linux/amd64,linux/arm64")
 OS_RELEASE = b'ID=debian\nNAME="Debian GNU/Linux"\nVERSION_ID="13"\nVERSION_CODENAME=trixie\n'
@@ -265,12 +269,16 @@ def test_images_that_do_not_fit(base: Base, archive: Archive, registry: LoopRegi
     )
 
 
-def image(base: Base, name: str, files: dict[str, bytes], platform: str = "linux/amd64") -> None:
-    """An image of files in the store."""
+def image(
+    base: Base, name: str, files: dict[str, bytes], platform: str = "linux/amd64", links: dict[str, bytes] | None = None
+) -> None:
+    """An image of files and links in the store."""
     folder = base.folder / "image"
     shutil.rmtree(folder, ignore_errors=True)
     for path, content in files.items():
         base.write(f"image/{path}", content)
+    for path, target in (links or {}).items():
+        os.symlink(target, os.fsencode(folder / path))
     base.write("image.Dockerfile", "FROM scratch\nCOPY . /\n")
     base("build", "--platform", platform, "-t", name, "-f", "image.Dockerfile", "image")
 
@@ -443,6 +451,41 @@ def test_files_of_the_image_are_added_to_replaced_or_removed(base: Base, archive
     base.write("base.yaml", declared("store:below", "paths: [{remove: /opt/odl}]\n"))
     base("base", "build", *AMD64, status=2)
     assert "error: there is nothing at `/opt/odl` to remove" in base.said
+
+
+def test_folders_of_the_image_that_are_links(base: Base, archive: Archive) -> None:
+    """What lies behind them counts as there: certificates stay trusted, libraries in the loader's file stay in it."""
+    first, second = certificate("First"), certificate("Second")
+    old = ldcache.Library(b"libold.so.1", b"/opt/tool/lib/libold.so.1", 0x303, big_endian=False)
+    gone = old._replace(path=b"/opt/tool/lib/libgone.so.1")
+    files = {
+        "etc/os-release": OS_RELEASE,
+        "etc/ld.so.cache": ldcache.write_cache([old, gone]),
+        "etc/passwd": "root:x:0:0::/root:/bin/sh\nodd:x:²:0::/:/bin/sh\nwide:x:{}:0::/:/bin/sh\n".format(
+            "9" * 5000
+        ).encode(),
+        "etc/group": "root:x:0:\nodd:x:²:\n".encode(),
+        "opt/ssl/certs/ca-certificates.crt": first,
+        "opt/tool-1/lib/libold.so.1": b"old\n",
+        "opt/tool-1/lib/deep/a": b"a\n",
+        "srv/\udcff/a": b"a\n",
+        "var/lib/dpkg/status": STATUS,
+    }
+    links = {"etc/ssl": b"../opt/tool/lib/deep/../../../ssl", "opt/tool": b"tool-1", "data": b"srv/\xff"}
+    image(base, "linked", files, links=links)
+    base.write("corp.pem", second)
+    library = shared_library(wide=True, order="<", machine=62)
+    archive.put("new", entries=(("./usr/lib/x86_64-linux-gnu/libx.so.1", library),))
+    archive.publish()
+    text = "packages: [new]\ncertificates: {additional: [corp.pem]}\npaths: [{file: /data/b, text: b}]\n"
+    base.write("base.yaml", declared("store:linked", text))
+    base("base", "build", *AMD64, "-t", "one", "-o", "type=oci,dest=out,tar=false")
+    with tarfile.open(fileobj=io.BytesIO(top_layer(base.folder / "out"))) as tar:
+        found = {each.name: tar.extractfile(each).read() for each in tar if each.isfile()}
+    assert found["opt/ssl/certs/ca-certificates.crt"] == first + second
+    paths = {one.path for one in ldcache.read_cache(found["etc/ld.so.cache"])}
+    assert paths == {b"/opt/tool/lib/libold.so.1", b"/usr/lib/x86_64-linux-gnu/libx.so.1"}
+    assert found["srv/\udcff/b"] == b"b"
 
 
 def top_layer(folder: Path) -> bytes:

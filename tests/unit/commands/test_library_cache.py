@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import struct
 from functools import partial
 from pathlib import Path
 
@@ -82,3 +84,15 @@ def test_what_is_no_cache_has_no_entries():
     assert ldcache.read_cache(data[:60]) == []
     big = [ldcache.Library(b"b.so", b"/usr/lib/liba.so", 3, True)]
     assert ldcache.read_cache(ldcache.write_cache(big)) == big
+    # One for some processors must not become one for all.
+    two = [ldcache.Library(b"liba.so", path, 3, False) for path in (b"/usr/lib/hw/liba.so", b"/usr/lib/liba.so")]
+    data = bytearray(ldcache.write_cache(two))
+    at = next(at for at in (48, 72) if data[struct.unpack_from("<I", data, at + 8)[0] :].startswith(b"/usr/lib/hw/"))
+    struct.pack_into("<Q", data, at + 16, 1 << 62)
+    assert ldcache.read_cache(bytes(data)) == two[1:]
+
+
+def test_numbers_in_names_have_any_length():
+    names = [b"liba.so.%s" % number for number in (b"9" * 5000, b"10", b"1" + b"0" * 5000, b"010", b"9")]
+    order = sorted(names, key=functools.cmp_to_key(ldcache.compare))
+    assert [names.index(each) for each in order] == [4, 1, 3, 0, 2]

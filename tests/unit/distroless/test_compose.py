@@ -224,6 +224,16 @@ def test_links_of_links_resolve_inside(make):
     assert layout.resolve(b"nowhere") is None
 
 
+def test_links_of_folders_resolve_too(make):
+    """A folder above may be a link, and `..` behind it is that of where it leads."""
+    layout = Layout()
+    files = {"opt/real/deep/a": b"a", "opt/real/b": ("->", "deep/../../c"), "opt/c": b"c", "srv": ("->", "/opt/real")}
+    layout.add_package(make("a", files | {"lib/d": b"d", "opt/lib": ("->", "/lib")}), lambda _: None)
+    paths = (b"srv/deep/a", b"srv/b", b"opt/real/deep/../../c", b"opt/lib/d", b"srv/c")
+    found = [layout.resolve(path) for path in paths]
+    assert [one and one.entry.path for one in found] == [b"opt/real/deep/a", b"opt/c", b"opt/c", b"usr/lib/d", None]
+
+
 def test_libraries_get_the_link_that_programs_ask_for(make):
     """As ldconfig makes it: the loader looks for the name inside of the file."""
     data = shared_library(wide=True, order="<", machine=62)
@@ -233,6 +243,20 @@ def test_libraries_get_the_link_that_programs_ask_for(make):
     assert found[f"{folder}/libx.so.1"].entry.link == b"libx.so.1.2.3"
     (one,) = ldcache.read_cache(content(found["etc/ld.so.cache"]))
     assert (one.soname, one.path) == (b"libx.so.1", f"/{folder}/libx.so.1".encode())
+
+
+@pytest.mark.parametrize("soname", [b"../../x.so", b"/etc/x.so1", b"..", b"a/x.so"])
+def test_a_name_inside_of_a_library_leads_nowhere(make, soname: bytes):
+    data = shared_library(wide=True, order="<", machine=62).replace(
+        b"libx.so.1\0".ljust(11, b"\0"), soname.ljust(11, b"\0")
+    )
+    assert soname in data
+    folder = "usr/lib/x86_64-linux-gnu"
+    recipe = msgspec.structs.replace(STATIC, library_cache=True)
+    found = tree(recipe, [base_files(make), make("x", {f"{folder}/libx.so.1": data})])
+    (one,) = ldcache.read_cache(content(found["etc/ld.so.cache"]))
+    assert (one.soname, one.path) == (b"libx.so.1", f"/{folder}/libx.so.1".encode())
+    assert not any(".." in path or path.startswith("/") for path in found)
 
 
 def test_applets():

@@ -137,6 +137,11 @@ def test_a_wheel_and_its_record_for_scanners(tmp_path: Path):
     assert set(found) == {"opt/x/a/__init__.py", "opt/x/a/run", "var/lib/db/sbom/a-1.spdx.json"}
     assert found["opt/x/a/run"][1] == 0o755
     assert b'"pkg:pypi/a@1"' in found["var/lib/db/sbom/a-1.spdx.json"][2]
+    given = {"url": "https://example.org/a", "version": "1+b~2/../../x", "purl": "pkg:generic/a@1"}
+    assert set(placed(data, tmp_path, **given, keep=("a/run",))) == {
+        "opt/x/a/run",
+        "var/lib/db/sbom/a-1+b~2-..-..-x.spdx.json",
+    }
 
 
 def test_a_plain_file(tmp_path: Path):
