@@ -17,7 +17,7 @@ class Flag:
     `positional` fields take words that are not flags, `rest` takes everything after the first positional, flags
     included. `setting` names the field of `Settings` that the value replaces when it is given. `env` is the whole
     name of an environment variable (default: `AEROGEL_<COMMAND>_<FIELD>`, for settings `AEROGEL_<FIELD>`).
-    `complete` is what a shell offers: `file` or `directory`. `bare` is the value of the flag without one; another
+    `complete` is what a shell offers: `file`, `directory`, or `base` for a base or its declaration. `bare` is the value of the flag without one; another
     value then needs `=`.
     """
 

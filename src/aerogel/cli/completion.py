@@ -25,6 +25,22 @@ EXAMPLES = (
 )
 
 
+_BASES = {
+    "bash": """_aerogel_bases() {{
+  compgen -W "{names}" -- "$1"
+  _shtab_compgen_files "$1"
+}}""",
+    "zsh": """_aerogel_bases() {{
+  _alternative 'bases:base:({names})' 'files:file:_files'
+}}""",
+    "fish": """function _aerogel_bases
+  string split ' ' '{names}'
+  __fish_complete_path (commandline -ct)
+end""",
+}
+"""What offers a base by the name that `aerogel base` takes, or a declaration."""
+
+
 class Completion(Struct, frozen=True, kw_only=True):
     """Print a completion script for a shell."""
 
@@ -47,7 +63,7 @@ def run(options: Completion, world: World) -> CompletionResult:
     parser.add_argument("--version", action="store_true", help="Print the version")
     commands = parser.add_subparsers()
     families = {"": commands}
-    offered = {"file": shtab.FILE, "directory": shtab.DIRECTORY}
+    offered = {"file": shtab.FILE, "directory": shtab.DIRECTORY, "base": _bases(shtab.FILE["tcsh"])}
     names = {command.name for command in COMMANDS}
     words = [command.name for command in COMMANDS]
     for command in COMMANDS:
@@ -72,6 +88,15 @@ def run(options: Completion, world: World) -> CompletionResult:
         families[family].add_parser(word, help=command.help, parents=[made], add_help=False)
     script: str = shtab.complete(parser, shell=options.shell)
     return CompletionResult(script=script)
+
+
+def _bases(files: str) -> dict[str, str | dict[str, str]]:
+    """What shtab makes functions of; in tcsh there are `files` only."""
+    from aerogel.distroless.catalogue import declarations
+
+    calls = {"bash": "_aerogel_bases", "zsh": "_aerogel_bases", "fish": "(_aerogel_bases)", "tcsh": files}
+    names = " ".join(declarations())
+    return {**calls, "preamble": {shell: form.format(names=names) for shell, form in _BASES.items()}}
 
 
 def text(options: Completion, result: CompletionResult) -> str:

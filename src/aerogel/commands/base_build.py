@@ -26,7 +26,7 @@ class BaseBuild(Struct, frozen=True, kw_only=True):
     """Build a base image: put its packages together and keep it in the local store."""
 
     name: Annotated[
-        str, Flag("A declaration or a built-in base, with `:TAG`", positional=True, metavar="BASE", complete="file")
+        str, Flag("A declaration or a built-in base, with `:TAG`", positional=True, metavar="BASE", complete="base")
     ] = "base.yaml"
     tag: Annotated[list[str], Flag("Name of the image, `name[:tag]`", short="t", metavar="NAME")] = []
     platform: Annotated[str, Flag("Platform of the image, several with commas, or `all`", metavar="OS/ARCH,...")] = ""

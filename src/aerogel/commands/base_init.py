@@ -45,7 +45,10 @@ class BaseInit(Struct, frozen=True, kw_only=True):
 
     path: Annotated[str, Flag("The file to write", positional=True, metavar="FILE", complete="file")] = "base.yaml"
     extends: Annotated[
-        str, Flag("The base to build on: a built-in one, a file, an image (`docker://NAME`)", metavar="BASE")
+        str,
+        Flag(
+            "The base to build on: a built-in one, a file, an image (`docker://NAME`)", metavar="BASE", complete="base"
+        ),
     ] = "cc"
     name: Annotated[str, Flag("Its name; without it, that of the folder", metavar="NAME")] = ""
     package: Annotated[list[str], Flag("A package to add, several times", metavar="NAME")] = []

@@ -30,7 +30,7 @@ class BaseLock(Struct, frozen=True, kw_only=True):
     Builds of the declaration take what the lock beside it says; `--locked` fails if one bit moved.
     """
 
-    name: Annotated[str, Flag("A declaration or a built-in base", positional=True, metavar="BASE", complete="file")] = (
+    name: Annotated[str, Flag("A declaration or a built-in base", positional=True, metavar="BASE", complete="base")] = (
         "base.yaml"
     )
     platform: Annotated[

@@ -31,7 +31,9 @@ EXAMPLES = (
 class BaseShow(Struct, frozen=True, kw_only=True):
     """Show what a base image is made of."""
 
-    name: Annotated[str, Flag("A built-in base or a declaration, with `:TAG`", positional=True, metavar="BASE")]
+    name: Annotated[
+        str, Flag("A built-in base or a declaration, with `:TAG`", positional=True, metavar="BASE", complete="base")
+    ]
     rules: Annotated[bool, Flag("Show the rules that decide which files stay")] = False
     packages: Annotated[bool, Flag("Show the packages that it means today, or by its lock")] = False
     platform: Annotated[str, Flag("Platform for `--packages`", metavar="OS/ARCH")] = ""

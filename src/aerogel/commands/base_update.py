@@ -29,7 +29,7 @@ class BaseUpdate(Struct, frozen=True, kw_only=True):
     With `--security-only` packages move that have a fix in the security archive, and those which must go with them.
     """
 
-    name: Annotated[str, Flag("A declaration or a built-in base", positional=True, metavar="BASE", complete="file")] = (
+    name: Annotated[str, Flag("A declaration or a built-in base", positional=True, metavar="BASE", complete="base")] = (
         "base.yaml"
     )
     security_only: Annotated[bool, Flag("Take only what is in the security archive; the rest stays")] = False

@@ -28,7 +28,9 @@ EXAMPLES = (
 class BaseWhy(Struct, frozen=True, kw_only=True):
     """Tell what pulled a package, or the package of a file, into a base."""
 
-    name: Annotated[str, Flag("A declaration or a built-in base, with `:TAG`", positional=True, metavar="BASE")]
+    name: Annotated[
+        str, Flag("A declaration or a built-in base, with `:TAG`", positional=True, metavar="BASE", complete="base")
+    ]
     wanted: Annotated[
         str, Flag("A package, or a file by its name (`libz.so.1`) or path", positional=True, metavar="PACKAGE")
     ]

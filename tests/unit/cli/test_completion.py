@@ -36,6 +36,9 @@ LINES = (
     ("bake --on-", {"--on-error"}),
     ("bake --on-error ", {"fail", "debug"}),
     ("sta", {"start", "stats"}),
+    ("base show dot", {"dotnet", "dotnet-deps", "dotnet-deps-icu"}),
+    ("base build cc", {"cc", "cc-build"}),
+    ("base init --extends ph", {"php"}),
 )
 
 
@@ -83,3 +86,16 @@ def test_zsh_loads_it_and_knows_the_words(script, tmp_path):
     listed = said("zsh", "-f", "-c", program, cwd=tmp_path)
     assert "ls:List the directories" in listed
     assert "rm:Remove directories" in listed
+    program = f'compdef() {{ }}; eval "$(<{tmp_path}/_aerogel)"; _alternative() {{ print -l "$@" }}; _aerogel_bases'
+    assert "nodejs24" in said("zsh", "-f", "-c", program, cwd=tmp_path).split()
+
+
+def test_a_declaration_is_offered_beside_the_bases(script, tmp_path):
+    (tmp_path / "rubyists.yaml").touch()
+    (tmp_path / "folder").mkdir()
+    for shell in ("bash", "fish"):
+        path = script(shell)
+        words = ("-c", BASH, "bash", path, "base", "why", "ru")
+        fish = ("--no-config", "-c", f"source {path}; complete -C 'aerogel base why ru'")
+        found = said(shell, *(words if shell == "bash" else fish), cwd=tmp_path).splitlines()
+        assert {each.split("\t")[0] for each in found} == {"ruby", "rubyists.yaml"}, shell
