@@ -38,17 +38,40 @@ BASES = tuple(
     )
 )
 """Tests of base images, which compose and link much: each one once, as they share a store."""
-ALL = ("tests/differential", "tests/fuzz", "tests/host", "tests/integration", "tests/redteam")
+REGISTRIES = tuple(
+    f"tests/integration/test_{name}.py"
+    for name in (
+        "attest",
+        "copy_images",
+        "distribution",
+        "keyless",
+        "lazy_bases",
+        "manifest",
+        "policies",
+        "registry",
+        "registry_clients",
+        "registry_faults",
+        "remote_cache",
+        "s3_cache",
+        "serve",
+        "sign",
+    )
+)
 REPEATED = ("tests/integration/test_reproducible.py", "tests/integration/test_platforms.py")
 HOST = {
     "bases": BASES,
-    "commands": ("tests/integration", *(f"--ignore={one}" for one in (*BASES, *REPEATED))),
-    "differential": ("tests/differential",),
+    "commands": ("tests/integration", *(f"--ignore={one}" for one in (*BASES, *REGISTRIES, *REPEATED))),
+    "sandbox": ("tests/host", "--ignore=tests/host/solve", "tests/redteam", "tests/fuzz"),
     "platforms": REPEATED,
+    "registries": REGISTRIES,
     "engine": ("tests/host/solve",),
-    "sandbox": (*FAST, "tests/fuzz", "tests/host", "--ignore=tests/host/solve", "tests/redteam"),
+    "differential": ("tests/differential",),
+    "quick places": FAST,
 }
-"""The tests on the host in parts, the longest first: whichever lane has ended one begins the next."""
+"""The tests on the host in parts, the longest first: whichever lane has ended one begins the next.
+
+What the quick tests have run is left out of the last one.
+"""
 LANES = 2
 """How many parts run side by side, each lane with its own account."""
 SOURCES = ("src", "tests", "tools", "bench")
@@ -87,8 +110,6 @@ def main() -> int:
     check.tests("quick tests", python, "-n", options.jobs, *marks, *quick, *options.pytest)
     if not options.fast:
         check.on_host(python, *options.pytest)
-        rest = [one for one in ALL if has_tests(one)]
-        check.tests("other tests", python, "-m", "not host and not network", *rest, *options.pytest)
     return check.end()
 
 
@@ -137,8 +158,9 @@ class Check:
         runs = []
         for name, part in HOST.items():
             folders = [one for one in part if one.startswith("--") or has_tests(one)]
-            marks = ("-o", f"cache_dir=.pytest_cache/{name}", "-m", "host or network", "--durations=10")
-            runs.append(Pytest(f"tests on the host: {name}", python, (*marks, *folders, *words)))
+            own = ("-o", f"cache_dir=.pytest_cache/{name}", "--durations=10")
+            marks = ("-m", "host or network") if part == FAST else ()
+            runs.append(Pytest(f"tests on the host: {name}", python, (*own, *marks, *folders, *words)))
         waiting = iter(runs)
         lock = threading.Lock()
 
@@ -162,12 +184,12 @@ class Check:
     def _again(self, run) -> None:
         """Tests that failed get one more try, alone: they share the host with others and watch signals and times.
 
-        What fails twice has failed; what needed two tries is named.
+        What fails twice has failed; what needed two tries is named. No command is born by another process then.
         """
         if run.status != 1 or not 0 < run.counts["failed"] <= MOST_AGAIN:
             return
         second = Pytest(f"{run.name}: those that failed", run.python, ("--last-failed", *run.words, "-n", "0"))
-        second.begin(run.environ)
+        second.begin({**run.environ, "AEROGEL_TEST_ALONE": "1"})
         second.show()
         print(f"{second.counts['passed']} passed at the second try, see the first one above", flush=True)
         self.timings.append((second.name, second.seconds))

@@ -11,15 +11,14 @@ import os
 import shutil
 import subprocess
 import tarfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import mother
 import pytest
 from cases import Case
-from mother import Mother
 from pictures import Picture, read_docker, read_oci, without_layers
 
 __all__ = ["BASE", "Aerogel", "Buildkit", "Outcome", "base_archive", "buildkit"]
@@ -186,28 +185,14 @@ def buildkit(state: Path) -> Iterator[Buildkit]:
 
 
 class Aerogel:
-    """The command line with a store below `state`.
-
-    Each command is a process of its own. Most of its time would be the start of Python and imports, hundreds of times:
-    it is born by a process that has imported already, one for each thread here.
-    """
+    """The command line with a store below `state`; each command is a process of its own, see `mother`."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
         self._env = {**os.environ, "AEROGEL_ROOT": str(state / "store"), "PYTHONPATH": str(ROOT / "src")}
-        self._mothers: list[Mother] = []
-        self._own = threading.local()
-
-    def close(self) -> None:
-        for mother in self._mothers:
-            mother.close()
 
     def client(self, *words: str) -> subprocess.CompletedProcess[bytes]:
-        if not hasattr(self._own, "mother"):
-            self._own.mother = Mother(self._env)
-            self._mothers.append(self._own.mother)
-        done: subprocess.CompletedProcess[bytes] = self._own.mother.run((*words, "--progress=plain"), Path.cwd())
-        return done
+        return mother.run((*words, "--progress=plain"), Path.cwd(), self._env)
 
     def build(self, case: Case, dockerfile: Path, context: Path) -> Outcome:
         """The image of a case, or the error."""

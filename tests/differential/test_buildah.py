@@ -14,7 +14,6 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -105,7 +104,7 @@ def built(
         return case.name, (theirs.build(f"case-{case.name}", case.args, dockerfile, place / "context"), made)
 
     cases = [case for case in CASES if f"test_same_as_buildah[{case.name}]" in wanted]
-    with closing(ours), ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(3) as pool:
         yield dict(pool.map(build, cases))
     shutil.rmtree(folder / "root", ignore_errors=True)
 

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,8 +51,8 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     wanted = {item.name for item in request.session.items}
     cases = [case for case in CASES if f"test_same[{case.name}]" in wanted]
     folder = tmp_path_factory.mktemp("differential")
-    with buildkit(folder) as theirs, closing(Aerogel(folder)) as ours:
-        yield build_all(cases, folder, theirs, ours)
+    with buildkit(folder) as theirs:
+        yield build_all(cases, folder, theirs, Aerogel(folder))
 
 
 def build_all(cases: list[Case], folder: Path, theirs: Buildkit, ours: Aerogel) -> dict[str, Built]:

@@ -7,7 +7,6 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +84,8 @@ def read_folder(folder: Path) -> dict[str, tuple[str, int, str]]:
 @pytest.fixture(scope="module")
 def builders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Buildkit, Aerogel, Path]]:
     folder = tmp_path_factory.mktemp("trees")
-    with buildkit(folder) as theirs, closing(Aerogel(folder)) as ours:
+    ours = Aerogel(folder)
+    with buildkit(folder) as theirs:
         base_archive(folder / "base.tar")
         (folder / "Dockerfile").write_text('FROM scratch\nADD base.tar /\nCMD ["/bin/sh"]\n')
         assert theirs.build(BASE, folder / "Dockerfile", folder) == ""

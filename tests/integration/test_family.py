@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from family import BUILDERS, TESTS, Group, by_the_other, covering, whole
-from mother import Born
 from process import ROOT, Aerogel
 from structures import failed, ours, theirs
 
@@ -36,13 +33,6 @@ def left(record: str) -> list[tuple[Group, tuple[str, ...]]]:
     passed = {tuple(line.split()[:2]) for line in lines}
     found = [(group, tuple(tag for tag in group.tags if (f"{group}", tag) not in passed)) for group in whole()]
     return [(group, tags) for group, tags in found if tags]
-
-
-@pytest.fixture(scope="module")
-def aerogel(aerogel: Aerogel) -> Iterator[Aerogel]:
-    """In the store of the session; several hundred commands."""
-    with closing(Born(aerogel.state)) as born:
-        yield born
 
 
 def needs(group: Group) -> list[pytest.MarkDecorator]:

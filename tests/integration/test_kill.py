@@ -53,6 +53,12 @@ def reaper() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
+def aerogel(aerogel: Aerogel) -> Aerogel:
+    """Each process that a test leaves is found."""
+    return aerogel.alone()
+
+
+@pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kill")
     (folder / "Dockerfile").write_text(DOCKERFILE)
@@ -167,7 +173,7 @@ def test_killed_in_steps(aerogel: Aerogel, context: Path, undisturbed: str) -> N
 def test_killed_while_composing(aerogel: Aerogel, context: Path, undisturbed: str, tmp_path: Path) -> None:
     """Each kill leaves what it was about to do to the next build, which is killed later or, at the end, completes."""
     packages = aerogel.state / "cache" / "debian-v1"
-    disturbed = Aerogel(tmp_path / "state")
+    disturbed = Aerogel(tmp_path / "state").alone()
     shutil.copytree(packages, disturbed.state / "cache" / "debian-v1")
     for moment in (0.6, 1.7, 3.1, 4.6)[:COMPOSE_KILLS]:
         status, output = Running(disturbed, "build", str(context)).signal_after(moment, signal.SIGKILL)

@@ -34,6 +34,12 @@ MEMORY_MB = 250
 
 
 @pytest.fixture(scope="module")
+def aerogel(aerogel: Aerogel) -> Aerogel:
+    """Whose memory is looked at."""
+    return aerogel.alone()
+
+
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A context with the programs, and with a key and a certificate for `localhost`."""
     folder = tmp_path_factory.mktemp("programs")
