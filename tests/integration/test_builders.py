@@ -123,3 +123,16 @@ def test_the_guide_shows_what_is_built_here(name: str) -> None:
     one = EXAMPLES[name]
     path = one.options[1] if one.options[:1] == ("-f",) else f"examples/{one.example}/Dockerfile"
     assert f"```dockerfile\n{(ROOT / path).read_text()}```\n" in (ROOT / "docs/guides/runtimes.md").read_text()
+
+
+def test_packages_that_a_step_cannot_install_are_added_in_from(aerogel: Aerogel, tmp_path: Path) -> None:
+    """What the error says to write is a base that has them."""
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text("FROM gcr.io/distroless/base:nonroot AS app\nFROM app\nRUN apt-get install -y libpq5\n")
+    done = aerogel("build", "-q", str(tmp_path), check=False)
+    assert done.returncode == 1
+    said = done.stderr
+    assert "hint: this base has no shell and no apt: write `FROM aerogel/base+libpq5:nonroot`, which " in said
+    assert "`FROM debian AS build`, `RUN apt-get update && apt-get install -y libpq5`" in said
+    found = packages(aerogel, tmp_path, "aerogel/base+libpq5:nonroot")
+    assert {"libpq5", "libssl3t64"} <= found.keys()

@@ -6,17 +6,20 @@ None of it enters a cache key, a layer or the image config. The CA bundle and th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from glob import glob
 from pathlib import Path
 
 from aerogel.errors import EXIT_USAGE, AerogelError
 from aerogel.graph.scope import PROXY_ARGS
+from aerogel.oci.reference import is_path_name
 from aerogel.sandbox.spec import Mount
 from aerogel.settings import Settings
 from aerogel.solve.ambient import Ambient, Lent
+from aerogel.solve.builders import Extended
 
-__all__ = ["CA_PATH", "CA_VARIABLES", "ambient", "ca_bundle"]
+__all__ = ["CA_PATH", "CA_VARIABLES", "ambient", "ca_bundle", "extended"]
 
 CA_PATH = "/run/aerogel/ca-certificates.crt"
 """Where a step sees the CA bundle."""
@@ -54,7 +57,29 @@ def ambient(
             return fixed
         return (*fixed, *(mount for mount in mirror_mounts() if exists(mount.target)))
 
-    return Ambient(env, mounts, lent)
+    return Ambient(env, mounts, lent, extend=partial(extended, settings.aliases))
+
+
+def extended(aliases: Mapping[str, str], base: str, packages: Sequence[str]) -> Extended:
+    """How the base of a name gets packages: in its name, in its declaration; and the build root of its release."""
+    from aerogel.distroless.catalogue import choose, with_more
+    from aerogel.distroless.recipe import RELEASES
+
+    seen: set[str] = set()
+    while base in aliases and base not in seen:
+        seen.add(base)
+        base = aliases[base]
+    choice = None if is_path_name(base) else choose(base)
+    root = f"debian:{choice.release}" if choice is not None and choice.release != RELEASES[0].suite else "debian"
+    if choose(root) is None:  # Debian's testing has none
+        root = "debian"
+    if not packages:
+        return Extended("", root)
+    if is_path_name(base):
+        named = " and ".join(f"`{each}`" for each in packages)
+        return Extended(f"add {named} to `packages` in `{base.partition(':')[0]}`", root)
+    name = with_more(base, packages)
+    return Extended(f"write `FROM {name}`, which adds the package{'s' * (len(packages) > 1)}" if name else "", root)
 
 
 def _lent_bundle(path: Path) -> Mount:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -42,6 +43,7 @@ __all__ = [
     "there_is",
     "unknown",
     "upstream",
+    "with_more",
     "with_packages",
     "without_architecture",
 ]
@@ -57,7 +59,8 @@ PROBE = "probe"
 _ARCHITECTURES = {name.split("/")[1]: name for name in DEBIAN_ARCHITECTURES}
 """The platform by the word at the end of upstream's tags: `arm` is `linux/arm/v7`."""
 
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_PACKAGE = re.compile(r"[a-z0-9](?:[a-z0-9.-]|\+\+)*")
+"""A name between plus signs: `g++` and `libstdc++6` have two of their own."""
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -184,9 +187,9 @@ def find(reference: str) -> Recipe | None:
 def choose(reference: str) -> Choice | None:
     """What a FROM name means, or None if nothing of that name is built in."""
     repository, tag = _split(reference)
-    repository, *packages = repository.split("+") if repository.startswith(OWN) else [repository]
+    repository, packages = _parts(repository) if repository.startswith(OWN) else (repository, ())
     known = _repositories().get(repository)
-    if known is None or not all(_PACKAGE.fullmatch(one) for one in packages):
+    if known is None or packages is None:
         return None
     name, release = known
     base = built_in(name)
@@ -244,8 +247,8 @@ _ELSEWHERE = frozenset((
 def suggestion(reference: str) -> str | None:
     """A built-in name that is nearly the given one, with a tag when the given one has a tag."""
     repository, tag = _split(reference)
-    repository, *packages = repository.split("+") if "+" in repository else [repository]
-    added = "".join(f"+{one}" for one in packages)
+    repository, plus, packages = repository.partition("+")
+    added = plus + packages
     known = _repositories()
     if repository in known:
         near = nearest(tag, tags(known[repository][0]))
@@ -262,6 +265,17 @@ def suggestion(reference: str) -> str | None:
     there = tags(known[near][0])
     kept = tag if tag in there else nearest(tag, there)
     return f"{near}{added}:{kept}" if kept else near + added
+
+
+def with_more(reference: str, packages: Sequence[str]) -> str | None:
+    """The name in FROM for a built-in base with packages added to it; None for other images, and for odd packages."""
+    repository, tag = _split(reference)
+    base, known = _parts(repository)
+    if known is None or choose(reference) is None:
+        return None
+    added = dict.fromkeys((*known, *packages))
+    name = "+".join((OWN + base.rpartition("/")[2], *added)) + (tag and f":{tag}")
+    return name if choose(name) is not None else None
 
 
 def with_packages(reference: str) -> str | None:
@@ -282,6 +296,19 @@ def without_architecture(reference: str) -> tuple[str, str] | None:
     platform = _ARCHITECTURES.get(arch)
     name = f"{repository}:{variant}"
     return (platform, name) if platform and variant and choose(name) is not None else None
+
+
+def _parts(repository: str) -> tuple[str, Sequence[str] | None]:
+    """A base and the packages behind it; None for what cannot be packages."""
+    base, plus, text = repository.partition("+")
+    found: list[str] = []
+    while plus:
+        one = _PACKAGE.match(text)
+        if one is None or text[one.end() : one.end() + 1] not in ("", "+"):
+            return base, None
+        found.append(one[0])
+        plus, text = text[one.end() : one.end() + 1], text[one.end() + 1 :]
+    return base, found
 
 
 def _split(reference: str) -> tuple[str, str]:

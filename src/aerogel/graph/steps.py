@@ -41,10 +41,10 @@ class Step:
     """What is shown of a node: its title, its place, its stage; beside the graph, so it decides nothing.
 
     `words` has the place of each word of the instruction by its value after expansion; `origin` is what messages
-    call the thing that a COPY reads from.
+    call the thing that a COPY reads from, `base` the image that the first FROM of its stage names, empty for none.
     """
 
-    __slots__ = ("node", "origin", "span", "stage", "title", "words")
+    __slots__ = ("base", "node", "origin", "span", "stage", "title", "words")
 
     def __init__(
         self,
@@ -55,7 +55,9 @@ class Step:
         *,
         words: Mapping[str, Span] | None = None,
         origin: str = "source",
+        base: str = "",
     ) -> None:
+        self.base = base
         self.node = node
         self.title = title
         self.span = span
@@ -126,9 +128,18 @@ class _Lowering:
         self.diagnostics: list[Diagnostic] = []
         self.declared: set[str] = set(plan.globals.declared)
         self.names = {planned.index: planned.stage.name for planned in plan.stages}
+        self.images: dict[int, str] = {}
+        """What the chain of stages that leads to each starts from, if that is an image."""
 
     def stage(self, planned: PlannedStage) -> None:
         base = self.base(planned)
+        match planned.base:
+            case StageRef(index):
+                self.images[planned.index] = self.images[index]
+            case ImageRef(name):
+                self.images[planned.index] = name
+            case _:
+                self.images[planned.index] = ""
         base.config.triggers.clear()
         lowerer = _StageLowering(self, planned, base)
         for instruction in planned.instructions:
@@ -272,7 +283,8 @@ class _StageLowering:
         """Makes `node` the stage's root, with its history entry and its step."""
         self.node = node
         self.config.commit(text, node)
-        step = Step(node, _title(it), it.span, self.planned.name, words=words, origin=origin)
+        base = self.whole.images[self.planned.index]
+        step = Step(node, _title(it), it.span, self.planned.name, words=words, origin=origin, base=base)
         self.whole.steps.append(step)
 
     # Instructions that make files.

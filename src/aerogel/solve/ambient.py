@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from aerogel.redact import Redactor
 from aerogel.sandbox.cgroup import Group, Resources, make_group
 from aerogel.sandbox.emulator import Emulator
 from aerogel.sandbox.spec import Limit, Mount, Rung, Sandbox, unheld
+from aerogel.solve.builders import Extended, extends_nothing
 from aerogel.solve.logs import Logs
 
 __all__ = ["Ambient", "Lent"]
@@ -40,10 +41,11 @@ class Ambient:
     """What every RUN sees of the host and no key or layer knows: environment and mounts.
 
     `env` is set unless the step sets it. `mounts` gives the mounts for a root that has these paths: it is asked
-    with a function that tells whether a path exists in the root. `emulator` knows how a step for another platform runs.
+    with a function that tells whether a path exists in the root. `emulator` knows how a step for another platform runs,
+    `extend` how the base of a name gets packages, for those who try to install them without a shell.
     """
 
-    __slots__ = ("_lock", "_told", "emulator", "env", "lent", "mounts")
+    __slots__ = ("_lock", "_told", "emulator", "env", "extend", "lent", "mounts")
 
     def __init__(
         self,
@@ -51,7 +53,9 @@ class Ambient:
         mounts: Callable[[Callable[[str], bool]], tuple[Mount, ...]],
         lent: Lent = Lent(),  # noqa: B008 - a tuple, made once and never changed
         emulator: Emulator | None = None,
+        extend: Callable[[str, Sequence[str]], Extended] = lambda _, packages: extends_nothing(packages),
     ) -> None:
+        self.extend = extend
         self.emulator = Emulator() if emulator is None else emulator
         self.env = env
         self.mounts = mounts

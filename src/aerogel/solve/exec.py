@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from signal import SIGTERM
 
 from aerogel.errors import EXIT_HOST, AerogelError
@@ -86,7 +87,8 @@ def run(
             place.has_begun = True
             ambient.check(sandbox, materials.helper().rung, sink)
             try:
-                _must_succeed(op, sandbox, mounts, materials, ambient, materials.tree(layers), sink, step, canceled)
+                tree = materials.tree(layers)
+                _must_succeed(op, sandbox, mounts, materials, ambient, tree, sink, step, canceled, about.base)
             except StepError as error:
                 if not canceled.is_set() and error.exit_status != EXIT_HOST:  # a full disk gets its space back
                     begun = (since_ns, settled, secrets)
@@ -185,6 +187,7 @@ def _must_succeed(
     sink: Sink,
     step: int,
     canceled: threading.Event,
+    base: str,
 ) -> None:
     """Runs the command; all that it says goes to its log and to the sink. Raises when it fails."""
     lent = ambient.lent
@@ -220,7 +223,10 @@ def _must_succeed(
     if ended.code != 0:
         disk_full = _is_full(sandbox.root.upper or "/")
         limited = lent.resources.memory_bytes > 0
-        raise step_failed(op, ended, tail.text(), disk_full=disk_full, is_limited=limited, log=where, tree=tree)
+        extend = partial(ambient.extend, base)
+        raise step_failed(
+            op, ended, tail.text(), disk_full=disk_full, is_limited=limited, log=where, tree=tree, extend=extend
+        )
 
 
 @contextmanager

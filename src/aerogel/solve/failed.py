@@ -34,6 +34,8 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     stage: str
     title: str
     place: str
+    base: str = ""
+    """The image that its stage starts from."""
 
 
 def keep_failed(

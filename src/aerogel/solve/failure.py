@@ -10,6 +10,7 @@ from aerogel.files.entry import REG
 from aerogel.files.tree import Tree
 from aerogel.graph.ops import Run
 from aerogel.sandbox.spec import Exit
+from aerogel.solve.builders import Extend, extends_nothing, with_builder
 
 __all__ = ["StepError", "exit_in_words", "step_failed", "step_timed_out"]
 
@@ -69,46 +70,6 @@ def _not_found(output: str, tree: Tree | None) -> str:
     return f"install {what} in an earlier RUN of this stage, or correct its name"
 
 
-_RECORDS = b"var/lib/dpkg/status.d"
-_SBOM = b"var/lib/db/sbom"
-_PIP = re.compile(r"(?:/\S*/)?(?:pip3?|python3? -m pip)\s+install\s+(.+)", re.DOTALL)
-_NPM = re.compile(r"(?:/\S*/)?(?:npm|npx|yarn|pnpm)\s+.+", re.DOTALL)
-_APT = re.compile(r"(?:\S+ update\s*&&\s*)?(?:apt-get|apt)\s+(?:-\S+\s+)*install\s+(.+)", re.DOTALL)
-_PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]+")
-_NODE = re.compile(rb"node-\S*-(\d+)\.[0-9.]+\.spdx\.json")
-
-
-def _with_builder(op: Run, tree: Tree | None) -> str:
-    """What to write in place of a command that a base without a shell has no tool for; empty for other commands and bases."""
-    if tree is None or len(op.argv) < 3 or tree.lookup(_RECORDS) is None:
-        return ""
-    command = " ".join(op.argv[2].replace("\\\n", " ").split())
-    place = op.cwd if op.cwd not in ("", "/") else "/app"
-    if (found := _PIP.fullmatch(command)) is not None:
-        is_older = tree.lookup(b"usr/bin/python3.11") is not None
-        builder, install = "aerogel/python3-build" + ":bookworm" * is_older, f"/venv/bin/pip install {found[1]}"
-        steps = [f"RUN python3 -m venv /venv && {install}"]
-        copies = ["COPY --from=build /venv /venv", "ENV PATH=/venv/bin:$PATH"]
-    elif _NPM.fullmatch(command) is not None:
-        folder = tree.children(_SBOM) if tree.lookup(_SBOM) is not None else []
-        version = next((match[1].decode() for name in folder if (match := _NODE.fullmatch(name))), "24")
-        builder = f"aerogel/nodejs{version}-build"
-        steps = [f"WORKDIR {place}", "COPY package*.json ./", f"RUN {command}"]
-        copies = [f"COPY --from=build {place} {place}"]
-    elif (found := _APT.fullmatch(command)) is not None:
-        names = [word for word in found[1].partition("&&")[0].split() if _PACKAGE.fullmatch(word)]
-        added = "".join(f"+{name}" for name in names)
-        return (
-            "this base has no shell and no apt: name the packages in FROM, "
-            f"`aerogel/NAME{added}` for the base `NAME`, or run the command in a stage `FROM debian AS build` "
-            "and take what it made with `COPY --from=build`"
-        )
-    else:
-        return ""
-    before, after = ", ".join(f"`{one}`" for one in steps), " and ".join(f"`{one}`" for one in copies)
-    return f"this base has no shell: put a stage before it, `FROM {builder} AS build`, {before}; in place of this RUN write {after}"
-
-
 def step_timed_out(timeout_s: float, output: str, *, log: str = "") -> StepError:
     """The error of a step that took longer than `--timeout` allows."""
     error = StepError(
@@ -134,11 +95,12 @@ def step_failed(
     is_limited: bool = False,
     log: str = "",
     tree: Tree | None = None,
+    extend: Extend = extends_nothing,
 ) -> StepError:
     """The error of a step that ended with a status other than 0; its span is added by the solver.
 
     `disk_full` says that the disk of the store has no space: then the host failed, not the step. `is_limited`: with `--memory`. `log` is the file
-    with the whole output, `tree` the root before the step.
+    with the whole output, `tree` the root before the step, `extend` tells how its base gets packages.
     """
     hints: list[str] = []
     message = f"RUN failed: {exit_in_words(ended)}" + (", and the disk is full" if disk_full else "")
@@ -147,14 +109,14 @@ def step_failed(
         hints += ended.fault.hints
         if ended.fault.code == "sandbox.not-found" and not hints:
             hints = ["the exec form looks for the program itself: give its path in the image of this stage"]
-        if ended.fault.code == "sandbox.not-found" and op.argv[:1] == ("/bin/sh",):
-            hints = [
-                _with_builder(op, tree)
-                or (
+        if ended.fault.code == "sandbox.not-found":
+            advice = with_builder(op, tree, extend)
+            if not advice and op.argv[:1] == ("/bin/sh",):
+                advice = (
                     "this base has no shell: run the command in an earlier stage and `COPY --from` its result, "
                     'or use the exec form `RUN ["/path/to/program"]`'
                 )
-            ]
+            hints = [advice] if advice else hints
     said = output.lower()
     hints += dict.fromkeys(hint for sign, hint in _FREQUENT if sign in said and not (disk_full and hint == _FULL))
     if ended.oom and is_limited:

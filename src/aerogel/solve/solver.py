@@ -432,7 +432,7 @@ class Solver:
                 return
             number, step = self._steps[node.digest]
             place = f"{step.span.source.name}:{step.span.line}"
-            about = About(key=key, stage=step.stage, title=step.title, place=place)
+            about = About(key=key, stage=step.stage, title=step.title, place=place, base=step.base)
             resumed = self._failed_before(work, key) if self._options.retry else None
             work.layer = execution.run(
                 node,
