@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from aerogel.commands.keeping import Keeping
 from aerogel.commands.recipes import RecipeSource, lock_path, locked_image, scratch_folders
 from aerogel.commands.world import World
 from aerogel.debian.archive import Archive
@@ -25,14 +26,13 @@ from aerogel.distroless.lock import (
     LockedTools,
     LockedUnderlay,
     composer,
-    locked_selection,
     parse_lock,
     recipes_digest,
     with_archives,
 )
+from aerogel.distroless.makers import wanted_makers
 from aerogel.distroless.pool import LOCAL, Pool
 from aerogel.distroless.recipe import Recipe
-from aerogel.distroless.security import security_only
 from aerogel.distroless.underlay import Underlay
 from aerogel.errors import EXIT_USAGE, AerogelError, Diagnostic, Source
 from aerogel.events import step
@@ -121,15 +121,20 @@ def make_lock(
     archive = source.archive(world, refresh=refresh)
     recipes = source.all_recipes()
     files = source.files()
-    made: dict[str, LockedPlatform] = {}
-    seen: dict[str, LockedSuite] = {}
-    for platform in platforms:
-        number = world.take_numbers()
-        with step(world.sink, number, f"locking {source.choice.family.name} for {platform}"), source.placed():
-            made[str(platform.normal())] = _platform(
-                source, recipes, platform, archive, world, number, suites=suites, keep=keep, seen=seen, refresh=refresh
-            )
-    tools = _hosts(source, recipes, hosts, archive, world, suites=suites, must=must_have_hosts)
+    keeping = Keeping(keep)
+    while True:
+        made: dict[str, LockedPlatform] = {}
+        seen: dict[str, LockedSuite] = {}
+        for platform in platforms:
+            number = world.take_numbers()
+            with step(world.sink, number, f"locking {source.choice.family.name} for {platform}"), source.placed():
+                made[str(platform.normal())] = _platform(
+                    source, recipes, platform, archive, world, number,
+                    suites=suites, keep=keeping, seen=seen, refresh=refresh,
+                )  # fmt: skip
+        if keeping.is_settled(world):
+            break
+    tools = _hosts(source, recipes, hosts, archive, world, suites=suites, must=must_have_hosts, keep=keeping)
     return Lock(
         schema=SCHEMA,
         composer=composer(),
@@ -151,6 +156,7 @@ def _hosts(
     *,
     suites: Sequence[str],
     must: bool,
+    keep: Keeping,
 ) -> dict[str, LockedTools]:
     """The makers' tools of all tags, for every kind of machine."""
     found: dict[str, LockedTools] = {}
@@ -160,11 +166,8 @@ def _hosts(
         try:
             with source.placed():
                 for recipe in recipes.values():
-                    pool = source.pool(archive, world, recipe=recipe)
-                    for maker, chosen in select_tools(recipe, pool, Platform.parse(host), using=suites).items():
-                        tools.setdefault(maker, {}).update(
-                            {each.package.name: LockedPackage.of(each) for each in chosen}
-                        )
+                    for maker, found_here in _tools_of(source, recipe, host, archive, world, suites, keep).items():
+                        tools.setdefault(maker, {}).update({each.name: each for each in found_here})
         except AerogelError as error:
             if must or host == str(Platform.host().normal()):
                 raise
@@ -185,6 +188,25 @@ def _hosts(
     return found
 
 
+def _tools_of(
+    source: RecipeSource,
+    recipe: Recipe,
+    host: str,
+    archive: Archive,
+    world: World,
+    suites: Sequence[str],
+    keep: Keeping,
+) -> LockedTools:
+    """By maker what a kind of machine needs for a recipe: what is kept, else what Debian has today."""
+    wanted = [maker.name for maker in wanted_makers(recipe) if maker.tools(recipe)]
+    kept = {name: tools for name in wanted if (tools := keep.tools(host, name)) is not None}
+    if len(kept) == len(wanted):
+        return kept
+    pool = source.pool(archive, world, recipe=recipe)
+    today = select_tools(recipe, pool, Platform.parse(host), using=suites)
+    return {name: tuple(map(LockedPackage.of, chosen)) for name, chosen in today.items()} | kept
+
+
 def _platform(
     source: RecipeSource,
     recipes: Mapping[str, Recipe],
@@ -194,12 +216,12 @@ def _platform(
     number: int,
     *,
     suites: Sequence[str],
-    keep: Lock | None,
+    keep: Keeping,
     seen: dict[str, LockedSuite],
     refresh: bool,
 ) -> LockedPlatform:
     arch = debian_architecture(platform)
-    locked = locked_image(keep, platform) if keep is not None else None
+    locked = locked_image(keep.lock, platform) if keep.lock is not None else None
     underlay = source.underlay(platform, world, locked=locked, refresh=refresh)
     packages: dict[str, LockedPackage] = {}
     archives: dict[str, LockedArchive] = {}
@@ -218,8 +240,7 @@ def _platform(
                 using=suites,
                 step=number,
             )
-        if keep is not None:
-            selection = _kept(selection, keep, tag, pool, world)
+        selection = keep.selection(selection, tag, pool, world)
         _note_suites(selection, archive, pool, seen)
         packages |= {each.package.name: LockedPackage.of(each) for each in selection.chosen}
         selection = _with_classes(selection)
@@ -276,18 +297,6 @@ def _note_suites(selection: Selection, archive: Archive, pool: Pool, seen: dict[
         if suite not in seen:
             release = pool.release(suite) if ":" in suite else archive.release(suite)
             seen[suite] = LockedSuite(in_release=release.sha256, date=release.date, signers=release.signers)
-
-
-def _kept(selection: Selection, lock: Lock, tag: str, pool: Pool, world: World) -> Selection:
-    """The selection with the packages of a lock wherever no fix of security has come."""
-    before = locked_selection(
-        selection.recipe, selection.platform, selection.arch, lock, tag, selection.underlay, tools=selection.tools
-    )
-    if before is None:
-        return selection
-    pool.trust_locked()
-    pool.local(selection.arch)
-    return security_only(selection, before, pool, world.settings.cache / "debian-v1", world.sink)
 
 
 def _composed(

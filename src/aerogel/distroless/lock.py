@@ -44,6 +44,8 @@ __all__ = [
     "LockedUnderlay",
     "changes",
     "composer",
+    "kept_tools",
+    "locked_packages",
     "locked_selection",
     "members",
     "parse_lock",
@@ -242,31 +244,47 @@ def locked_selection(
     lock: Lock,
     tag: str,
     underlay: Underlay | None = None,
-    *,
-    tools: ToolSets | None = None,
 ) -> Selection | None:
-    """What a lock chose for a tag and a platform; None if it has not got them.
+    """What a lock chose for a tag and a platform, with its tools for this machine; None if it has not got them.
 
-    Without `tools` those that the lock has for this machine. Raises `base.host` if there are none.
+    Raises `base.host` if there are no such tools.
     """
     found = lock.platforms.get(str(platform.normal()))
     image = found.images.get(tag) if found is not None else None
     if found is None or image is None:
         return None
-    by_name = {each.name: each for each in found.packages}
-    try:
-        chosen = tuple(by_name[name].chosen() for name in image.packages)
-    except KeyError as error:
-        raise _fault(f"the lock names the package `{error.args[0]}` and does not describe it") from None
-    tools = _tools(recipe, lock, Platform.host()) if tools is None else tools
+    chosen = locked_packages(found, image.packages)
+    tools = _host_tools(recipe, lock)
     if image.classes is not None and recipe.java is not None:
         recipe = msgspec.structs.replace(recipe, java=msgspec.structs.replace(recipe.java, cds=image.classes))
     key = selection_key(recipe, arch, chosen, tools, underlay)
     return Selection(recipe, platform, arch, chosen, key, tools, underlay)
 
 
-def _tools(recipe: Recipe, lock: Lock, host: Platform) -> ToolSets:
-    """What the makers of a recipe run on a kind of machine. Raises `base.host`."""
+def locked_packages(found: LockedPlatform, names: Sequence[str]) -> tuple[Chosen, ...]:
+    """Packages of a platform by name. Raises `base.lock` for one that is not there."""
+    by_name = {each.name: each for each in found.packages}
+    try:
+        return tuple(by_name[name].chosen() for name in names)
+    except KeyError as error:
+        raise _fault(f"the lock names the package `{error.args[0]}` and does not describe it") from None
+
+
+def kept_tools(today: ToolSets, lock: Lock, recipe: Recipe) -> ToolSets:
+    """What the makers of a recipe run here by a lock, with tools of today for those makers that it knows nothing of.
+
+    Raises `base.host` if it has no tools for this kind of machine.
+    """
+    known = {name for tools in lock.hosts.values() for name in tools}
+    found = lock.hosts.get(str(Platform.host().normal()), {})
+    if not today.keys() & known <= found.keys():
+        return _host_tools(recipe, lock)
+    return today | {name: tuple(each.chosen() for each in found[name]) for name in today if name in found}
+
+
+def _host_tools(recipe: Recipe, lock: Lock) -> ToolSets:
+    """What the makers of a recipe run on this kind of machine. Raises `base.host`."""
+    host = Platform.host()
     wanted = [maker.name for maker in wanted_makers(recipe) if maker.tools(recipe)]
     found = lock.hosts.get(str(host.normal()), {})
     if all(name in found for name in wanted):

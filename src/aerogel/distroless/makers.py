@@ -35,6 +35,8 @@ class Maker(NamedTuple):
     tools: Callable[[Recipe], Tools] = lambda _: ()
     skip: tuple[str, ...] = ()
     """What the tools depend on and do not need for their work here."""
+    tied: bool = False
+    """Whether tools and what they work on must be of one version."""
 
 
 def _make_probe(work: Work) -> None:
@@ -51,7 +53,7 @@ MAKERS: tuple[Maker, ...] = (
     Maker("probe", 1, lambda recipe: recipe.probe, _make_probe),
     Maker("strip", 2, wants_strip, strip_symbols),
     Maker("keystore", 1, wants_keystore, add_keystore),
-    Maker("java", 3, wants_java, add_java, java_tools, JAVA_SKIP),
+    Maker("java", 3, wants_java, add_java, java_tools, JAVA_SKIP, tied=True),
     Maker("locales", 1, lambda recipe: bool(recipe.locales), make_locales, lambda _: LOCALE_TOOLS),
     Maker("python", 1, wants_bytecode, add_bytecode, _python_tools),
 )

@@ -70,10 +70,12 @@ def unmet(packages: Mapping[str, Package], skip: Collection[str], arch: str) -> 
     return found
 
 
-def security_only(selection: Selection, before: Selection, archive: Origin, cache: Path, sink: Sink) -> Selection:
+def security_only(
+    selection: Selection, before: Selection, archive: Origin, cache: Path, sink: Sink, *, held: Collection[str] = ()
+) -> Selection:
     """The packages of `before`, moved on to those of `selection` where security wants it, or a relation.
 
-    A warning tells of each package that moves because another one does. Raises `base.together` when no version goes
+    Those of sources in `held` do not move for security. A warning tells of each package that moves because another one does. Raises `base.together` when no version goes
     with the others, and what fetching raises.
     """
     old = {each.package.name: each for each in _described(before, archive, cache)}
@@ -82,6 +84,7 @@ def security_only(selection: Selection, before: Selection, archive: Origin, cach
         each.package.source
         for name, each in new.items()
         if each.package.suite.endswith(_SECURITY) and name in old and old[name].package.sha256 != each.package.sha256
+        if each.package.source not in held
     }
     mixed = dict(old)
     mixed |= {
