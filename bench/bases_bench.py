@@ -6,14 +6,16 @@ Each base is composed in a process of its own from a warm package cache: choosin
 digests, laying out, writing and compressing the layer. `micro` is the default, `parity` upstream's list with whole
 packages. MB are 10^6 bytes: the sum of the files' sizes, and the layer as `gzip -6` writes it. The times are those of
 the best of the repeats. The memory is the most that one process had, aerogel's own or one that it started such as jlink,
-and the most that all of them had together at one moment (proportional set size, looked at every 20 ms): of the repeats,
-and of a first run in which everything that is kept otherwise is made, whose time is printed as well. The limit is for both.
+and the most that all of them had together at one moment (proportional set size, in which a page that many share counts
+once, looked at every 20 ms): of the repeats, and of a first run in which everything that is kept otherwise is made, whose
+time is printed as well. The limit is for both. `RSS` is the sum of resident sizes, in which such a page counts many times.
 Limits are those of the project, `-` where it states none; `OVER` marks what misses one.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import gzip
 import json
 import os
@@ -21,15 +23,16 @@ import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zlib
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests/support")]
+
+from memory import Memory  # noqa: E402 - of tests/support
 
 TARGETS = {
     "static": (1.4, 0.45, 0.3),
@@ -61,10 +64,17 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    cache = options.cache or Path(tempfile.mkdtemp(prefix="bases-bench-"))
     if options.one:
-        print(json.dumps(compose_one(options.one, options.platform, cache)))
+        print(json.dumps(compose_one(options.one, options.platform, options.cache)))
         return 0
+    if options.cache:
+        return table(options, options.cache)
+    with tempfile.TemporaryDirectory(prefix="bases-bench-") as folder:
+        return table(options, Path(folder))
+
+
+def table(options: argparse.Namespace, cache: Path) -> int:
+    """Prints it, a line for each base; 1 when a target is missed."""
     from aerogel.distroless.catalogue import built_in, declarations
 
     names = options.bases or [name for name in declarations() if built_in(name).method == "files"]
@@ -88,8 +98,8 @@ def measured(name: str, options: argparse.Namespace, cache: Path) -> dict[str, A
     micro = [run(f"aerogel/{name}", options.platform, cache) for _ in range(max(1, options.repeat))]
     parity = run(f"aerogel/{name}:parity", options.platform, cache)
     best = min(micro, key=lambda one: one["wall_s"])
-    best["tree_mb"] = max(one["tree_mb"] for one in (first, *micro, parity))
-    best["process_mb"] = max(one["process_mb"] for one in (first, *micro, parity))
+    for key in ("tree_mb", "resident_mb", "process_mb"):
+        best[key] = max(one[key] for one in (first, *micro, parity))
     best["first_s"] = first["wall_s"]
     row = {"name": name, "micro": best, "parity": parity, "missed": []}
     size, packed, seconds = TARGETS.get(name, (0.0, 0.0, 0.0))
@@ -133,6 +143,7 @@ COLUMNS = (
         ("MB RAM", 7),
         ("limit", 6),
         ("all", 5),
+        ("RSS", 5),
         ("parity pkgs", 12),
         ("MB", 8),
         ("gzip", 7),
@@ -167,6 +178,7 @@ def line(row: dict[str, Any]) -> str:
         f"{micro['process_mb']:.0f}",
         str(MEMORY_MB),
         f"{micro['tree_mb']:.0f}",
+        f"{micro['resident_mb']:.0f}",
         str(parity["packages"]),
         f"{parity['size'] / 1e6:.2f}",
     ]
@@ -178,43 +190,6 @@ def line(row: dict[str, Any]) -> str:
     return table_line(cells)
 
 
-class Memory:
-    """The most that a process and its descendants had at one moment, in bytes: together, and the largest of them."""
-
-    def __init__(self, pid: int) -> None:
-        self.peak = 0
-        self.largest = 0
-        self._pid = pid
-        self._ends = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._ends.wait(0.02):
-            sizes = [proportional(each) for each in tree(self._pid)]
-            self.peak = max(self.peak, sum(sizes))
-            self.largest = max(self.largest, *sizes)
-
-    def stop(self) -> None:
-        self._ends.set()
-        self._thread.join()
-
-
-def tree(pid: int) -> list[int]:
-    found = [pid]
-    for one in found:
-        with suppress(OSError):
-            for task in os.listdir(f"/proc/{one}/task"):
-                found += map(int, Path(f"/proc/{one}/task/{task}/children").read_text().split())
-    return found
-
-
-def proportional(pid: int) -> int:
-    with suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/{pid}/smaps_rollup").read_text().partition("\nPss:")[2].split()[0]) * 1024
-    return 0
-
-
 def run(name: str, platform: str, cache: Path) -> dict[str, Any]:
     command = [sys.executable, __file__, "--one", name, "--cache", str(cache), "--platform", platform]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -224,11 +199,18 @@ def run(name: str, platform: str, cache: Path) -> dict[str, Any]:
     if process.returncode:
         sys.exit(f"{name}: {err.strip()}")
     found: dict[str, Any] = json.loads(out)
-    return found | {"tree_mb": memory.peak / 1e6, "process_mb": memory.largest / 1e6}
+    sizes = {"tree_mb": memory.peak, "resident_mb": memory.peak_resident, "process_mb": memory.largest}
+    return found | {key: size / 1e6 for key, size in sizes.items()}
 
 
 def compose_one(name: str, platform: str, cache: Path) -> dict[str, Any]:
     """Composes once in this process."""
+    os.makedirs(cache, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=cache) as scratch, ExitStack() as stack:
+        return compose_in(scratch, stack, name, platform, cache)
+
+
+def compose_in(scratch: str, stack: ExitStack, name: str, platform: str, cache: Path) -> dict[str, Any]:
     import aerogel.distroless.base as bases
     from aerogel.debian.archive import Archive
     from aerogel.debian.mirror import discover
@@ -241,15 +223,12 @@ def compose_one(name: str, platform: str, cache: Path) -> dict[str, Any]:
     from aerogel.oci.platform import Platform
     from aerogel.sandbox.launch import Helper
 
-    started, helpers = time.perf_counter(), []
-    os.makedirs(cache, exist_ok=True)
-    scratch = tempfile.mkdtemp(prefix="scratch-", dir=cache)
+    started = time.perf_counter()
     made = 0
 
+    @functools.cache
     def helper() -> Helper:
-        if not helpers:
-            helpers.append(Helper.start(f"{scratch}/state"))
-        return helpers[0]
+        return stack.enter_context(Helper.start(f"{scratch}/state"))
 
     def folder() -> str:
         nonlocal made
@@ -272,8 +251,6 @@ def compose_one(name: str, platform: str, cache: Path) -> dict[str, Any]:
         wall_s = time.perf_counter() - started
         usage = resource.getrusage(resource.RUSAGE_SELF)
         gzip6 = compressed(blob)
-    for one in helpers:
-        one.close()
     return {
         "packages": len(selection.chosen),
         "size": sum(entry.size for entry in composed.index.entries),

@@ -2,6 +2,7 @@
 
     python bench/examples_bench.py                 # all examples, one cold build and five rebuilds of each
     python bench/examples_bench.py --write-readme  # also renews the table of sizes in README.md
+    python bench/examples_bench.py server-node     # one of them
     python bench/examples_bench.py --no-build      # rebuilds and compose only, with a store from an earlier --state
 
 Every example starts from an empty store, but the packages are downloaded once before (`--cold-packages` leaves that
@@ -52,18 +53,24 @@ class Figures(NamedTuple):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="EXAMPLE", default=list(EXAMPLES))
     parser.add_argument("--state", type=Path, help="folder for the stores; default: a temporary one")
     parser.add_argument("--rebuilds", type=int, default=5, metavar="N")
     parser.add_argument("--write-readme", action="store_true")
     parser.add_argument("--cold-packages", action="store_true")
     parser.add_argument("--no-build", action="store_true")
     options = parser.parse_args()
+    if unknown := set(options.names) - set(EXAMPLES):
+        parser.error(f"no such example: {', '.join(sorted(unknown))}")
+    if options.write_readme and set(options.names) != set(EXAMPLES):
+        parser.error("--write-readme is for all examples")
     made = None if options.state else tempfile.mkdtemp(prefix="aerogel-bench-")
     state = options.state or Path(made or "")
     try:
-        rows = [example(name, state, options) for name in EXAMPLES]
+        rows = [example(name, state, options) for name in options.names]
         print_table(rows)
-        compose(state)
+        if "calculator-python" in options.names:
+            compose(state)
         if options.write_readme:
             write_readme(rows)
     finally:

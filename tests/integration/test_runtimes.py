@@ -5,16 +5,14 @@ The programs are in tests/programs. What builds them is a base as well, or a com
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tarfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from memory import watched
 from process import ROOT, Aerogel
 
 pytestmark = [pytest.mark.host, pytest.mark.network]
@@ -66,48 +64,6 @@ def run(aerogel: Aerogel, folder: Path) -> Callable[..., str]:
     return build_and_run
 
 
-@contextmanager
-def largest_child() -> Iterator[Callable[[], int]]:
-    """Watches the processes that are started in the block; what it gives are the bytes that the largest had."""
-    own, words = os.getpid(), Path("/proc/self/cmdline").read_bytes()
-    ends, largest = threading.Event(), [0]
-
-    def watch() -> None:
-        while not ends.wait(0.1):
-            # A child that has not executed its program yet has the memory of this process.
-            started = [each for each in tree(own) if command_of(each) not in (b"", words)]
-            largest[0] = max(largest[0], *(proportional(each) for each in started), 0)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield lambda: largest[0]
-    finally:
-        ends.set()
-        thread.join()
-
-
-def tree(pid: int) -> list[int]:
-    found = [pid]
-    for one in found:
-        with suppress(OSError):
-            for task in os.listdir(f"/proc/{one}/task"):
-                found += map(int, Path(f"/proc/{one}/task/{task}/children").read_text().split())
-    return found
-
-
-def command_of(pid: int) -> bytes:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
-
-
-def proportional(pid: int) -> int:
-    with suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/{pid}/smaps_rollup").read_text().partition("\nPss:")[2].split()[0]) * 1024
-    return 0
-
-
 def files_of(aerogel: Aerogel, folder: Path, name: str) -> dict[str, int]:
     """Paths of the regular files of a base, with their sizes."""
     (folder / "Dockerfile").write_text(f"FROM aerogel/{name}\n")
@@ -125,9 +81,9 @@ def files_of(aerogel: Aerogel, folder: Path, name: str) -> dict[str, int]:
 
 @pytest.mark.parametrize("name", SIZES_MB)
 def test_size(aerogel: Aerogel, folder: Path, name: str) -> None:
-    with largest_child() as memory:
+    with watched() as memory:
         found = files_of(aerogel, folder, name)
-    assert 0 < memory() < MEMORY_MB * 1e6  # of each process, jlink and npm among them
+    assert 0 < memory.largest < MEMORY_MB * 1e6  # of each process, jlink and npm among them
     assert sum(found.values()) <= SIZES_MB[name] * 1e6
     assert not any(path.endswith(("/sh", "/bash")) for path in found)
 

@@ -102,10 +102,12 @@ there the archive was another one than with these tools alone."""
 _NAMED_LEVELS = 21
 _BYTE_ORDERS = {"s390x": "big"}
 """Of the machines whose own is not `little`."""
-_HEAPS_MB, _LARGE_HEAPS_MB = (126, 512), (512,)
-"""What jlink is given, and what it is given when that is too small: it holds all classes twice, compressed and not."""
-_YOUNG_MB = 6
+_HEAP_MB, _HEAP_ALL_LANGUAGES_MB, _HEAP_WHOLE_MB, _LARGE_HEAP_MB = 123, 160, 208, 512
+"""What jlink is given: it holds all classes twice, compressed and not. The last is given when that was too small."""
+_YOUNG_MB = 3
 """Of the heap: what is alive is old here, and needs nearly all of it."""
+_MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_TOP_PAD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}
+"""The compiler of the JVM takes megabytes for a moment: they are given back."""
 
 
 def wants_java(recipe: Recipe) -> bool:
@@ -241,7 +243,8 @@ def _jlink(java: Java, host: str, target: str) -> list[str]:
 
 
 def _heaps(java: Java) -> tuple[int, ...]:
-    return _LARGE_HEAPS_MB if java.jdk or java.languages == "all" else _HEAPS_MB
+    first = _HEAP_WHOLE_MB if java.jdk else _HEAP_ALL_LANGUAGES_MB if java.languages == "all" else _HEAP_MB
+    return first, _LARGE_HEAP_MB
 
 
 def _run_jlink(room: Room, command: list[str], heaps_mb: tuple[int, ...]) -> bytes:
@@ -250,7 +253,7 @@ def _run_jlink(room: Room, command: list[str], heaps_mb: tuple[int, ...]) -> byt
         output = f"runtime-{number}"
         given = [f"-J-Xmx{heap_mb}m", f"-J-Xmn{_YOUNG_MB}m"]
         try:
-            room.run([command[0], *given, *command[1:], "--output", f"/{output}"], env={"MALLOC_ARENA_MAX": "1"})
+            room.run([command[0], *given, *command[1:], "--output", f"/{output}"], env=_MALLOC)
         except AerogelError as error:
             if "OutOfMemoryError" in (error.detail or "") and heap_mb != heaps_mb[-1]:
                 continue  # a newer JDK has more classes

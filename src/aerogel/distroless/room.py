@@ -7,6 +7,7 @@ and owners of generated files. No maintainer script has run in it.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import tempfile
 from collections import deque
@@ -79,6 +80,12 @@ def archive_tree(
         return index
 
 
+def _give_back_memory() -> None:
+    """What this process used and needs no more becomes free for the program, which may be as large as jlink."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of glibc; musl gives back by itself
+        trim(0)
+
+
 class Room:
     """Made by `opened_room`. `layout` is what is in it when the first program starts; add to it before `run`."""
 
@@ -125,6 +132,7 @@ class Room:
             emulated=self._emulated,
         )
         lines: deque[bytes] = deque(maxlen=10_000)
+        _give_back_memory()
         with ExitStack() as stack:
             reading, writing = pipe(stack)
             process = self._helper.run(sandbox, stdout=writing.fileno(), stderr=writing.fileno())

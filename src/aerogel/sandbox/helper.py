@@ -70,6 +70,9 @@ def main(control_fd: int, program_fd: int) -> NoReturn:
     with contextlib.suppress(KeyError):
         seccomp.program(os.uname().machine)
     findings: list[dict[str, Any]] = []
+    # What is imported is shared by all that is forked below, unless one of them looks for garbage in it.
+    gc.collect()
+    gc.freeze()
     for name in config["rungs"]:
         ours, theirs = socket.socketpair()
         candidate = os.fork()
@@ -170,7 +173,6 @@ def _serve(control: socket.socket, session: init.Session, modules: list[Any]) ->
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(wake_read, select.POLLIN)
-    gc.collect()
     gc.freeze()
     while True:
         for fd, event in poll.poll():

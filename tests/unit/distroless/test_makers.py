@@ -6,6 +6,7 @@ works, is tested in tests/integration.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from aerogel.distroless.declaration import Java, Python
 from aerogel.distroless.layout import Layout
 from aerogel.distroless.made import contents_digest, packages_digest
 from aerogel.distroless.recipe import Recipe
+from aerogel.distroless.room import _give_back_memory
 from aerogel.distroless.unpacked import Unpacked
 from aerogel.distroless.work import Bench, Work
 from aerogel.errors import AerogelError, Diagnostic
@@ -145,7 +147,7 @@ class FullRoom:
 
     def run(self, argv: list[str], env: dict[str, str]) -> bytes:
         self.ran.append(argv)
-        assert env == {"MALLOC_ARENA_MAX": "1"}
+        assert env == {"MALLOC_ARENA_MAX": "1", "MALLOC_TOP_PAD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}
         (heap,) = (word for word in argv if word.startswith("-J-Xmx"))
         if int(heap.removeprefix("-J-Xmx").removesuffix("m")) < self.needs_mb:
             raise AerogelError("`jlink` failed", code="distroless.tool", detail=f"Error: no\n{self.fault}\n\tat x")
@@ -156,15 +158,32 @@ def test_jlink_gets_little_memory_and_more_if_it_needs_more() -> None:
     command = java._jlink(Java(version=21), "amd64", "amd64")
     small = FullRoom(100)
     assert java._run_jlink(small, command, java._heaps(Java(version=21))) == b"runtime-0"
-    assert {"-J-Xmx126m", "-J-Xmn6m", "/runtime-0"} <= set(small.ran[0])
+    assert {"-J-Xmx123m", "-J-Xmn3m", "/runtime-0"} <= set(small.ran[0])
     grown = FullRoom(200)
     assert java._run_jlink(grown, command, java._heaps(Java(version=21))) == b"runtime-1"
     assert [words[-1] for words in grown.ran] == ["/runtime-0", "/runtime-1"]
     for room in (FullRoom(200, "Error: Module x not found"), FullRoom(1000)):
         with pytest.raises(AerogelError, match="`jlink` failed"):
             java._run_jlink(room, command, java._heaps(Java(version=21)))
-    whole = FullRoom(500)
-    assert java._run_jlink(whole, command, java._heaps(Java(version=21, jdk=True))) == b"runtime-0"
+    for asked, heap in ((Java(version=21, jdk=True), 208), (Java(version=21, languages="all"), 160)):
+        whole = FullRoom(heap)
+        assert java._run_jlink(whole, command, java._heaps(asked)) == b"runtime-0"
+        assert java._run_jlink(FullRoom(512), command, java._heaps(asked)) == b"runtime-1"
+
+
+def test_memory_is_given_back_before_a_program_runs() -> None:
+    """Between what is kept, glibc keeps what was freed as well."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    used = [b"x" * (100_000 + number % 2) for number in range(500)]
+    kept = used[::50]
+    used.clear()
+    before = resident()
+    _give_back_memory()
+    assert resident() < before - 30_000_000
+    assert len(kept) == 10
 
 
 @pytest.mark.parametrize("host", ["amd64", "arm64", "s390x"])
