@@ -7,7 +7,6 @@ and owners of generated files. No maintainer script has run in it.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import tempfile
 from collections import deque
@@ -18,6 +17,7 @@ from io import BufferedReader, BufferedWriter, FileIO
 from typing import TYPE_CHECKING
 
 from aerogel.distroless.layout import Item, Layout, Place, write_layer
+from aerogel.distroless.memory import give_back
 from aerogel.distroless.recipe import PATH
 from aerogel.distroless.unpacked import Unpacked
 from aerogel.errors import AerogelError
@@ -80,12 +80,6 @@ def archive_tree(
         return index
 
 
-def _give_back_memory() -> None:
-    """What this process used and needs no more becomes free for the program, which may be as large as jlink."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of glibc; musl gives back by itself
-        trim(0)
-
-
 class Room:
     """Made by `opened_room`. `layout` is what is in it when the first program starts; add to it before `run`."""
 
@@ -132,7 +126,7 @@ class Room:
             emulated=self._emulated,
         )
         lines: deque[bytes] = deque(maxlen=10_000)
-        _give_back_memory()
+        give_back()
         with ExitStack() as stack:
             reading, writing = pipe(stack)
             process = self._helper.run(sandbox, stdout=writing.fileno(), stderr=writing.fileno())

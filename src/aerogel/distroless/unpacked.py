@@ -29,6 +29,7 @@ from typing import BinaryIO, NamedTuple
 
 from aerogel.debian.deb import open_deb
 from aerogel.debian.package import Package
+from aerogel.distroless.memory import map_large_blocks
 from aerogel.errors import AerogelError
 from aerogel.files.entry import Entry
 from aerogel.files.tar import CHUNK
@@ -64,6 +65,7 @@ def unpack(packages: Sequence[Package], debs: Sequence[Path], cache: Path) -> It
     """
     folder = cache / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
+    map_large_blocks()
     with ExitStack() as stack, ThreadPoolExecutor(_THREADS) as pool:
         futures = [pool.submit(_open, package, deb, folder) for package, deb in zip(packages, debs, strict=True)]
         found = []
@@ -88,6 +90,7 @@ def newest_time(packages: Sequence[Package], debs: Sequence[Path], cache: Path) 
     """
     folder = cache / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
+    map_large_blocks()
     with ThreadPoolExecutor(_THREADS) as pool:
         return max(pool.map(_newest, packages, debs, repeat(folder)), default=0)
 

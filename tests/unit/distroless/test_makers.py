@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from aerogel.distroless.catalogue import lookup
 from aerogel.distroless.declaration import Java, Python
 from aerogel.distroless.layout import Layout
 from aerogel.distroless.made import contents_digest, packages_digest
+from aerogel.distroless.memory import give_back, map_large_blocks
 from aerogel.distroless.recipe import Recipe
-from aerogel.distroless.room import _give_back_memory
 from aerogel.distroless.unpacked import Unpacked
 from aerogel.distroless.work import Bench, Work
 from aerogel.errors import AerogelError, Diagnostic
@@ -171,19 +172,34 @@ def test_jlink_gets_little_memory_and_more_if_it_needs_more() -> None:
         assert java._run_jlink(FullRoom(512), command, java._heaps(asked)) == b"runtime-1"
 
 
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def test_memory_is_given_back_before_a_program_runs() -> None:
     """Between what is kept, glibc keeps what was freed as well."""
-
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
     used = [b"x" * (100_000 + number % 2) for number in range(500)]
     kept = used[::50]
     used.clear()
     before = resident()
-    _give_back_memory()
+    give_back()
     assert resident() < before - 30_000_000
     assert len(kept) == 10
+
+
+def test_decoders_leave_no_memory_with_their_thread() -> None:
+    """glibc maps no block that is smaller than one it has unmapped, and keeps what a thread has freed."""
+    map_large_blocks()
+
+    def grown() -> int:
+        before = resident()
+        for size in (16 << 20, 8 << 20):
+            block = bytearray(b"x") * size
+            del block
+        return resident() - before
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(grown).result() < 4_000_000
 
 
 @pytest.mark.parametrize("host", ["amd64", "arm64", "s390x"])
