@@ -46,6 +46,7 @@ def _package(one: Any, location: str, layer: str) -> Package | None:
             if not isinstance(text, str) or len(text) > MAX_WORDS:
                 continue
             try:
+                text.encode()  # half of a character can stand in no document
                 url = PackageURL.from_string(text)
             except ValueError:
                 continue

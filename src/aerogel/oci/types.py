@@ -320,7 +320,11 @@ def encode(value: msgspec.Struct) -> bytes:
     try:
         return json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
     except UnicodeEncodeError as error:
-        bad = error.object[error.start : error.end].encode("utf-8", "surrogateescape")
+        # The escape of JSON for half of a character, `\ud800`, is no byte of anybody: it is told as it would be in UTF-8.
+        bad = b"".join(
+            each.encode("utf-8", "surrogateescape" if "\udc80" <= each <= "\udcff" else "surrogatepass")
+            for each in error.object[error.start : error.end]
+        )
         raise AerogelError(
             f"text with the byte{'s' if len(bad) > 1 else ''} `{bad.hex(' ')}` is not UTF-8 and cannot stand in an image's JSON",
             code="oci.encode",

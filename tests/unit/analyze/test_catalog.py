@@ -168,6 +168,9 @@ HOSTILE: dict[str, Files] = {
         "var/lib/db/sbom/a.spdx.json": b'{"packages": [1, {"externalRefs": [{"referenceType": "purl", "referenceLocator": "x"}]}]}',
         "var/lib/db/sbom/b.spdx.json": b"[" * 100_000,
         "var/lib/db/sbom/c.spdx.json": b'{"packages": {"externalRefs": 1}}',
+        "var/lib/db/sbom/d.spdx.json": json.dumps(
+            {"packages": [{"externalRefs": [{"referenceType": "purl", "referenceLocator": "pkg:npm/a\ud800b@1"}]}]}
+        ).encode(),
     },
     "json that is none": {"node_modules/a/package.json": b"{", "node_modules/b/package.json": b"[" * 100_000},
     "json of other kinds": {

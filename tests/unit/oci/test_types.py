@@ -200,6 +200,10 @@ def test_text_that_is_not_unicode_is_refused() -> None:
         encode(ImageConfig(author=b"caf\xe9".decode("utf-8", "surrogateescape")))
     assert caught.value.code == "oci.encode"
     assert "byte `e9`" in caught.value.message
+    half = decode(b'{"architecture":"amd64","os":"linux","config":{"Labels":{"a":"\\udce9\\ud800"}}}', ImageConfig)
+    with pytest.raises(AerogelError) as caught:
+        encode(half)
+    assert "bytes `e9 ed a0 80` is not UTF-8" in caught.value.message
 
 
 def test_timestamp() -> None:
