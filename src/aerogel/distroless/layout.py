@@ -235,10 +235,12 @@ class Layout:
         """All items in canonical order, every parent directory present, hard links behind what they link to.
 
         On an image below: those that differ from it, with the directories above them, and whiteouts for what is gone.
-        Raises `distroless.through-link` for a file below something that is no directory.
+        Raises `distroless.through-link` for a file below something that is no directory, `distroless.file-conflict` for
+        something else in the place of a directory that has files.
         """
         changed = [path for path in self.items if not self._is_as_below(path)]
         for path in changed:
+            self._check_place(path)
             for parent in parents(path):
                 above = self.items.get(parent)
                 if above is None:
@@ -254,6 +256,18 @@ class Layout:
         paths = sorted(found, key=lambda path: path.replace(b"/", b"\0"))
         return _with_links_in_order([found[path] for path in paths])
 
+    def _check_place(self, path: bytes) -> None:
+        """That nothing hides a directory of the image below."""
+        before = self.below.get(path)
+        if before is None or before.entry.kind != DIR or self.items[path].entry.kind == DIR:
+            return
+        if any(each.startswith(path + b"/") for each in self.items):
+            raise AerogelError(
+                f"`/{shown(path)}` is a directory with files in the image, and something else is to take its place",
+                code="distroless.file-conflict",
+                hints=["put it elsewhere, or extend another image"],
+            )
+
     def _is_as_below(self, path: bytes) -> bool:
         """Whether the image below has the same thing at a path; times do not count."""
         before, item = self.below.get(path), self.items[path]
@@ -268,7 +282,8 @@ class Layout:
         made = {}
         for path in gone:
             folder, _, name = path.rpartition(b"/")
-            if folder not in gone:
+            above = self.items.get(folder)
+            if folder not in gone and (above is None or above.entry.kind == DIR):  # else what is there now hides it
                 where = b"/".join(filter(None, (folder, WHITEOUT + name)))
                 made[where] = Item(Entry(where, REG, 0o644, mtime=self.epoch))
         return made

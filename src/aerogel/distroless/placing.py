@@ -92,6 +92,9 @@ def place_paths(
             continue
         uid, gid = _owner(entry.owner, ids, primary, group_ids, path)
         if kind == "link":
+            if any(each.startswith(where + b"/") for each in layout.items):
+                hint = f"take it away before: `- {{remove: {path}}}`"
+                raise _fault(f"`{path}` is to be a link, and a directory with something in it is there", hint)
             layout.link(where, (entry.to or "").encode())
             continue
         default = 0o755 if kind == "dir" else 0o644

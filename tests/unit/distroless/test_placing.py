@@ -8,10 +8,12 @@ from test_compose import base_files, content, make  # noqa: F401 - a fixture
 from aerogel.distroless.accounts import Group, User
 from aerogel.distroless.compose import compose
 from aerogel.distroless.declaration import PathEntry, Slice
+from aerogel.distroless.layout import Item, Layout
 from aerogel.distroless.locales import directory_of, parse_locale
+from aerogel.distroless.placing import place_paths
 from aerogel.distroless.recipe import Recipe
 from aerogel.errors import AerogelError
-from aerogel.files.entry import DIR, REG, SYM
+from aerogel.files.entry import DIR, REG, SYM, Entry
 
 FILES = {"etc/motd": b"hi", "usr/bin/tool": b"tool", "usr/share/zoneinfo/Europe/Berlin": b"TZif", "usr/lib/x": None}
 
@@ -68,6 +70,7 @@ def test_paths(make):  # noqa: F811
         (PathEntry(remove="/nothing"), "there is nothing at `/nothing` to remove"),
         (PathEntry(dir="/etc/motd"), "the packages have something else there"),
         (PathEntry(file="/etc", text="a"), "the packages have a directory there"),
+        (PathEntry(link="/etc", to="/srv"), "`/etc` is to be a link, and a directory with something in it is there"),
         (PathEntry(file="/out/a", text="a"), "lies below the link `/out`, which leads to no directory"),
     ],
 )
@@ -83,6 +86,23 @@ def test_a_path_below_a_link_lands_where_it_leads(make):  # noqa: F811
     assert "srv/index" in composed(make, PathEntry(file="/www/index", text=""), more=more)
     with pytest.raises(AerogelError):
         composed(make, PathEntry(file="/loop/index", text=""), more=more)
+
+
+@pytest.mark.parametrize("there", [PathEntry(link="/old", to="/etc"), PathEntry(file="/old", text="")])
+def test_what_takes_the_place_of_a_folder_of_an_image(there: PathEntry):
+    """It hides the folder; a whiteout below a link would hide what the link leads to."""
+    paths = {b"etc": DIR, b"etc/a": REG, b"old": DIR, b"old/a": REG, b"old/b": DIR, b"old/b/c": REG}
+    layout = Layout({path: Item(Entry(path, kind, 0o755)) for path, kind in paths.items()})
+    place_paths(layout, [PathEntry(remove="/old"), there], (), (), lambda _: b"")
+    assert [each.entry.path for each in layout.ordered()] == [b"old"]
+    layout.write(b"etc", b"")
+    with pytest.raises(
+        AerogelError, match="`/etc` is a directory with files in the image, and something else is to take"
+    ):
+        layout.ordered()
+    layout.items[b"etc"] = layout.below[b"etc"]
+    place_paths(layout, [PathEntry(remove="/old"), PathEntry(dir="/old")], (), (), lambda _: b"")
+    assert [each.entry.path for each in layout.ordered()] == [b"old", b"old/.wh.a", b"old/.wh.b"]
 
 
 def test_time_zone(make):  # noqa: F811
