@@ -1,162 +1,147 @@
-"""Composes bases with an aerogel that runs on another kind of processor, and compares every layer with the host's.
+"""Composes bases as a machine with another kind of processor does, and compares every layer with this one's.
 
-    python bench/arm64_compose.py [--base NAME] [--platform OS/ARCH]
+    python bench/arm64_compose.py [--tools] [--platform OS/ARCH]... [--keep FOLDER] [BASE...]
 
-As root. The image `aerogel/python3` for the platform (linux/arm64), this source and the wheels of requirements.lock for it make
-an aerogel of that machine; Debian's qemu-user-static runs it on this one, in namespaces of its own without a network. It
-replays a lock, with all packages beside it, for its own architecture and for amd64: `--locked` fails if one bit differs.
-Makers' tools (a Python, jlink) are those of the lock for that machine, and run emulated too. Two things are not as on a real
-machine: qemu takes no seccomp filters, so the copy of the source leaves them out; and programs of amd64 (Java, which archives
-its own classes) are run by the CPU, as if a qemu for them were registered. Takes minutes: an emulated Python is some thirty
-times slower.
+As root, on amd64. Each base is locked here, for the platforms given (linux/amd64 and linux/arm64), and its packages and the
+tools of makers are put beside the lock. An aerogel for arm64, run by qemu without a network (`tests/support/other_machine.py`
+says how, and what is not as on a real machine), replays the lock with a hash seed, time zone, locale and number of jobs of its
+own: `--locked` fails if one bit differs. Makers' tools (a Python, jlink) are those of the lock for arm64, and run emulated too.
+
+That takes minutes for Python, Java and Node.js. With `--tools` the tools alone are arm64's, run by qemu, and aerogel is this
+machine's: what it does itself does not depend on the machine if the whole is right for other bases. `--keep` keeps what this
+side needs (packages, bytecode, locks), so that another run begins with the other. Debian packages: qemu-user-static,
+gcc-aarch64-linux-gnu, npm for Node.js.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-WHEELS = {"linux/arm64": "aarch64"}
-DOCKERFILE = """\
-FROM --platform=$BUILDPLATFORM aerogel/python3 AS compiled
-COPY deps /deps
-COPY src /src
-RUN ["/usr/bin/python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "/deps", "/src"]
-FROM aerogel/python3
-COPY --from=compiled /deps /deps
-COPY --from=compiled /src /src
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests/support")]
+
+PLATFORMS = ("linux/amd64", "linux/arm64")
+DECLARATION = """\
+apiVersion: aerogel/v1
+kind: Base
+name: mine
+extends: %s
+variants: {nonroot: null, debug: null, debug-nonroot: null}
 """
-ENVIRONMENT = {
-    "AEROGEL_ROOT": "/tmp/root",
-    "HOME": "/root",
-    "LC_ALL": "tr_TR.UTF-8",
-    "PATH": "/usr/bin",
-    "PYTHONHASHSEED": "5",
-    "PYTHONPATH": "/src:/deps",
-    "TZ": "Asia/Tokyo",
-}
-FILTER = "    filter_ = _Filter(len(program) // 8, program)\n    libc = load()\n    _check(libc.prctl(_PR_SET_SECCOMP"
-REGISTERED = "enabled\ninterpreter cpu\nflags: F\noffset 0\nmagic 7f454c4602010100000000000000000002003e00\n"
-"""As the kernel would show a qemu for amd64."""
-DECLARATION = "apiVersion: aerogel/v1\nkind: Base\nname: mine\nextends: {}\n"
-PROGRAM = """\
-import platform, sys
-from aerogel.cli import main
+ABOUT = "import os, platform as p, time; print(p.machine(), p.python_version(), time.tzname[0], os.environ['LC_ALL'])"
+TOOLS = """\
+import sys
+from aerogel.cli.main import main
+from aerogel.distroless import work
+from aerogel.oci.platform import Platform
 from aerogel.sandbox.emulator import Emulator
-Emulator.__init__.__kwdefaults__["registered"] = "/work/formats"
-print(platform.machine(), sys.version)
-for name in sys.argv[1:]:
-    status = main.main(["base", "build", "--locked", "--platform", name, "base.yaml:nonroot", "--progress", "plain"])
-    if status:
-        sys.exit(status)
+
+Platform.host = classmethod(lambda cls: cls.parse("linux/arm64"))
+opened = work.opened_room
+
+def emulated(stack, helper, scratch, packages, **_):
+    machine = "arm64" if any(one.package.architecture == "arm64" for one in packages) else "amd64"
+    print(f"programs of {machine}: {len(packages)} packages", flush=True)
+    is_foreign = Emulator().prepare(lambda: helper, f"linux/{machine}")
+    return opened(stack, helper, scratch, packages, emulated=is_foreign)
+
+work.opened_room = emulated
+sys.exit(main())
 """
+"""This machine's aerogel, which takes itself for one of arm64."""
+OTHERWISE = {"PYTHONHASHSEED": "5", "TZ": "Asia/Tokyo", "LC_ALL": "tr_TR.UTF-8", "AEROGEL_JOBS": "1"}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--base", default="cc")
-    parser.add_argument("--platform", default="linux/arm64", choices=sorted(WHEELS))
+    parser.add_argument("bases", nargs="*", metavar="BASE")
+    parser.add_argument("--tools", action="store_true")
+    parser.add_argument("--platform", action="append", choices=PLATFORMS)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="other-machine-") as folder:
-        work, context = Path(folder, "work"), Path(folder, "context")
-        work.mkdir()
-        os.chmod(folder, 0o755)
-        env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-
-        def aerogel(*words: str) -> None:
-            subprocess.run([sys.executable, "-m", "aerogel", *words], cwd=work, env=env, check=True)
-
-        unpack_wheels(WHEELS[options.platform], Path(folder, "wheels"), context / "deps")
-        shutil.copytree(ROOT / "src", context / "src", ignore=shutil.ignore_patterns("__pycache__"))
-        calls = context / "src/aerogel/sandbox/syscalls.py"
-        text = calls.read_text()
-        assert text.count(FILTER) == 1
-        calls.write_text(text.replace(FILTER, f"    return\n{FILTER}"))
-        (context / "Dockerfile").write_text(DOCKERFILE)
-        tree = Path(folder, "tree")
-        aerogel("build", "-q", "--platform", options.platform, "-o", f"type=local,dest={tree}", str(context))
-        (work / "base.yaml").write_text(DECLARATION.format(options.base))
-        platforms = (options.platform, "linux/amd64")
-        aerogel("base", "lock", "--platform", ",".join(platforms))
-        aerogel("base", "vendor")
-        (work / "formats").mkdir()
-        (work / "formats/status").write_text("enabled\n")
-        (work / "formats/qemu-x86_64").write_text(REGISTERED)
-        python = "/usr/bin/python3.13"
-        status = run_there(tree, work, WHEELS[options.platform], [python, "-B", "-c", PROGRAM, *platforms])
-        if status:
-            return status
-    print("every layer is the same")
-    return 0
+    with ExitStack() as stack:
+        folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="other-machine-")))
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
+        return compare(
+            folder.resolve(), options.bases or ("static", "cc"), options.platform or PLATFORMS, options.tools
+        )
 
 
-def run_there(tree: Path, work: Path, machine: str, argv: list[str]) -> int:
-    """The exit status of a program of another machine, with `tree` as its root file system and `work` at /work."""
-    sys.path.insert(0, str(ROOT / "src"))
-    from aerogel.sandbox import emulation, syscalls
+def compare(folder: Path, bases: Sequence[str], platforms: Sequence[str], tools: bool) -> int:
+    """Locks here, replays there; how many bases and platforms differ or failed."""
+    from process import Aerogel
 
-    for name in ("dev", "proc", "sys", "tmp", "work"):
-        (tree / name).mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as formats:
-        user, _mounts = emulation.make(formats, {machine: f"/usr/bin/qemu-{machine}-static"})
-        pid = os.fork()
-        if pid:
-            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        emulation.enter(user)
-        syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID | syscalls.CLONE_NEWNET)
-        pid = os.fork()
-        if pid == 0:
-            enter(tree, work, argv)
-        os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-
-
-def enter(tree: Path, work: Path, argv: list[str]) -> NoReturn:
-    """Makes `tree` the root of this mount namespace and executes a program there."""
-    from aerogel.sandbox import syscalls
-
-    bind = syscalls.MS_BIND | syscalls.MS_REC
-    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
-    for source, target in ((tree, tree), (work, tree / "work"), ("/dev", tree / "dev"), ("/sys", tree / "sys")):
-        syscalls.mount(str(source), str(target), "", bind)
-    syscalls.mount("proc", f"{tree}/proc", "proc")
-    os.chdir(tree)
-    syscalls.pivot_root(".", ".")
-    syscalls.umount(".")
-    os.chdir("/work")
-    os.execve(argv[0], argv, ENVIRONMENT)
+    aerogel = Aerogel(folder / "state").alone()
+    replay = tools_alone(folder) if tools else machine(folder, aerogel)
+    failed = 0
+    for base in bases:
+        work = folder / "bases" / base
+        lock(aerogel, work, base, platforms)
+        for platform in platforms:
+            words = ["base", "build", "--locked", "--platform", platform, "base.yaml", "--progress", "plain"]
+            began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+            status = replay(work, words)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            said = "every bit the same" if status == 0 else f"FAILED, status {status}"
+            print(f"{base} {platform}: {said}; {time.monotonic() - began:.0f} s, {cpu:.0f} s of CPU", flush=True)
+            failed += status != 0
+    print(f"load {os.getloadavg()[0]:.1f}")
+    return failed
 
 
-def unpack_wheels(machine: str, folder: Path, target: Path) -> None:
-    """What requirements.lock names, for Python 3.13 on a machine."""
-    tags = [
-        word
-        for tag in ("manylinux2014", "manylinux_2_17", "manylinux_2_28")
-        for word in ("--platform", f"{tag}_{machine}")
-    ]
-    kinds = [word for abi in ("cp313", "abi3", "none") for word in ("--abi", abi)]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--python-version",
-        "313",
-    ]
-    subprocess.run([*command, *tags, *kinds, "-d", str(folder), "-r", str(ROOT / "requirements.lock")], check=True)
-    for path in sorted(folder.glob("*.whl")):
-        with zipfile.ZipFile(path) as wheel:
-            wheel.extractall(target)
+def machine(folder: Path, aerogel: Callable[..., object]) -> Callable[[Path, Sequence[str]], int]:
+    """What runs a command of aerogel on the other machine, in a folder of this one, from an empty cache."""
+    import other_machine
+
+    shutil.rmtree(folder / "machine", ignore_errors=True)
+    (folder / "machine").mkdir()
+    tree = other_machine.make(folder / "machine", aerogel, with_filters=True)
+    subprocess.run(other_machine.command(tree, folder, [other_machine.PYTHON, "-c", ABOUT]), check=True)
+
+    def run(work: Path, words: Sequence[str]) -> int:
+        shutil.rmtree(tree / "tmp/root", ignore_errors=True)
+        argv = [other_machine.PYTHON, "-B", "-m", "aerogel", *words]
+        return subprocess.run(other_machine.command(tree, work, argv), check=False).returncode
+
+    return run
+
+
+def tools_alone(folder: Path) -> Callable[[Path, Sequence[str]], int]:
+    """What runs a command here with the other machine's tools, without a network."""
+    state = folder / "state-with-tools"
+    env = {**os.environ, **OTHERWISE, "AEROGEL_ROOT": str(state), "PYTHONPATH": str(ROOT / "src")}
+
+    def run(work: Path, words: Sequence[str]) -> int:
+        argv = ["unshare", "-n", sys.executable, "-B", "-c", TOOLS, *words]
+        return subprocess.run(argv, cwd=work, env=env, check=False).returncode
+
+    shutil.rmtree(state, ignore_errors=True)
+    return run
+
+
+def lock(aerogel: Callable[..., object], work: Path, base: str, platforms: Sequence[str]) -> None:
+    """A declaration, its lock and what that names, in a folder; what is there for these platforms is kept."""
+    known = work / "base.lock.json"
+    if (work / "vendor").is_dir() and set(platforms) <= json.loads(known.read_text())["platforms"].keys():
+        return
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    (work / "base.yaml").write_text(DECLARATION % base)
+    aerogel("base", "lock", "--platform", ",".join(platforms), cwd=work)
+    aerogel("base", "vendor", cwd=work)
 
 
 if __name__ == "__main__":
