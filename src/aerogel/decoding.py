@@ -10,8 +10,6 @@ from functools import cache
 from threading import Lock
 from typing import Any
 
-import msgspec
-
 __all__ = ["parse_json", "prepare"]
 
 _ONE = Lock()
@@ -22,6 +20,8 @@ _DEEPEST = 200
 @cache
 def prepare(kind: type) -> None:
     """Has msgspec look at a type: in two threads at once it reads freed memory (0.22). Nothing is done the second time."""
+    import msgspec  # records of the store are read without it, by builds that find all done
+
     with _ONE:
         msgspec.json.Decoder(kind)
 

@@ -66,6 +66,7 @@ def run(options: BaseVendor, world: World) -> BaseVendorResult:
             hints=["write a declaration that `extends` it, and lock that"],
             exit_status=EXIT_USAGE,
         )
+    source.mends_vendored = True
     folder = Path(options.output) if options.output else Path(vendor_path(source.path))
     target = world.settings.directory / folder if options.output else source.declared.beside.path(str(folder))
     with disk_errors(str(target)):
@@ -81,7 +82,9 @@ def run(options: BaseVendor, world: World) -> BaseVendorResult:
                 continue
             label = f"{len(packages)} packages for {name}"
             for package, path in zip(packages, pool.fetch_all(packages, step=number, label=label), strict=True):
-                wanted[os.path.basename(package.filename)] = path
+                name_there = os.path.basename(package.filename)
+                is_taken = wanted.setdefault(name_there, path) != path  # two archives have one name for two files
+                wanted |= {f"{package.sha256}.deb": path} if is_taken else {}
         for name in source.lock.platforms:
             platform = Platform.parse(name)
             if locked_image(source.lock, platform) is not None:

@@ -240,6 +240,7 @@ def _platform(
                 using=suites,
                 step=number,
             )
+        source.check_slices(selection, world)
         selection = keep.selection(selection, tag, pool, world)
         _note_suites(selection, archive, pool, seen)
         packages |= {each.package.name: LockedPackage.of(each) for each in selection.chosen}

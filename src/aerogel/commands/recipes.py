@@ -11,6 +11,7 @@ import os
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,8 @@ class RecipeSource:
         self.lock_words = f"aerogel base lock {path}"
         """The command that makes the lock."""
         self.must_be_locked = False
+        self.mends_vendored = False
+        """What is damaged in the vendored folder is fetched anew, and no error."""
         self._underlays: dict[str, Underlay] = {}
 
     @property
@@ -183,9 +186,12 @@ class RecipeSource:
                 prefix=f"{one.id}:",
                 is_locked=self.lock is not None,
                 vendor=self._vendor(),
+                mends_vendored=self.mends_vendored,
             )
 
-        fetcher = Fetcher(cache, http, world.settings.environment, vendor=self._vendor())
+        fetcher = Fetcher(
+            cache, http, world.settings.environment, vendor=self._vendor(), mends_vendored=self.mends_vendored
+        )
         return Pool(
             archive,
             repositories=(recipe or self.recipe).repositories,
@@ -209,6 +215,7 @@ class RecipeSource:
             number=number,
             is_locked=self.lock is not None,
             vendor=self._vendor(),
+            mends_vendored=self.mends_vendored,
             allow_expired=self.recipe.allow_expired,
             snapshot=self.recipe.snapshot,
         )
@@ -234,9 +241,16 @@ class RecipeSource:
         assert self._beside is not None  # only declarations in files extend images
         if locked is None and self.lock is not None:
             locked = locked_image(self.lock, platform)
-        text, vendor = self.recipe.underlay, self._vendor()
+        find = partial(
+            find_underlay, self.recipe.underlay, platform, world, self._beside, locked=locked, refresh=refresh
+        )
         with self._at_extends():
-            return find_underlay(text, platform, world, self._beside, locked=locked, vendor=vendor, refresh=refresh)
+            try:
+                return find(vendor=self._vendor())
+            except AerogelError:
+                if not self.mends_vendored:
+                    raise
+                return find()
 
     @contextmanager
     def _at_extends(self) -> Iterator[None]:
@@ -329,6 +343,7 @@ class RecipeSource:
             if selection is not None:
                 pool.local(arch)
                 pool.check_local(selection.packages)
+                self.check_slices(selection, world)
                 return selection
             raise AerogelError(
                 f"`{lock_path(self.path)}` has nothing for `{self.tag}` on {platform}",
@@ -339,7 +354,19 @@ class RecipeSource:
         found_today = select(self.recipe, platform, pool, underlay=underlay)
         with scratch_folders(world) as scratch:
             means = Means(world.helper, scratch, world.sink, self.read)
-            return with_libraries(found_today, pool, world.settings.cache / "debian-v1", means, step=number)
+            selection = with_libraries(found_today, pool, world.settings.cache / "debian-v1", means, step=number)
+        self.check_slices(selection, world)
+        return selection
+
+    def check_slices(self, selection: Selection, world: World) -> None:
+        """Warns of rules about packages that are not in the image; raises `base.slice` for a misspelt one."""
+        if self.declared is None or not selection.recipe.slices:
+            return
+        from aerogel.distroless.sliced import idle_slices
+
+        names = [each.name for each in selection.packages]
+        for each in idle_slices(self.declared.family, selection.recipe, names, is_locked=self.lock is not None):
+            world.warn_once(each)
 
     def check(self, platform: Platform, layers: Sequence[str]) -> None:
         """Compares what came out with the lock. Raises `base.moved` if the lock must hold and does not."""
@@ -399,6 +426,7 @@ def archive_of(
     number: int = 0,
     is_locked: bool = False,
     vendor: Path | None = None,
+    mends_vendored: bool = False,
     allow_expired: bool = False,
     snapshot: str = "",
 ) -> Archive:
@@ -424,6 +452,7 @@ def archive_of(
         step=number,
         is_locked=is_locked,
         vendor=vendor,
+        mends_vendored=mends_vendored,
         allow_expired=allow_expired,
         snapshot=snapshot,
     )

@@ -7,6 +7,7 @@ it was; a file or a name of the store that means another image now is an error.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import weakref
 from contextlib import closing
@@ -25,9 +26,9 @@ from aerogel.distroless.underlay import Underlay
 from aerogel.errors import EXIT_FAILED, EXIT_USAGE, AerogelError
 from aerogel.files.codec import open_uncompressed
 from aerogel.files.tar import CHUNK
-from aerogel.oci.digest import Digest
+from aerogel.oci.digest import Digest, hex_of
 from aerogel.oci.ends import DAEMONS, End, parse_end
-from aerogel.oci.image import Image, document, load
+from aerogel.oci.image import Image, document, load, walk
 from aerogel.oci.platform import Platform
 from aerogel.oci.reference import Reference
 from aerogel.oci.types import Descriptor, Index
@@ -239,6 +240,13 @@ def platforms_of_image(text: str, world: World, beside: Beside) -> list[Platform
 
 
 def vendor_image(found: Found, folder: Path, store: Store) -> Descriptor:
-    """Puts an image into a folder of vendored packages."""
+    """Puts an image into a folder of vendored packages; what is damaged there is replaced."""
+    for part in walk(found.image.descriptor, store.blobs):
+        path = folder / IMAGES / "blobs" / part.digest.replace(":", "/")
+        if path.is_file():
+            with path.open("rb") as file:
+                is_right = hashlib.file_digest(file, "sha256").hexdigest() == hex_of(part.digest)
+            if not is_right:
+                path.unlink()
     write_oci_layout(str(folder / IMAGES), [Root(found.image.descriptor)], store.blobs)
     return found.image.descriptor

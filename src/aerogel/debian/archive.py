@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from aerogel.debian.cache import Cache, unpacked
+from aerogel.debian.cache import Cache, unpacked, wrong_in_folder
 from aerogel.debian.index import PackageIndex, write_index
 from aerogel.debian.keyring import Keyring
 from aerogel.debian.mirror import Place, Sources, snapshot_time
@@ -57,7 +57,7 @@ class Archive:
     `refresh` asks the mirror for a new `InRelease` even if the cached one is still valid; `offline` never asks and
     takes what is cached, expired or not. `allow_expired` accepts any date. `is_locked`: the digests of packages come from
     a lock, so they are fetched without asking for a signature first; `vendor` is a folder of .deb files that is looked
-    into before. `snapshot` is the moment of which the places are: signatures must have been valid then. `prefix` stands before the names of suites in packages, for archives that are not Debian's. `step` is whose progress the fetching of
+    into before; a damaged one there is an error, or with `mends_vendored` passed over. `snapshot` is the moment of which the places are: signatures must have been valid then. `prefix` stands before the names of suites in packages, for archives that are not Debian's. `step` is whose progress the fetching of
     indexes is. `now` gives seconds since 1970.
     """
 
@@ -74,6 +74,7 @@ class Archive:
         allow_expired: bool = False,
         is_locked: bool = False,
         vendor: Path | None = None,
+        mends_vendored: bool = False,
         prefix: str = "",
         snapshot: str = "",
         jobs: int = 8,
@@ -91,6 +92,7 @@ class Archive:
         self._allow_expired = allow_expired
         self._is_locked = is_locked
         self._vendor = vendor
+        self._mends_vendored = mends_vendored
         self._prefix = prefix
         self._jobs = jobs
         self._step = step
@@ -331,7 +333,7 @@ class Archive:
         """The verified .deb in the cache, downloaded if it is not there; its digest is checked in any case.
 
         Raises:
-            AerogelError: `debian.deb-digest`, `debian.deb-missing`, `debian.offline`, `net.*`.
+            AerogelError: `debian.deb-digest`, `debian.deb-missing`, `debian.offline`, `base.digest`, `net.*`.
         """
         if not _SHA256.fullmatch(package.sha256):  # it names files of the cache
             raise AerogelError(f"`{package.sha256[:80]}` of `{package}` is no SHA-256 digest", code="debian.index")
@@ -354,18 +356,24 @@ class Archive:
             return path
 
     def _take_vendored(self, package: Package) -> bool:
-        """Copies a .deb of the vendored folder into the cache, if it is the right one."""
+        """Copies a .deb of the vendored folder into the cache, if it is there. Raises `base.digest` if it is another one."""
         assert self._vendor is not None
-        path = self._vendor / os.path.basename(package.filename)
+        names = (f"{package.sha256}.deb", os.path.basename(package.filename))
+        path = next((path for name in names if os.path.lexists(path := self._vendor / name)), None)
+        if path is None:
+            return False
         with self._cache.scratch() as scratch:
             try:
-                found = fetch_file(self._http, f"file:{quote(str(path))}", scratch, limit=package.size)
-            except HttpError:  # not there, or not to be read
-                return False
-            if found != package.sha256:
-                return False
-            self._cache.keep_deb(scratch, package.sha256)
-        return True
+                digest = fetch_file(self._http, f"file:{quote(str(path))}", scratch, limit=package.size)
+                found = f"sha256:{digest}"
+            except HttpError as error:
+                found = error.message  # a folder, or a file that may not be read
+            if found == package.digest:
+                self._cache.keep_deb(scratch, package.sha256)
+                return True
+        if self._mends_vendored:
+            return False
+        raise wrong_in_folder(path, package.sha256, found)
 
     def _roots(self, suite: str) -> list[str]:
         """Archive roots that may have a package of a suite: the one whose signed index named it, or for a lock any."""

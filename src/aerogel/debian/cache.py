@@ -14,9 +14,9 @@ import msgspec
 
 from aerogel.debian.index import FORMAT, PackageIndex, open_index
 from aerogel.decoding import prepare
-from aerogel.errors import EXIT_HOST, AerogelError
+from aerogel.errors import EXIT_FAILED, EXIT_HOST, AerogelError
 
-__all__ = ["Cache", "unpacked"]
+__all__ = ["Cache", "unpacked", "wrong_in_folder"]
 
 
 class _Saved(msgspec.Struct, frozen=True, array_like=True):
@@ -148,6 +148,17 @@ def _is_same(fd: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(fd), os.stat(path))
     except FileNotFoundError:
         return False
+
+
+def wrong_in_folder(path: Path, sha256: str, found: str) -> AerogelError:
+    """For a file of a vendored folder that has another digest, or none: `found` is that, or why there is none."""
+    return AerogelError(
+        f"`{path.parent.name}/{path.name}` is not the file that was locked",
+        code="base.digest",
+        detail=f"expected sha256:{sha256}\nfound    {found}",
+        hints=["`aerogel base vendor` puts the right one in its place, from the cache or from where it was"],
+        exit_status=EXIT_FAILED,
+    )
 
 
 def unpacked(path: Path, name: str, limit: int, shown: str) -> Iterator[bytes]:

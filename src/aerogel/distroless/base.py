@@ -26,7 +26,7 @@ from aerogel.distroless.apt import apt_files
 from aerogel.distroless.closure import check_closure
 from aerogel.distroless.compose import compose, nothing_beside
 from aerogel.distroless.externals import External, externals_of, place_external
-from aerogel.distroless.java import java_env, settled
+from aerogel.distroless.java import check_version, java_env, settled
 from aerogel.distroless.layering import layered
 from aerogel.distroless.layout import Item, Layout, write_layer
 from aerogel.distroless.makers import wanted_makers
@@ -166,6 +166,7 @@ def select(
     recipe = settled(recipe, arch, lambda: Emulator().may_run(str(platform)))
     wanted = using or recipe.suites or suites(recipe.suite)
     indexes = _indexes(recipe, archive, wanted, arch)
+    check_version(recipe, arch, indexes, installed)
     names = [text for text in recipe.packages if not (group := relations(text)) or _applies(group[0][0], arch)]
     names += [f"{each.name} (= {each.version})" for index in indexes if index.suite == LOCAL for each in _all(index)]
     if recipe.kind == "buildroot":

@@ -171,6 +171,9 @@ class Declared(msgspec.Struct, frozen=True):
             raise
 
     def _place(self, error: AerogelError) -> Span | None:
+        if error.code == "base.slice":
+            end = ("slices", "packages", error.message.split("`")[3])
+            return next((span for path, span in self.document.keys.items() if path[-3:] == end), None)
         text = f"{error.message}\n{error.detail or ''}"
         best: tuple[int, Span] | None = None
         for path, span in self.document.spans.items():
@@ -181,10 +184,12 @@ class Declared(msgspec.Struct, frozen=True):
             return best[1]
         field = {
             "base.account": "accounts",
+            "base.circle": "variants",
             "base.image": "image",
             "base.package": "packages",
             "base.path": "paths",
             "base.variant": "variants",
+            "distroless.java-version": "java",
         }
         name = error.message.split("`")[1] if error.code == "base.method" else field.get(error.code, "")
         return self.document.keys.get((name,))
@@ -236,7 +241,10 @@ def load_declared(path: str, beside: Beside) -> Declared:
         error.span = error.span or document.spans.get(("extends",))
         raise
     whole.image = images[0] if images else ""
-    return Declared(name, whole, document, beside)
+    made = Declared(name, whole, document, beside)
+    with made.placed():
+        whole.check_circles()
+    return made
 
 
 def _is_built_in(name: str) -> bool:

@@ -193,6 +193,15 @@ class Family:
         for name in self._variant_chain(variant):
             yield from (one[name] for one in self._variants if name in one)
 
+    def check_circles(self) -> None:
+        """Raises `base.circle` for variants that extend each other, whichever is wanted."""
+        for name in self.variants:
+            try:
+                self._variant_chain(name)
+            except AerogelError as error:
+                if error.code == "base.circle":  # others are told by who wants the variant
+                    raise
+
     def _variant_chain(self, name: str) -> list[str]:
         found = [name]
         while True:
@@ -201,8 +210,9 @@ class Family:
             if base is None:
                 return found
             if base in found:
+                circle = (*reversed(found[: found.index(base) + 1]), base)
                 raise AerogelError(
-                    f"variants of `{self.name}` extend each other in a circle: `{base}`",
+                    f"variants extend each other in a circle: {' -> '.join(f'`{each}`' for each in circle)}",
                     code="base.circle",
                     exit_status=EXIT_USAGE,
                 )

@@ -24,6 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
+from aerogel.debian.cache import wrong_in_folder
 from aerogel.distroless.declaration import PackageEntry
 from aerogel.distroless.layout import Item, Layout, Place
 from aerogel.distroless.recipe import is_plain_path
@@ -165,12 +166,15 @@ class Fetcher:
         *,
         offline: bool = False,
         vendor: Path | None = None,
+        mends_vendored: bool = False,
     ) -> None:
+        """`vendor` is a folder of files by digest; a damaged one there is an error, or with `mends_vendored` passed over."""
         self._folder = cache / FOLDER
         self._http = http
         self._environment = environment
         self._offline = offline
         self._vendor = vendor
+        self._mends_vendored = mends_vendored
 
     def fetch(self, one: External, *, python: str = "3.13", may_be_new: bool = False) -> tuple[Path, str]:
         """The file and its SHA-256. `may_be_new` takes what comes when no digest is known: only a lock does that.
@@ -181,8 +185,8 @@ class Fetcher:
             kept = self._folder / one.sha256
             if kept.is_file() and _digest_of(kept, "sha256") == one.sha256:
                 return kept, one.sha256
-            vendored = self._vendor / one.sha256 if self._vendor is not None else None
-            if vendored is not None and vendored.is_file():
+            vendored = self._vendored(one.sha256)
+            if vendored is not None:
                 return self._keep(vendored, one)
         elif one.sha512:
             kept = self._folder / one.sha512
@@ -204,6 +208,19 @@ class Fetcher:
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".new-", dir=self._folder) as scratch:
             return self._keep(self._fetched(one, Path(scratch), python, self._http), one)
+
+    def _vendored(self, sha256: str) -> Path | None:
+        if self._vendor is None or not os.path.lexists(path := self._vendor / sha256):
+            return None
+        try:
+            found = f"sha256:{_digest_of(path, 'sha256')}"
+        except OSError as error:
+            found = (error.strerror or str(error)).lower()
+        if found == f"sha256:{sha256}":
+            return path
+        if self._mends_vendored:
+            return None
+        raise wrong_in_folder(path, sha256, found)
 
     def _fetched(self, one: External, scratch: Path, python: str, http: Http) -> Path:
         if one.kind == "url":

@@ -23,17 +23,29 @@ from aerogel.distroless.layout import Item, Layout
 from aerogel.distroless.made import packages_digest
 from aerogel.distroless.rules import Rule
 from aerogel.distroless.unpacked import Unpacked
-from aerogel.errors import AerogelError, Diagnostic
+from aerogel.errors import EXIT_USAGE, AerogelError, Diagnostic
 from aerogel.files.entry import REG, directory
 
 if TYPE_CHECKING:
     from aerogel.debian.package import Package
+    from aerogel.debian.resolve import Packages
     from aerogel.distroless.declaration import Java
     from aerogel.distroless.recipe import Recipe
     from aerogel.distroless.room import Room
     from aerogel.distroless.work import Work
 
-__all__ = ["LANGUAGES", "MODULES", "SKIP", "add_java", "java_env", "java_tools", "link_rule", "settled", "wants_java"]
+__all__ = [
+    "LANGUAGES",
+    "MODULES",
+    "SKIP",
+    "add_java",
+    "check_version",
+    "java_env",
+    "java_tools",
+    "link_rule",
+    "settled",
+    "wants_java",
+]
 
 MODULES = (
     "java.se",
@@ -113,6 +125,26 @@ _MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_TOP_PAD_": "65536", "MALLOC_TRIM_THR
 def wants_java(recipe: Recipe) -> bool:
     """Whether the declaration has a Java."""
     return recipe.java is not None and recipe.java.version is not None
+
+
+def check_version(recipe: Recipe, arch: str, indexes: Sequence[Packages], installed: Sequence[Package] = ()) -> None:
+    """Raises `distroless.java-version` for a Java that neither the archive nor an image below has."""
+    if recipe.java is None or recipe.java.version is None:
+        return
+
+    def is_there(version: int) -> bool:
+        name = f"openjdk-{version}-jre-headless"
+        return any(each.name == name for each in installed) or any(index.named(name) for index in indexes)
+
+    if is_there(recipe.java.version):
+        return
+    known = [f"{version}" for version in range(8, 100) if is_there(version)]
+    raise AerogelError(
+        f"`java.version` is {recipe.java.version}, and {recipe.suite} has no such Java for {arch}",
+        code="distroless.java-version",
+        hints=[f"there {'are' if len(known) > 1 else 'is'} {' and '.join(known)}"] if known else [],
+        exit_status=EXIT_USAGE,
+    )
 
 
 def settled(recipe: Recipe, arch: str, can_run: Callable[[], bool]) -> Recipe:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from aerogel.decoding import parse_json
 from aerogel.oci.digest import Digest
 from aerogel.store.disk import disk_errors, read_file, unlink
 from aerogel.store.scratch import Scratch
@@ -52,7 +53,7 @@ class Actions:
         if data is None:
             return None
         try:
-            record = json.loads(data)
+            record = parse_json(data)
         except ValueError:
             record = None
         if not isinstance(record, dict) or record.get("key") != key or not isinstance(record.get("result"), dict):

@@ -24,6 +24,7 @@ from io import BytesIO
 from itertools import islice
 from typing import Any
 
+from aerogel.decoding import parse_json
 from aerogel.errors import AerogelError
 from aerogel.store.disk import read_file
 from aerogel.store.scratch import Scratch
@@ -91,7 +92,7 @@ class Builds:
     def get(self, name: str) -> dict[str, Any] | None:
         """The record of a build, None when there is none that can be read."""
         try:
-            record = json.loads(read_file(f"{self.root}/{name}.json") or b"")
+            record = parse_json(read_file(f"{self.root}/{name}.json") or b"")
         except ValueError:
             return None
         return record if isinstance(record, dict) and record.get("id") == name and "steps" in record else None

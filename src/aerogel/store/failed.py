@@ -86,7 +86,7 @@ class FailedStates:
             data = read_file(f"{path}/{_META}")
             try:
                 state = msgspec.json.decode(data or b"", type=FailedState)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
             if state.boot == boot and state.path == path:
                 yield state

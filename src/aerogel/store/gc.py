@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
+from aerogel.decoding import parse_json
 from aerogel.errors import AerogelError
 from aerogel.oci.digest import Digest
 from aerogel.oci.image import document, images, walk
@@ -183,8 +184,8 @@ class _Survey:
             self.actions[key] = state.st_mtime
             self.sizes["action", key] = state.st_blocks * 512
             try:
-                with open(self.store.actions.path(key), encoding="utf-8") as file:
-                    result = json.dumps(json.load(file).get("result"))
+                with open(self.store.actions.path(key), "rb") as file:
+                    result = json.dumps(parse_json(file.read()).get("result"))
             except (OSError, ValueError, AttributeError):
                 self.actions[key] = _NEVER
                 continue

@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from aerogel.decoding import prepare
+from aerogel.decoding import parse_json, prepare
 from aerogel.errors import AerogelError
 from aerogel.oci.digest import Digest, is_digest
 from aerogel.oci.image import images, walk
@@ -128,7 +128,7 @@ class Images:
         name = f"{reference.name}:{reference.tag}"
         record = _parse(read_file(self._ref_path(name)))
         listed = record.get("own") if record is not None and record.get("name") == name else None
-        return tuple(listed) if isinstance(listed, list) else ()
+        return tuple(Digest(each) for each in listed if isinstance(each, str)) if isinstance(listed, list) else ()
 
     def _write_ref(self, name: str, digests: Sequence[Digest], own: Container[Digest]) -> None:
         kept = [digest for digest in digests if digest in own]
@@ -258,7 +258,11 @@ class Images:
             record = _parse(read_file(f"{self._refs}/{file}"))
             digests = () if record is None else _digests(record)
             if record is not None and isinstance(record.get("name"), str) and digests:
-                yield Reference.parse(record["name"]), digests
+                try:
+                    reference = Reference.parse(record["name"])
+                except AerogelError:
+                    continue  # damaged, as one that is no JSON
+                yield reference, digests
 
     def paths(self, reference: Reference) -> tuple[str, ...]:
         """The files of the store that say what a name means here, whether they are there or not."""
@@ -308,7 +312,7 @@ def _names(directory: str) -> list[str]:
 
 def _parse(data: bytes | None) -> dict[str, Any] | None:
     try:
-        value = json.loads(data) if data else None
+        value = parse_json(data) if data else None
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from aerogel.decoding import parse_json
 from aerogel.errors import AerogelError
 from aerogel.oci.digest import Digest
 from aerogel.oci.types import Descriptor, decode, encode
@@ -74,7 +75,7 @@ class Layers:
         if meta is None:
             return None
         try:
-            known: dict[str, Any] = json.loads(meta)
+            known: dict[str, Any] = parse_json(meta)
             size = known["size"]
             if known["diff_id"] != diff_id or not isinstance(size, int):
                 raise KeyError

@@ -9,7 +9,6 @@ Spec: OCI image-spec v1.1 image-layout.md; Docker image spec v1.2.
 from __future__ import annotations
 
 import io
-import json
 import os
 import posixpath
 import stat
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO, Protocol, Self, cast
 
 import msgspec
 
+from aerogel.decoding import parse_json
 from aerogel.errors import AerogelError
 from aerogel.files.codec import open_uncompressed, sniff
 from aerogel.files.entry import DIR, LNK, REG, SYM, shown
@@ -256,8 +256,8 @@ class _Listed(msgspec.Struct):
 
 def _load_docker(files: _Files, store: Store) -> list[Loaded]:
     try:
-        listing = json.loads(_read_document(files, "manifest.json"))
-    except (ValueError, RecursionError) as error:
+        listing = parse_json(_read_document(files, "manifest.json"))
+    except ValueError as error:
         raise AerogelError(f"`manifest.json` is not JSON: {error}", code="oci.malformed") from error
     if not isinstance(listing, list):
         raise AerogelError("`manifest.json` is malformed: expected `array`", code="oci.malformed")

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import NamedTuple, Self
 
+from aerogel.decoding import parse_json
 from aerogel.errors import AerogelError
 from aerogel.store.disk import disk_errors, is_same_file, read_file
 from aerogel.store.scratch import Scratch
@@ -233,9 +234,9 @@ class CacheMounts:
                 path = f"{self._root}/{mapping}/{name}"
                 data = read_file(f"{path}/about.json")
                 number = name.rpartition("-")[2]
-                if data is None or not number.isdecimal():
+                about = _about(data or b"")
+                if about is None or not number.isdecimal():
                     continue
-                about = CacheAbout(**json.loads(data))
                 used = os.stat(f"{path}/about.json").st_mtime
                 found.append(KeptCache(about, mapping, int(number), path, used, _is_held(path)))
         return iter(sorted(found, key=lambda each: (each.about, each.mapping, each.number)))
@@ -259,6 +260,17 @@ class CacheMounts:
             self._scratch.discard(kept.path, remove)
         finally:
             os.close(fd)
+
+
+def _about(data: bytes) -> CacheAbout | None:
+    try:
+        found = parse_json(data)
+    except ValueError:
+        return None
+    fields = CacheAbout("")._asdict()
+    if not isinstance(found, dict) or not found.keys() <= fields.keys() or "id" not in found:
+        return None
+    return CacheAbout(**found) if all(type(value) is type(fields[name]) for name, value in found.items()) else None
 
 
 def _names(path: str) -> list[str]:

@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Container, Iterator
 
+from aerogel.decoding import parse_json
 from aerogel.oci.digest import Digest
 from aerogel.store.disk import read_file, unlink
 from aerogel.store.scratch import Scratch
@@ -36,7 +37,7 @@ class Origins:
     def of(self, digest: Digest) -> tuple[str, ...]:
         """Repositories that have a blob, the one that was told last first."""
         try:
-            places = json.loads(read_file(self._path(digest)) or b"").get("places")
+            places = parse_json(read_file(self._path(digest)) or b"").get("places")
         except (ValueError, AttributeError):
             return ()
         return tuple(str(each) for each in places) if isinstance(places, list) else ()

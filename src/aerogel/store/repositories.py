@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
+from aerogel.decoding import parse_json
 from aerogel.errors import AerogelError
 from aerogel.oci.digest import Digest
 from aerogel.oci.types import Descriptor, from_dict, to_dict
@@ -144,7 +145,7 @@ class Repositories:
 
 def _parse(data: bytes | None) -> dict[str, Any] | None:
     try:
-        found = json.loads(data or b"")
+        found = parse_json(data or b"")
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

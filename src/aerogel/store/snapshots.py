@@ -20,7 +20,9 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+from aerogel.decoding import parse_json
 from aerogel.errors import AerogelError
 from aerogel.store.disk import boot_id, disk_errors, read_file, sync_filesystem
 from aerogel.store.scratch import Scratch
@@ -59,7 +61,7 @@ class Snapshots:
             return False
         sound: bool
         try:
-            meta = json.loads(data)
+            meta = parse_json(data)
             sound = meta["key"] == key and meta["inode"] == os.stat(path).st_ino
             sound = sound and (meta["durable"] is True or meta["boot"] == self._boot_id())
         except (ValueError, KeyError, TypeError, OSError):
@@ -162,25 +164,28 @@ class Snapshots:
 
     def sync(self) -> None:
         """Makes what this process committed or used outlive a power cut: one syncfs(2). Raises `store.*`."""
-        todo = []
-        for path in sorted(self._fresh):
-            data = read_file(f"{path}/{_META}")
-            if data is not None and not json.loads(data)["durable"]:
-                todo.append(path)
+        # A damaged one is made anew by the next run.
+        todo = [path for path in sorted(self._fresh) if self._meta(path).get("durable") is False]
         if todo:
             sync_filesystem(self._root)
             for path in todo:
-                meta = json.loads(read_file(f"{path}/{_META}") or b"{}")
+                meta = self._meta(path)
                 self._write_meta(path, meta.get("key", ""), meta.get("layers", ()), durable=True)
 
     @staticmethod
     def layers(path: str, key: str) -> list[str]:
         """The diff ids of what is unpacked in a snapshot, which is the key for a single layer."""
-        try:
-            found = json.loads(read_file(f"{path}/{_META}") or b"{}").get("layers")
-        except (ValueError, AttributeError):
-            found = None
+        found = Snapshots._meta(path).get("layers")
         return [str(each) for each in found] if isinstance(found, list) and found else [key]
+
+    @staticmethod
+    def _meta(path: str) -> dict[str, Any]:
+        """Empty for one that is not there or damaged."""
+        try:
+            found = parse_json(read_file(f"{path}/{_META}") or b"{}")
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def _write_meta(self, path: str, key: str, layers: Sequence[str], *, durable: bool) -> None:
         with disk_errors(path):

@@ -29,6 +29,23 @@ def test_a_lock_has_everything_and_no_address(base: Base, archive: Archive, sign
     assert "busybox-static" not in lock["platforms"]["linux/amd64"]["images"]["latest"]["packages"]
 
 
+def test_an_image_is_as_old_as_its_newest_file(base: Base, archive: Archive):
+    """What its history says, and a lock."""
+    shell = ("./usr/bin/busybox", b"\x7fELF [\0[[\0cat\0sh\0U")
+    for name, mtime, more in (("tool", 631152000, ()), ("busybox-static", 946684800, (shell,))):
+        entry = special(f"./usr/share/{name}", tarfile.DIRTYPE)
+        entry.mtime = mtime
+        archive.put(name, "2.0", entries=(entry, *more))
+    archive.publish()
+    base("base", "lock", *AMD64)
+    images = base.lock["platforms"]["linux/amd64"]["images"]
+    for tag, time, date in (("latest", 631152000, "1990-01-01"), ("debug", 946684800, "2000-01-01")):
+        assert images[tag]["created"] == time
+        base("base", "build", *AMD64, "--locked", "-t", tag, f"base.yaml:{tag}")
+        (own,) = (each for each in base.data("history", tag)["layers"] if "aerogel: mine" in json.dumps(each))
+        assert f"{date}T00:00:00Z" in json.dumps(own)
+
+
 def test_a_lock_replays_from_the_vendored_folder_without_network(base: Base, archive: Archive):
     base("base", "lock", *AMD64)
     base("base", "build", *AMD64, "--locked", "-t", "one")
@@ -52,13 +69,41 @@ def test_a_changed_package_in_the_folder_is_not_taken(base: Base, archive: Archi
     base("base", "lock", *AMD64)
     base("base", "vendor")
     path = base.folder / "vendor" / "tool_1.0_amd64.deb"
-    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    good = path.read_bytes()
     base.on_another_machine("second")
-    base("base", "build", *AMD64, "--locked")  # the mirror has it
-    archive.server.files.clear()
+    for make in (
+        lambda: path.write_bytes(good[:-1] + b"!"),
+        lambda: path.write_bytes(good + b"!"),
+        lambda: path.write_bytes(b""),
+        lambda: (path.unlink(), path.mkdir()),
+        lambda: (path.rmdir(), path.symlink_to("nowhere")),
+    ):
+        make()
+        base("base", "build", *AMD64, "--locked", "-t", "x", status=1)  # and the mirror has it
+        assert "error: `vendor/tool_1.0_amd64.deb` is not the file that was locked" in base.said
+        assert "hint: `aerogel base vendor` puts the right one in its place" in base.said
+        assert base("images", "-q") == ""
+    path.unlink()
+    base("base", "build", *AMD64, "--locked", "-t", "x")
+
+
+def test_a_changed_file_in_the_folder_is_not_taken(base: Base, archive: Archive):
+    archive.server.files["/tool.txt"] = b"right"
+    base.write("base.yaml", DECLARATION.replace("[tool]", f"[{{url: '{archive.server.url}/tool.txt', to: /opt}}]"))
+    base("base", "lock", *AMD64)
+    base("base", "vendor")
+    digest = hashlib.sha256(b"right").hexdigest()
+    path = base.folder / "vendor" / digest
+    path.write_bytes(b"wrong")
+    base.on_another_machine("second")
+    base("base", "build", *AMD64, "--locked", status=1)
+    assert f"error: `vendor/{digest}` is not the file that was locked" in base.said
+    assert "hint: `aerogel base vendor` puts the right one in its place" in base.said
+    base("base", "vendor")
+    assert path.read_bytes() == b"right"
     base.on_another_machine("third")
-    base("base", "build", *AMD64, "--locked", status=4)
-    assert "`tool 1.0 amd64`" in base.said
+    del archive.server.files["/tool.txt"]
+    base("base", "build", *AMD64, "--locked")
 
 
 def test_vendor_mends_what_is_in_the_folder(base: Base, archive: Archive):
@@ -70,6 +115,7 @@ def test_vendor_mends_what_is_in_the_folder(base: Base, archive: Archive):
     base("base", "vendor")
     good = (path / "tool_1.0_amd64.deb").read_bytes()
     (path / "tool_1.0_amd64.deb").write_bytes(good[:-1] + b"!")  # as long as before
+    base.on_another_machine("second")  # whose cache has none
     base("base", "vendor")
     assert (path / "tool_1.0_amd64.deb").read_bytes() == good
     assert not [each for each in path.iterdir() if each.name.startswith(".")]

@@ -173,6 +173,21 @@ def test_a_lock_holds_the_image(base: Base, archive: Archive, registry: LoopRegi
     assert "--> base.yaml:4:" in base.said
 
 
+def test_a_damaged_image_in_the_folder_is_not_taken(base: Base, ground: str) -> None:
+    base.write("base.yaml", declared(f"docker://{ground}"))
+    base("base", "lock", *AMD64)
+    base("base", "vendor")
+    blobs = [path for path in (base.folder / "vendor/images/blobs/sha256").iterdir() if path.read_bytes()[:1] != b"{"]
+    good = blobs[0].read_bytes()
+    blobs[0].write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    base.on_another_machine("second")
+    base("base", "build", *AMD64, "--locked", status=1)
+    assert f"{blobs[0].name}" in base.said
+    assert "--> base.yaml:4:" in base.said
+    base("base", "vendor")
+    assert blobs[0].read_bytes() == good
+
+
 def test_images_of_this_machine(base: Base, ground: str) -> None:
     """Layouts, archives and names of the store; another image in their place is noticed, with a lock an error."""
     base("pull", ground)
