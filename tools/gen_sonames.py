@@ -21,6 +21,7 @@ TRIPLETS = {
     "amd64": "x86_64-linux-gnu",
     "arm64": "aarch64-linux-gnu",
     "armhf": "arm-linux-gnueabihf",
+    "i386": "i386-linux-gnu",
     "ppc64el": "powerpc64le-linux-gnu",
     "riscv64": "riscv64-linux-gnu",
     "s390x": "s390x-linux-gnu",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import time
@@ -16,8 +17,12 @@ from aerogel.debian.deb import open_deb
 from aerogel.debian.mirror import discover
 from aerogel.debian.resolve import Chosen, resolve
 from aerogel.debian.version import satisfies
+from aerogel.distroless.base import select
+from aerogel.distroless.catalogue import Choice, built_in, declarations
+from aerogel.distroless.recipe import DEBIAN_ARCHITECTURES
 from aerogel.files.entry import DIR, KIND_NAMES, SYM
 from aerogel.net.http import Http
+from aerogel.oci.platform import Platform
 
 pytestmark = pytest.mark.network
 
@@ -123,3 +128,108 @@ def test_packages_are_fetched_and_read_as_dpkg_reads_them(archive: Archive) -> N
                 assert {b"-": "file", b"d": "directory", b"l": "symbolic link", b"h": "hard link"}[
                     theirs[name]
                 ] == KIND_NAMES[kind]
+
+
+class Family:
+    """What built-in bases mean today: versions by name of package."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._found: dict[tuple[str, ...], dict[str, str]] = {}
+
+    def packages(self, name: str, release: str, platform: str, *more: str) -> dict[str, str]:
+        key = (name, release, platform, *more)
+        if key not in self._found:
+            recipe = Choice(built_in(name), release, "latest", None, more).recipe()
+            chosen = select(recipe, Platform.parse(platform), self._archive)
+            self._found[key] = {each.name: each.version for each in chosen.packages}
+        return self._found[key]
+
+
+@pytest.fixture(scope="module")
+def family(cache: Path) -> Family:
+    """Of all releases: Debian's testing, and Debian 11, are signed for a while only."""
+    return Family(Archive(discover(), cache, Http(), allow_expired=True))
+
+
+BUILDERS = {
+    "python3-build": {"trixie": ("python3",), "bookworm": ("python3",)},
+    "java-build": {"trixie": ("java21",), "bookworm": ("java17",)},
+    "nodejs22-build": {"trixie": ("nodejs22",), "bookworm": ("nodejs22",)},
+    "nodejs24-build": {"trixie": ("nodejs24",), "bookworm": ("nodejs24",)},
+    "nodejs26-build": {"trixie": ("nodejs26",), "bookworm": ("nodejs26",)},
+    "go-build": {"trixie": ("base", "cc"), "bookworm": ("base", "cc")},
+    "cc-build": {"trixie": ("cc", "dotnet-deps"), "bookworm": ("cc", "dotnet-deps")},
+    "debian": {
+        "trixie": ("base-nossl", "base", "cc", "java25", "nginx", "perl", "php", "ruby"),
+        "bookworm": ("base-nossl", "base", "cc", "nginx", "perl", "php", "ruby"),
+    },
+}
+"""What is meant to run what each builds."""
+
+
+@pytest.mark.parametrize("release", ["trixie", "bookworm"])
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+def test_what_builds_is_of_the_versions_that_run(family: Family, arch: str, release: str) -> None:
+    """One index for all: whatever two bases of a release have both is of one version, libraries and interpreters too."""
+    platform = f"linux/{arch}"
+    assert {name for name, one in declarations().items() if built_in(name).method == "dpkg"} == BUILDERS.keys()
+    running = {
+        name: family.packages(name, release, platform)
+        for name in declarations()
+        if name not in BUILDERS and release in built_in(name).releases
+    }
+    for builder, meant in BUILDERS.items():
+        building = family.packages(builder, release, platform)
+        for name, has in running.items():
+            shared = building.keys() & has.keys()
+            others = {each: (building[each], has[each]) for each in shared if building[each] != has[each]}
+            assert not others, (builder, name)
+        for name in meant[release]:
+            both = building.keys() & running[name].keys()
+            libraries = {"libc6"} | ({"libstdc++6"} & running[name].keys() if builder != "debian" else set())
+            assert libraries <= both, (builder, name)
+    python = {"trixie": "3.13", "bookworm": "3.11"}[release]
+    assert f"python{python}-minimal" in running["python3"]
+    building = family.packages("python3-build", release, platform)
+    assert [each for each in building if re.fullmatch(r"libpython3\.\d+-stdlib", each)] == [f"libpython{python}-stdlib"]
+    assert building["python3-minimal"].startswith(f"{python}.")
+    java = {"trixie": "21", "bookworm": "17"}[release]
+    majors = {
+        each.split("-")[1] for each in family.packages("java-build", release, platform) if each.startswith("openjdk-")
+    }
+    assert majors == {java}
+    assert f"openjdk-{java}-jdk-headless" in running[f"java{java}"]
+    ssl = {"trixie": "libssl3t64", "bookworm": "libssl3"}[release]
+    for builder, name in (("python3-build", "python3"), ("cc-build", "cc"), ("go-build", "base")):
+        assert ssl in family.packages(builder, release, platform).keys() & running[name].keys()
+
+
+def test_packages_can_be_added_to_every_base(family: Family) -> None:
+    """`FROM aerogel/NAME+libpq5+tzdata`: each closure holds, and what the base itself has is of the same version."""
+    for name in declarations():
+        for release in built_in(name).releases:
+            plain = family.packages(name, release, "linux/amd64")
+            more = family.packages(name, release, "linux/amd64", "libpq5", "tzdata")
+            assert {"libpq5", "tzdata"} <= more.keys(), (name, release)
+            assert plain.items() <= more.items(), (name, release)
+
+
+def test_bases_are_for_the_architectures_that_debian_has(archive: Archive) -> None:
+    """All that the project knows and the signed Release file names, but for what comes from elsewhere or is for builders."""
+    for release in ("trixie", "bookworm"):
+        there = {
+            platform
+            for platform, arch in DEBIAN_ARCHITECTURES.items()
+            if arch in archive.release(release).architectures
+        }
+        for name in declarations():
+            if release not in built_in(name).releases:
+                continue
+            made = set(built_in(name).platforms_of(release))
+            if name.startswith("nodejs"):  # the registry of npm has these
+                assert made == {"linux/amd64", "linux/arm64"}
+            elif built_in(name).method == "dpkg":
+                assert made == there
+            else:
+                assert made == there - {"linux/386"}  # upstream has no image for it

@@ -27,7 +27,7 @@ def _tables() -> dict[str, dict[str, tuple[str, ...]]]:
 def package_of(soname: str, version: str, arch: str = "amd64") -> str:
     """The package of Debian 12 or 13 (`version`) that has a library in the loader's folders; empty for none.
 
-    `arch` is Debian's name of the architecture; of one that is not known amd64's packages are told.
+    `arch` is Debian's name of the architecture; of one that is not known, amd64's packages are told.
     """
     tables = _tables()
     packages = tables.get(arch, {}).get(soname) or tables["amd64"].get(soname, ())

@@ -60,7 +60,7 @@ def _line(name: str) -> BaseLine:
         extends=one.extends or "",
         releases=base.releases,
         tags=tuple(tags(name)),
-        platforms=base.platforms,
+        platforms=tuple(one for one in base.platforms if any(one in base.platforms_of(each) for each in base.releases)),
     )
 
 

@@ -91,13 +91,17 @@ def test_packages():
     assert package_of("libssl.so.3", "13") == "libssl3t64"
     assert package_of("libssl.so.3", "12") == "libssl3"
     assert package_of("libnowhere.so.1", "13") == ""
-    # Of another architecture; riscv64 is not in Debian 12, i386 has no table of its own.
+    # Of another architecture; riscv64 is not in Debian 12.
     assert package_of("ld-linux-aarch64.so.1", "13", "arm64") == "libc6"
     assert package_of("ld-linux-aarch64.so.1", "13") == ""
     assert package_of("ld64.so.1", "12", "s390x") == "libc6"
     assert package_of("ld-linux-riscv64-lp64d.so.1", "13", "riscv64") == "libc6"
     assert package_of("libquadmath.so.0", "13") == package_of("libquadmath.so.0", "13", "ppc64el") == "libquadmath0"
     assert package_of("libquadmath.so.0", "13", "arm64") == ""
+    assert package_of("ld-linux.so.2", "13", "i386") == package_of("ld-linux.so.2", "12", "i386") == "libc6"
+    assert package_of("ld-linux.so.2", "13") != "libc6"
+    assert package_of("libatomic_queue.so.0", "13", "i386") == ""  # amd64 has it
+    assert package_of("libatomic_queue.so.0", "13") != ""
     for arch in ("arm64", "armhf", "ppc64el", "riscv64", "s390x", "i386"):
         assert package_of("libstdc++.so.6", "13", arch) == "libstdc++6"
 

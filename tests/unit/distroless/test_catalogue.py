@@ -15,6 +15,7 @@ from aerogel.distroless.catalogue import (
     lookup,
     suggestion,
     upstream,
+    with_more,
     with_packages,
     without_architecture,
 )
@@ -166,6 +167,24 @@ def test_each_is_based_on_the_one_before():
     family = ("static", "base-nossl", "base", "cc", "python3")
     packages = [set(lookup(f"gcr.io/distroless/{name}").packages) for name in family]
     assert all(small < large for small, large in itertools.pairwise(packages))
+
+
+def test_what_python_3_14_leaves_out_is_a_rule_with_a_reason():
+    """Whole packages are in `parity`. That nothing else is missing, a test in a sandbox shows."""
+    micro, parity = (lookup(f"aerogel/python3.14:{tag}") for tag in ("latest", "parity"))
+    rule = micro.slices["libpython3.14-stdlib"]
+    assert {"/usr/lib/python3.14/_pydecimal.py", "/usr/lib/python3.14/lib-dynload/_dbm.*"} <= set(rule.drop)
+    assert "that repeat in Python what is compiled, and the one that needs Berkeley DB" in rule.why
+    assert "libdb5.3t64" in set(micro.skip) - set(parity.skip)
+    assert parity.slices == {}
+
+
+def test_names_of_packages_may_have_plus_signs():
+    more = set(lookup("aerogel/static+g+++libstdc++6+make").packages) - set(lookup("aerogel/static").packages)
+    assert more == {"g++", "libstdc++6", "make"}
+    assert with_more("gcr.io/distroless/cc:debug", ["g++", "tzdata"]) == "aerogel/cc+g+++tzdata:debug"
+    for name in ("aerogel/cc+", "aerogel/cc++g", "aerogel/cc+g+", "aerogel/cc+G"):
+        assert find(name) is None
 
 
 def test_debian_12_is_not_made_for_every_platform():
