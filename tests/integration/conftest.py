@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from process import ROOT, Aerogel
+from real_registry import Server, start
 
 ACCOUNT = os.environ.get("AEROGEL_TEST_ACCOUNT", "aerogel-tester")
 
@@ -46,6 +47,15 @@ def ordinary() -> Iterator[Aerogel]:
     finally:
         subprocess.run(["userdel", "--remove", ACCOUNT], capture_output=True, check=False)
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Debian's docker-registry, empty, for the tests of one file."""
+    server, process = start(tmp_path_factory.mktemp("registry"), {}, {})
+    yield server
+    process.terminate()
+    process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -7,25 +7,16 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import cosign
 import pytest
 from process import Aerogel
-from real_registry import Server, start
+from real_registry import Server
 
 pytestmark = pytest.mark.host("docker-registry")
 
 PASSWORD = "open sesame"
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server, process = start(tmp_path_factory.mktemp("registry"), {}, {})
-    yield server
-    process.terminate()
-    process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from own_sigstore import OwnSigstore
 from process import Aerogel
-from real_registry import Server, start
+from real_registry import Server
 from tls_front import with_tls
 
 pytestmark = pytest.mark.host("docker-registry", "openssl")
@@ -24,14 +23,6 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 SIGNED = "https://sigstore.dev/cosign/sign/v1"
 WHO = ("--certificate-identity", "dev@team.example", "--certificate-oidc-issuer", "https://accounts.example")
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server, process = start(tmp_path_factory.mktemp("registry"), {}, {})
-    yield server
-    process.terminate()
-    process.wait()
 
 
 def send(url: str, data: bytes, media_type: str, method: str = "PUT") -> str:

@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +18,6 @@ from process import Aerogel
 from real_registry import Server, start
 
 pytestmark = pytest.mark.host("docker-registry", "skopeo", "busybox")
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server, process = start(tmp_path_factory.mktemp("registry"), {}, {})
-    yield server
-    process.terminate()
-    process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -7,22 +7,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from process import Aerogel
-from real_registry import Server, start
+from real_registry import Server
 
 pytestmark = pytest.mark.host("docker-registry", "skopeo")
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server, process = start(tmp_path_factory.mktemp("registry"), {}, {})
-    yield server
-    process.terminate()
-    process.wait()
 
 
 def built(aerogel: Aerogel, folder: Path, name: str, platform: str, *words: str) -> str:

@@ -23,11 +23,9 @@ HTPASSWD = "amy:$2y$05$abcdefghijklmnopqrstuutXu9KzOt.1yBoZUeFWoT/914/JfszCO\n"
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server, process = start(tmp_path_factory.mktemp("plain"), {}, {})
-    yield server
-    process.terminate()
-    process.wait()
+def plain(registry: Server) -> Server:
+    """Without passwords and TLS."""
+    return registry
 
 
 @pytest.fixture(scope="module")

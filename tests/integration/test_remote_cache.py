@@ -15,13 +15,13 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from process import Aerogel, files_of
-from real_registry import Server, start
+from real_registry import Server
 
 pytestmark = pytest.mark.host("docker-registry", "busybox")
 
@@ -40,14 +40,6 @@ COPY --from=builder /out/made /made
 RUN head -c 16 /dev/urandom | md5sum > /random
 LABEL a=b
 """
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server, process = start(tmp_path_factory.mktemp("registry"), {}, {})
-    yield server
-    process.terminate()
-    process.wait()
 
 
 @pytest.fixture

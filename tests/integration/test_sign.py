@@ -8,25 +8,16 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from process import Aerogel
-from real_registry import Server, start
+from real_registry import Server
 
 pytestmark = pytest.mark.host("docker-registry", "openssl")
 
 PREDICATE = "https://sigstore.dev/cosign/sign/v1"
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server, process = start(tmp_path_factory.mktemp("registry"), {}, {})
-    yield server
-    process.terminate()
-    process.wait()
 
 
 def openssl(*words: str, cwd: Path) -> str:

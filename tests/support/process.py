@@ -19,6 +19,8 @@ import mother
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+GROUPS = ("base", "cache", "container", "key", "manifest", "registry", "volume")
+"""Commands whose second word is the command."""
 _forms: set[tuple[str, ...]] = set()
 """Of commands that have been run from Python's first line on."""
 
@@ -82,7 +84,11 @@ class Aerogel:
         is_alone = self.is_alone or bool(os.environ.get("AEROGEL_TEST_ALONE"))
         if is_alone or self.account or type(self).argv is not Aerogel.argv or not mother.is_possible(env):
             return False
-        form = (*words[:1], *sorted({word.partition("=")[0] for word in words if word.startswith("-")}))
+        words = tuple(map(str, words))
+        form = (
+            *words[: 2 if words[:1] and words[0] in GROUPS else 1],
+            *sorted({word.partition("=")[0] for word in words if word.startswith("-")}),
+        )
         is_known = form in _forms
         _forms.add(form)
         return is_known

@@ -43,11 +43,12 @@ def without(capabilities, *arguments, **variables):
     )
 
 
-def test_everything_on_the_identity_map():
-    """The tests of runs, mounts and jobs, by a root that has no CAP_SYS_ADMIN."""
+def test_everything_on_the_identity_map(tmp_path_factory):
+    """The tests of runs, mounts and jobs, by a root that has no CAP_SYS_ADMIN, with folders of their own."""
+    own = f"--basetemp={tmp_path_factory.mktemp('own')}"
     names = [str(HERE / name) for name in ("test_run.py", "test_mounts.py", "test_jobs.py", "test_container.py")]
     done = without(
-        ["sys_admin"], "-m", "pytest", "-q", "-p", "no:cacheprovider", *names, AEROGEL_TEST_ISOLATION="ident"
+        ["sys_admin"], "-m", "pytest", "-q", "-p", "no:cacheprovider", own, *names, AEROGEL_TEST_ISOLATION="ident"
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
     assert "skipped" not in done.stdout

@@ -86,10 +86,9 @@ class Worker:
         (self.context / "src" / "a").write_text("aA"[state[1] % 2] * (1 + state[1] // 2))
         (self.context / "other").write_text("o" * 100 * (state[2] + 1))
 
-    def command(self) -> list[str]:
-        return self.aerogel.argv(
-            "build", str(self.context), "--build-arg", f"LEVEL={self.state[3]}", "--progress=plain", "-q"
-        )
+    @property
+    def words(self) -> tuple[str, ...]:
+        return ("build", str(self.context), "--build-arg", f"LEVEL={self.state[3]}", "--progress=plain", "-q")
 
     def step(self) -> None:
         at = self.chance.randrange(4)
@@ -104,20 +103,10 @@ class Worker:
         number = 0
         if dice > 1 - KILLED - INTERRUPTED:
             number = signal.SIGKILL if dice > 1 - KILLED else signal.SIGINT
-        process = subprocess.Popen(
-            self.command(),
-            env=self.aerogel.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            process_group=0,
-        )
-        if number:
-            time.sleep(self.chance.uniform(0.05, 0.6))
-            if process.poll() is None:
-                os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-        out, err = process.communicate(timeout=60)
-        status = process.returncode
+            status, out, err = self.ended_by(number)
+        else:
+            done = self.aerogel(*self.words, check=False)
+            status, out, err = done.returncode, done.stdout, done.stderr
         # In its first moments Ctrl-C ends the interpreter before a line of ours is read: -2, or 1 with its own words.
         is_early = number == signal.SIGINT and status in (-2, 1) and "/aerogel/" not in err
         word = "interrupted" if is_early else {0: "done", 130: "interrupted", -9: "killed"}.get(status, str(status))
@@ -126,6 +115,22 @@ class Worker:
         self.check(is_early or "Traceback" not in err, err)
         if status == 0:
             self.found.setdefault(self.state, set()).add(out.strip())
+
+    def ended_by(self, number: int) -> tuple[int, str, str]:
+        """A build that gets a signal at some moment: status and output."""
+        process = subprocess.Popen(
+            self.aerogel.argv(*self.words),
+            env=self.aerogel.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
+        time.sleep(self.chance.uniform(0.05, 0.6))
+        if process.poll() is None:
+            os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
 
     def note(self, word: str) -> None:
         self.ended[word] = self.ended.get(word, 0) + 1
