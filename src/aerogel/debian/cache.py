@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from aerogel.debian.index import FORMAT, PackageIndex, open_index
+from aerogel.debian.memory import map_large_blocks
 from aerogel.decoding import prepare
 from aerogel.errors import EXIT_FAILED, EXIT_HOST, AerogelError
 
@@ -171,6 +172,7 @@ def unpacked(path: Path, name: str, limit: int, shown: str) -> Iterator[bytes]:
     import lzma
     import zlib
 
+    map_large_blocks()
     suffix = Path(name).suffix
     total = 0
     try:

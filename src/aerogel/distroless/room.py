@@ -16,8 +16,8 @@ from contextlib import ExitStack, contextmanager
 from io import BufferedReader, BufferedWriter, FileIO
 from typing import TYPE_CHECKING
 
+from aerogel.debian.memory import give_back
 from aerogel.distroless.layout import Item, Layout, Place, write_layer
-from aerogel.distroless.memory import give_back
 from aerogel.distroless.recipe import PATH
 from aerogel.distroless.unpacked import Unpacked
 from aerogel.errors import AerogelError

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from aerogel.debian.deb import open_deb
+from aerogel.debian.memory import map_large_blocks
 from aerogel.debian.package import Package
-from aerogel.distroless.memory import map_large_blocks
 from aerogel.errors import AerogelError
 from aerogel.files.entry import Entry
 from aerogel.files.tar import CHUNK

@@ -15,13 +15,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from aerogel.debian.memory import give_back, map_large_blocks
 from aerogel.debian.package import Package
 from aerogel.distroless import bytecode, java
 from aerogel.distroless.catalogue import lookup
 from aerogel.distroless.declaration import Java, Python
 from aerogel.distroless.layout import Layout
 from aerogel.distroless.made import contents_digest, packages_digest
-from aerogel.distroless.memory import give_back, map_large_blocks
 from aerogel.distroless.recipe import Recipe
 from aerogel.distroless.unpacked import Unpacked
 from aerogel.distroless.work import Bench, Work

@@ -7,22 +7,24 @@ Spec: mallopt(3), malloc_trim(3).
 
 from __future__ import annotations
 
-import ctypes
-
 __all__ = ["give_back", "map_large_blocks"]
 
 _M_MMAP_THRESHOLD = -3
 _LARGE = 4 << 20
-"""Bytes: less than the window of an xz stream in a package, more than any buffer that is made over and over."""
+"""Bytes: less than the window of an xz stream in an archive, more than any buffer that is made over and over."""
 
 
 def map_large_blocks() -> None:
     """From now on large blocks are mapped, so that each is gone when it is freed."""
+    import ctypes
+
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def give_back() -> None:
     """Gives back whole pages in which nothing lies."""
+    import ctypes
+
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
