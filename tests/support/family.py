@@ -54,6 +54,12 @@ class Group(NamedTuple):
             return tuple(dict.fromkeys(one.variant for one in chosen if one.release == self.release))
         return base.variants
 
+    @property
+    def every_tag(self) -> tuple[str, ...]:
+        """With that of whole packages, on one platform: it differs from `latest` in what the rules leave out."""
+        has_rules = built_in(self.name).method == "files" and self.platform == "linux/amd64"
+        return (*self.tags, "latest-parity") if has_rules else self.tags
+
     def image(self, tag: str, folder: Path) -> str:
         """What FROM says for it; `folder` gets a declaration if the archive's main suite is wanted alone."""
         if self.platform in IN_STEP:
@@ -182,7 +188,8 @@ def covering() -> list[tuple[Group, tuple[str, ...]]]:
         if group.platform == "linux/amd64" and group.name not in BUILDERS:
             usual = group.release == built_in(group.name).releases[0]
             if usual or group.name != "cc-build":
-                found.append((group, group.tags if usual else group.tags[1:3]))
+                all_tags = group.every_tag if group.name == "cc" else group.tags
+                found.append((group, all_tags if usual else group.tags[1:3]))
     distroless = [name for name in declarations() if built_in(name).method == "files" and name not in LINKED]
     for number, name in enumerate(distroless):
         base = built_in(name)
