@@ -432,7 +432,8 @@ def archive_of(
 ) -> Archive:
     """The Debian archive of this run: the mirror of the settings, else the host's. `number` is the step's.
 
-    With `snapshot` the archive of that moment; what a lock names may come from today's as well.
+    With `snapshot` the archive of that moment; what a lock names may come from today's as well. All bases of a run are
+    chosen from one state of each suite: what builds and what runs have libraries of the same versions.
     """
     from aerogel.debian.archive import Archive
     from aerogel.debian.mirror import at_snapshot, discover
@@ -455,6 +456,7 @@ def archive_of(
         mends_vendored=mends_vendored,
         allow_expired=allow_expired,
         snapshot=snapshot,
+        seen=world.seen((refresh, allow_expired, is_locked, snapshot)),
     )
 
 

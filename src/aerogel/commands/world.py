@@ -19,6 +19,7 @@ from aerogel.settings import Settings
 from aerogel.witness import Witness
 
 if TYPE_CHECKING:
+    from aerogel.debian.archive import Seen
     from aerogel.oci.digest import Digest
     from aerogel.sandbox.launch import Helper
     from aerogel.store.store import Store
@@ -70,6 +71,7 @@ class World:
         self._lock = threading.Lock()
         self._numbers = 0
         self._warned: set[tuple[str | None, str]] = set()
+        self._seen: dict[tuple[object, ...], Seen] = {}
         self._make_bringer = bringer
         self._bringer: Bringing | None = None
 
@@ -102,6 +104,13 @@ class World:
 
                 self._helper = Helper.start(str(self.settings.cache / "sandbox"), isolation=self.settings.isolation)
             return self._helper
+
+    def seen(self, way: tuple[object, ...]) -> Seen:
+        """The Release files of Debian that this run goes by, for each way of asking for them."""
+        from aerogel.debian.archive import Seen
+
+        with self._lock:
+            return self._seen.setdefault(way, Seen())
 
     def take_numbers(self, count: int = 1) -> int:
         """Numbers for steps of this run, in the order in which they are asked for; the first of `count`, from 1."""

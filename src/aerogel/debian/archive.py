@@ -41,7 +41,7 @@ from aerogel.net.fault import HttpError
 from aerogel.net.http import Http
 from aerogel.net.proxy import redact
 
-__all__ = ["Archive"]
+__all__ = ["Archive", "Seen"]
 
 _RELEASE_LIMIT = 16 << 20
 _SKEW_WAITS_S = (1.0, 3.0)
@@ -49,6 +49,14 @@ _SKEW_WAITS_S = (1.0, 3.0)
 _ABSENT = frozenset({401, 403, 404, 410})
 _SHA256 = re.compile("[0-9a-f]{64}")
 _SUITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+
+
+class Seen:
+    """The Release files that a run goes by, so that all that it composes is of one state of each suite."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.releases: dict[str, Release] = {}
 
 
 class Archive:
@@ -77,6 +85,7 @@ class Archive:
         mends_vendored: bool = False,
         prefix: str = "",
         snapshot: str = "",
+        seen: Seen | None = None,
         jobs: int = 8,
         step: int = 0,
         now: Callable[[], float] = time.time,
@@ -99,8 +108,8 @@ class Archive:
         self._snapshot = snapshot
         self._now: Callable[[], float] = partial(snapshot_time, snapshot) if snapshot else now
         self._sleep = sleep
-        self._lock = threading.RLock()
-        self._releases: dict[str, Release] = {}
+        seen = seen or Seen()
+        self._lock, self._releases = seen.lock, seen.releases
         self._indexes: dict[tuple[str, str, str], PackageIndex] = {}
 
     def trust_locked(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from own_bases import Base
+from own_bases import AMD64, DECLARATION, Archive, Base
 
 from aerogel.distroless.catalogue import built_in, choose
 
@@ -87,3 +87,14 @@ def test_a_distroless_base_is_for_no_machine_of_386(base: Base):
         base("base", "build", "--platform", "linux/386", f"aerogel/{name}", status=2)
         assert "-debian13:latest` is not made for `linux/386`\n" in base.said
         assert f"\nhint: platforms are {', '.join(f'linux/{each}' for each in SIX)}\n" in base.said
+
+
+def test_all_bases_of_a_build_are_of_one_state_of_the_archive(base: Base, archive: Archive):
+    """What builds and what runs have one version of each library, also while the mirror moves on."""
+    base.write("base.yaml", DECLARATION)
+    base.write("Dockerfile", "FROM ./base.yaml AS build\nFROM aerogel/static\nCOPY --from=build /usr/bin/tool /\n")
+    for number in (1, 2):
+        archive.server.seen.clear()
+        base("build", *AMD64, "--pull", "-t", "app", ".")
+        asked = [path for path in archive.server.paths() if path.endswith("/dists/trixie/InRelease")]
+        assert len(asked) == 1, number
