@@ -19,6 +19,9 @@ from typing import NamedTuple
 
 import pytest
 from authority import Authority
+from debian_repo import Signer
+from fault_server import serve
+from own_bases import AMD64, DECLARATION, Archive, Base, open_base
 from own_docker import own_docker
 from process import Aerogel
 
@@ -273,6 +276,39 @@ def test_copy_and_build_speak_to_docker(docker: dict[str, str], tmp_path: Path) 
     assert (absent.returncode, "the docker daemon has no image `e4/absent:2`" in absent.stderr) == (1, True)
 
 
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Base]:
+    """Commands of bases in this process, with a small signed archive of it."""
+    signer = Signer()
+    with serve() as server:
+        yield open_base(Archive(signer, server), signer, tmp_path, monkeypatch, capfd)
+
+
+def base_on(base: Base, kind: str) -> None:
+    """A declaration on an image that another program has is locked and built where nothing is known of the image."""
+    base.write("below/Dockerfile", "FROM scratch\nCOPY Dockerfile /d\nENV A=b\n")
+    base("build", *AMD64, "-t", "localhost/e4/below:1", "-o", f"type={kind}", "below")
+    base.write("base.yaml", DECLARATION.replace("static", f"{kind}:localhost/e4/below:1"))
+    base.on_another_machine("second")
+    base("base", "lock", *AMD64)
+    base.on_another_machine("third")
+    base("base", "build", *AMD64, "--locked", "-t", "one", "-o", "type=local,dest=out")
+    assert (base.folder / "out/d").read_text().startswith("FROM scratch")
+    assert (base.folder / "out/usr/bin/tool").read_text() == "tool 1.0\n"
+    assert "A=b" in json.loads(base("inspect", "one"))[0]["Config"]["Env"]
+    base.write("below/Dockerfile", "FROM scratch\nCOPY Dockerfile /other\n")
+    base("build", *AMD64, "-t", "localhost/e4/below:1", "-o", f"type={kind}", "below")
+    base.on_another_machine("fourth")
+    base("base", "build", *AMD64, "--locked", status=1)
+    assert f"error: `{kind}:localhost/e4/below:1` is not the image that was locked" in base.said
+    assert "--> base.yaml:4:" in base.said
+
+
+def test_a_base_on_an_image_of_docker(docker: dict[str, str], base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", docker["DOCKER_HOST"])
+    base_on(base, "docker-daemon")
+
+
 def test_a_daemon_over_tls(docker: dict[str, str], authority: Authority, port: int, tmp_path: Path) -> None:
     """With a client's certificate, as docker wants it (`DOCKER_CERT_PATH`); nobody else is spoken to, nor speaks to it."""
     folders = {name: tmp_path / name for name in ("right", "other", "alone", "half")}
@@ -359,3 +395,8 @@ def test_copy_and_build_speak_to_podman(tmp_path: Path, podman_env: dict[str, st
         assert "`podman save` fails" in other("copy", f"containers-storage:{name}", "here:2", check=False).stderr
     absent = other("copy", "containers-storage:localhost/e4/absent:2", "here:2", check=False)
     assert "`podman save` fails" in absent.stderr
+
+
+def test_a_base_on_an_image_of_podman(podman_env: dict[str, str], base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", podman_env["CONTAINERS_STORAGE_CONF"])
+    base_on(base, "containers-storage")

@@ -10,6 +10,8 @@ from debian_repo import Repo, Signer, deb
 from fault_server import FaultServer
 
 from aerogel.cli import main as entry
+from aerogel.debian.keyring import Keyring
+from aerogel.net.http import Http
 
 OS_RELEASE = b'NAME="Debian GNU/Linux"\nVERSION_ID="13"\n'
 DECLARATION = """\
@@ -80,6 +82,28 @@ class Archive:
         for suite in ("trixie", "trixie-updates"):
             self.server.files |= self.main.publish(suite, arches=self.arches)
         self.server.files |= self.security.publish("trixie-security", arches=self.arches)
+
+
+def open_base(
+    archive: Archive,
+    signer: Signer,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Base:
+    """A folder with a declaration, whose Debian is an archive of this process."""
+    monkeypatch.setattr(entry, "_catch_signals", lambda: None)
+    monkeypatch.setattr(Keyring, "shipped", classmethod(lambda cls: cls(signer.public)))
+    monkeypatch.setitem(Http.__init__.__kwdefaults__, "attempts", 1)
+    monkeypatch.chdir(folder)
+    for name in ("SOURCE_DATE_EPOCH", "http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "AEROGEL_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AEROGEL_DEBIAN_MIRROR", f"{archive.server.url}/debian")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+    monkeypatch.setenv("AEROGEL_ROOT", str(folder / "root"))
+    made = Base(folder, capfd, monkeypatch)
+    made.write("base.yaml", DECLARATION)
+    return made
 
 
 def layers(base: Base, reference: str) -> list[str]:

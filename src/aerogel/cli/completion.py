@@ -63,7 +63,7 @@ def run(options: Completion, world: World) -> CompletionResult:
     parser.add_argument("--version", action="store_true", help="Print the version")
     commands = parser.add_subparsers()
     families = {"": commands}
-    offered = {"file": shtab.FILE, "directory": shtab.DIRECTORY, "base": _bases(shtab.FILE["tcsh"])}
+    offered = {"file": shtab.FILE, "directory": shtab.DIRECTORY, "base": _bases(str(shtab.FILE["tcsh"]))}
     names = {command.name for command in COMMANDS}
     words = [command.name for command in COMMANDS]
     for command in COMMANDS:

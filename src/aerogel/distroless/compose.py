@@ -81,7 +81,7 @@ def compose(
     if not recipe.bundle:
         single = {}
     own = {name.encode(): read(name) for name in recipe.certificates}
-    trusted = single | own
+    more = trusted = single | own
     if underlay is not None:
         trusted = _merge_certificates(layout, trusted, hash_links=recipe.hash_links)
     elif trusted:
@@ -90,7 +90,7 @@ def compose(
         _add_applets(layout)
     for maker in wanted_makers(recipe):
         assert bench is not None  # who selects such a recipe gives one
-        maker.make(Work(recipe, arch, ordered, layout, bench, trusted))
+        maker.make(Work(recipe, arch, ordered, layout, bench, trusted, more))
     if recipe.timezone:
         place_timezone(layout, recipe.timezone)
     users, groups = (underlay.users, underlay.groups) if underlay is not None else ((), ())

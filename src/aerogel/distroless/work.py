@@ -51,7 +51,7 @@ class Bench(NamedTuple):
 class Work:
     """What a maker works on: the recipe, Debian's `arch`, the image's packages, and the layout, which it changes.
 
-    `certificates` are the PEM files of those that TLS trusts, by path.
+    `certificates` are the PEM files of those that TLS trusts, by path; `added` those that an image below did not bring.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Work:
         layout: Layout,
         bench: Bench,
         certificates: Mapping[bytes, bytes],
+        added: Mapping[bytes, bytes] | None = None,
     ) -> None:
         self.recipe = recipe
         self.arch = arch
@@ -69,6 +70,7 @@ class Work:
         self.layout = layout
         self.bench = bench
         self.certificates = certificates
+        self.added = certificates if added is None else added
 
     def tools(self, maker: str) -> Sequence[Unpacked]:
         """The unpacked tool packages of a maker, dependencies first."""

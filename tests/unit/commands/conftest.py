@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 from debian_repo import Signer
 from fault_server import FaultServer, serve
-from own_bases import DECLARATION, Archive, Base
-
-from aerogel.cli import main as entry
-from aerogel.debian.keyring import Keyring
-from aerogel.net.http import Http
+from loop_registry import LoopRegistry, serve_registry
+from own_bases import Archive, Base, open_base
+from own_images import BOTH, OS_RELEASE, declared
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +40,31 @@ def base(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> Base:
-    monkeypatch.setattr(entry, "_catch_signals", lambda: None)
-    monkeypatch.setattr(Keyring, "shipped", classmethod(lambda cls: cls(signer.public)))
-    monkeypatch.setitem(Http.__init__.__kwdefaults__, "attempts", 1)
-    monkeypatch.chdir(tmp_path)
-    for name in ("SOURCE_DATE_EPOCH", "http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "AEROGEL_PLATFORM"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AEROGEL_DEBIAN_MIRROR", f"{archive.server.url}/debian")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("AEROGEL_ROOT", str(tmp_path / "root"))
-    made = Base(tmp_path, capfd, monkeypatch)
-    made.write("base.yaml", DECLARATION)
-    return made
+    return open_base(archive, signer, tmp_path, monkeypatch, capfd)
+
+
+@pytest.fixture
+def registry() -> Iterator[LoopRegistry]:
+    with serve_registry() as running:
+        yield running
+
+
+@pytest.fixture
+def ground(base: Base, archive: Archive, registry: LoopRegistry) -> str:
+    """An image of ours in the registry, for two platforms, with a library installed."""
+    for name in ("base-files", "ca-certificates", "media-types", "netbase", "tzdata", "tzdata-legacy"):
+        files = (
+            (("./usr/lib/os-release", OS_RELEASE),) if name == "base-files" else (("./usr/share/x/" + name, b"x\n"),)
+        )
+        archive.put(name, "1.1", entries=files, Architecture="all")
+    archive.put("libtool1", Architecture="arm64", entries=(("./usr/lib/libtool.so.1", b"library\n"),))
+    archive.put("tool", Architecture="arm64", Depends="libtool1 (>= 1)")
+    archive.arches = ["amd64", "arm64"]
+    archive.publish()
+    text = declared(
+        "static", "packages: [libtool1]\nimage: {entrypoint: [/usr/bin/first], cmd: [a], env: {A: '1', B: '2'}}\n"
+    )
+    base.write("ground.yaml", text.replace("name: mine", "name: ground"))
+    name = f"{registry.host}/team/ground:1"
+    base("base", "build", *BOTH, "--push", "-t", name, "ground.yaml:nonroot")
+    return name

@@ -5,75 +5,16 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 import shutil
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from loop_registry import LoopRegistry, serve_registry
+from loop_registry import LoopRegistry
 from own_bases import AMD64, Archive, Base, layers
+from own_images import BOTH, OS_RELEASE, STATUS, certificate, config, declared, image
 from small_elf import shared_library
 
 from aerogel.distroless import ldcache
-
-BOTH = ("--platform", "linux/amd64,linux/arm64")
-OS_RELEASE = b'ID=debian\nNAME="Debian GNU/Linux"\nVERSION_ID="13"\nVERSION_CODENAME=trixie\n'
-STATUS = b"""\
-Package: libc6
-Status: install ok installed
-Architecture: amd64
-Version: 2.41-12
-Source: glibc
-Provides: libc6-abi (= 2.41)
-
-Package: gone
-Status: deinstall ok config-files
-Architecture: amd64
-Version: 1.0
-
-Package: libtool1
-Status: install ok installed
-Architecture: amd64
-Version: 1.0
-
-"""
-
-
-def declared(extends: str, rest: str = "packages: [tool]\n") -> str:
-    return f"apiVersion: aerogel/v1\nkind: Base\nname: mine\nextends: {extends}\n{rest}"
-
-
-@pytest.fixture
-def registry() -> Iterator[LoopRegistry]:
-    with serve_registry() as running:
-        yield running
-
-
-@pytest.fixture
-def ground(base: Base, archive: Archive, registry: LoopRegistry) -> str:
-    """An image of ours in the registry, for two platforms, with a library installed."""
-    for name in ("base-files", "ca-certificates", "media-types", "netbase", "tzdata", "tzdata-legacy"):
-        files = (
-            (("./usr/lib/os-release", OS_RELEASE),) if name == "base-files" else (("./usr/share/x/" + name, b"x\n"),)
-        )
-        archive.put(name, "1.1", entries=files, Architecture="all")
-    archive.put("libtool1", Architecture="arm64", entries=(("./usr/lib/libtool.so.1", b"library\n"),))
-    archive.put("tool", Architecture="arm64", Depends="libtool1 (>= 1)")
-    archive.arches = ["amd64", "arm64"]
-    archive.publish()
-    text = declared(
-        "static", "packages: [libtool1]\nimage: {entrypoint: [/usr/bin/first], cmd: [a], env: {A: '1', B: '2'}}\n"
-    )
-    base.write("ground.yaml", text.replace("name: mine", "name: ground"))
-    name = f"{registry.host}/team/ground:1"
-    base("base", "build", *BOTH, "--push", "-t", name, "ground.yaml:nonroot")
-    return name
-
-
-def config(base: Base, reference: str) -> dict:
-    return json.loads(base("inspect", reference))[0]["Config"]
 
 
 def test_a_base_on_an_image_of_a_registry(base: Base, archive: Archive, registry: LoopRegistry, ground: str) -> None:
@@ -284,20 +225,6 @@ def test_images_that_do_not_fit(base: Base, archive: Archive, registry: LoopRegi
     )
 
 
-def image(
-    base: Base, name: str, files: dict[str, bytes], platform: str = "linux/amd64", links: dict[str, bytes] | None = None
-) -> None:
-    """An image of files and links in the store."""
-    folder = base.folder / "image"
-    shutil.rmtree(folder, ignore_errors=True)
-    for path, content in files.items():
-        base.write(f"image/{path}", content)
-    for path, target in (links or {}).items():
-        os.symlink(target, os.fsencode(folder / path))
-    base.write("image.Dockerfile", "FROM scratch\nCOPY . /\n")
-    base("build", "--platform", platform, "-t", name, "-f", "image.Dockerfile", "image")
-
-
 def test_images_that_others_made(base: Base, archive: Archive) -> None:
     """dpkg's own database; no list of packages; another system, another architecture, a damaged list."""
     files = {
@@ -404,23 +331,6 @@ def test_one_platform_of_several_is_shown(base: Base, ground: str) -> None:
     assert "error: image `one` is for `linux/amd64`, not for `linux/arm64`" in base.said
     shown = json.loads(base("inspect", "--platform", "linux/arm64", "aerogel/static"))
     assert [one["Architecture"] for one in shown] == ["arm64"]
-
-
-def certificate(name: str) -> bytes:
-    from datetime import UTC, datetime
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    made = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    builder = x509.CertificateBuilder(made, made, key.public_key(), 1)
-    builder = builder.not_valid_before(datetime(2020, 1, 1, tzinfo=UTC)).not_valid_after(
-        datetime(2040, 1, 1, tzinfo=UTC)
-    )
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def test_files_of_the_image_are_added_to_replaced_or_removed(base: Base, archive: Archive) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aerogel.distroless.keystore import keystore
+from aerogel.distroless.keystore import keystore, read_keystore
 from aerogel.errors import AerogelError
 
 
@@ -74,3 +74,38 @@ def test_what_is_no_certificate_is_refused() -> None:
     with pytest.raises(AerogelError, match="the certificate `corp` cannot be read") as caught:
         keystore({b"corp.pem": text})
     assert caught.value.code == "distroless.certificate"
+
+
+def test_one_that_is_there_is_added_to(pem: bytes) -> None:
+    """Its entries stay as they are, in their order; a certificate that it has comes no second time."""
+    der = base64.b64decode(b"".join(pem.split(b"\n")[1:-2]))
+    mine = b"\0\0\0\2\0\4mine" + (7000).to_bytes(8, "big") + b"\0\5X.509" + (3).to_bytes(4, "big") + b"\x30\1\0"
+    body = struct.pack(">III", 0xFEEDFEED, 2, 1) + mine
+    seal = hashlib.sha1("changeit".encode("utf-16-be") + b"Mighty Aphrodite" + body).digest()
+    there = read_keystore(body + seal)
+    made = keystore({b"x/mine.crt": pem}, there)
+    assert entries(made)[0] == ("mine", 7000, b"\x30\1\0")
+    assert [(alias, data) for alias, _, data in entries(made)[1:]] == [("mine-2", der)]
+    assert keystore({b"y/corp.pem": pem}, read_keystore(made)) == made
+    assert read_keystore(keystore({})) == {}
+
+
+def test_what_cannot_be_added_to(pem: bytes) -> None:
+    good = keystore({b"a.crt": pem})
+
+    def sealed(body: bytes, password: str = "changeit") -> bytes:
+        return body + hashlib.sha1(password.encode("utf-16-be") + b"Mighty Aphrodite" + body).digest()
+
+    for data, said in (
+        (b"", "is not of the form JKS"),
+        (b"\x30\x82\1\2" + bytes(100), "is not of the form JKS"),
+        (good[:-1], "is damaged, or its password is not Java's own"),
+        (good[:50] + b"!" + good[51:], "is damaged, or its password is not Java's own"),
+        (sealed(good[:-20], "secret"), "is damaged, or its password is not Java's own"),
+        (sealed(good[:-30]), "ends early"),
+        (sealed(good[:4] + b"\0\0\0\1" + good[8:-20]), "is not of version 2"),
+        (sealed(good[:12] + b"\0\0\0\1" + good[16:-20]), "holds a key"),
+        (sealed(good[:8] + b"\xff\xff\xff\xff" + good[12:-20]), "ends early"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            read_keystore(data)
