@@ -285,12 +285,13 @@ class Bases:
                 known = self._composed(selection, pool, source, number)
             else:
                 running.status = "REUSED"
-            source.check(selection.platform, known["layers"])
+            config = from_dict(known["config"], ImageConfig)
+            source.check(selection.platform, known["layers"], config)
         facts = {"base": recipe.name, "platform": platform, "selection": selection.key}
         for each in (selection.key, key):
             store.actions.put(each, facts, known)
         self._tell(name, known["summary"])
-        return BaseImage(tuple(known["layers"]), from_dict(known["config"], ImageConfig))
+        return BaseImage(tuple(known["layers"]), config)
 
     def _composed(self, selection: Selection, pool: Pool, source: RecipeSource, number: int) -> dict[str, Any]:
         """Fetches the packages and puts the layer in the store; what is kept of it."""

@@ -11,7 +11,15 @@ from aerogel.commands.keeping import Keeping
 from aerogel.commands.recipes import RecipeSource, lock_path, locked_image, scratch_folders
 from aerogel.commands.world import World
 from aerogel.debian.archive import Archive
-from aerogel.distroless.base import Selection, compose_base, debian_architecture, python_of, select, select_tools
+from aerogel.distroless.base import (
+    Selection,
+    compose_base,
+    debian_architecture,
+    image_config,
+    python_of,
+    select,
+    select_tools,
+)
 from aerogel.distroless.externals import externals_of
 from aerogel.distroless.java import wants_java
 from aerogel.distroless.libraries import Means, with_libraries
@@ -26,6 +34,7 @@ from aerogel.distroless.lock import (
     LockedTools,
     LockedUnderlay,
     composer,
+    config_digest,
     parse_lock,
     recipes_digest,
     with_archives,
@@ -37,6 +46,7 @@ from aerogel.distroless.underlay import Underlay
 from aerogel.errors import EXIT_USAGE, AerogelError, Diagnostic, Source
 from aerogel.events import step
 from aerogel.files.codec import LayerWriter
+from aerogel.oci.digest import Digest
 from aerogel.oci.platform import Platform
 
 __all__ = ["HOSTS", "hosts_of", "lock_file", "make_lock", "platforms_of", "read_lock", "write_lock"]
@@ -251,7 +261,9 @@ def _platform(
         diff_ids, epoch = layers[layer]
         names = tuple(each.package.name for each in selection.chosen)
         classes = selection.recipe.java.cds if wants_java(selection.recipe) and selection.recipe.java else None
-        images[tag] = LockedImage(packages=names, layers=diff_ids, created=epoch, classes=classes)
+        own = diff_ids[len(underlay.config.rootfs.diff_ids) :] if underlay is not None else diff_ids
+        config = config_digest(image_config(selection, tuple(map(Digest, own)), epoch))
+        images[tag] = LockedImage(packages=names, layers=diff_ids, config=config, created=epoch, classes=classes)
     return LockedPlatform(
         image=_locked(underlay, arch) if underlay is not None else msgspec.UNSET,
         packages=tuple(packages.values()),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # what they import is not needed to find a result that is kep
     from aerogel.distroless.pool import Pool
     from aerogel.distroless.underlay import Underlay
     from aerogel.net.http import Http
+    from aerogel.oci.types import ImageConfig
 
 __all__ = [
     "RecipeSource",
@@ -368,19 +369,26 @@ class RecipeSource:
         for each in idle_slices(self.declared.family, selection.recipe, names, is_locked=self.lock is not None):
             world.warn_once(each)
 
-    def check(self, platform: Platform, layers: Sequence[str]) -> None:
+    def check(self, platform: Platform, layers: Sequence[str], config: ImageConfig) -> None:
         """Compares what came out with the lock. Raises `base.moved` if the lock must hold and does not."""
         if self.lock is None:
             return
-        from aerogel.distroless.lock import composer
+        from aerogel.distroless.lock import composer, config_digest
 
         image = self.lock.platforms[str(platform.normal())].images[self.tag]
-        if image.layers == tuple(layers):
+        found = config_digest(config)
+        if image.matches(layers, found):
             return
         raise AerogelError(
             f"`{self.recipe.name}` came out otherwise than the lock says",
             code="base.moved",
-            detail=f"expected {', '.join(image.layers)}\nfound    {', '.join(layers)}",
+            detail="\n".join(
+                f"{word} {', '.join((*each, f'config {digest}'))}"
+                for word, each, digest in (
+                    ("expected", image.layers, image.config or "any"),
+                    ("found   ", layers, found),
+                )
+            ),
             hints=["aerogel composes bases in another way now: look at the difference, then lock again"]
             if self.lock.composer != composer()
             else ["the same packages gave other bytes: please report it"],

@@ -4,8 +4,8 @@ Made by `aerogel base lock`, read by every build of the declaration beside it. I
 path in the archive; it has no address of a mirror, and nothing that differs from machine to machine.
 
 A lock counts for the declaration it was made from: the digest of all recipes is in it, so a changed declaration is
-noticed. `layers` are the diff ids that came out when it was made, with `composer`, the version of the rules of
-composition: an aerogel that composes otherwise says so.
+noticed. `layers` are the diff ids that came out when it was made and `config` the digest of the base's config, with
+`composer`, the version of the rules of composition: an aerogel that composes otherwise says so.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from aerogel.distroless.underlay import Underlay
 from aerogel.errors import EXIT_HOST, EXIT_USAGE, AerogelError, Source
 from aerogel.oci.digest import PATTERN, Digest, is_digest
 from aerogel.oci.platform import Platform
+from aerogel.oci.types import ImageConfig, encode
 
 __all__ = [
     "SCHEMA",
@@ -44,6 +45,7 @@ __all__ = [
     "LockedUnderlay",
     "changes",
     "composer",
+    "config_digest",
     "kept_tools",
     "locked_packages",
     "locked_selection",
@@ -133,14 +135,19 @@ class LockedArchive(_Struct, frozen=True, kw_only=True):
 class LockedImage(_Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one tag is on one platform: names in the platform's `packages`, and the layers that came out.
 
-    `created` is the time of the newest package, seconds since 1970; `classes` says of a linked Java whether it has the
+    `config` is the digest of its config (older locks have none); `created` the time of the newest package, seconds since
+    1970; `classes` says of a linked Java whether it has the
     archive of its classes, for which somebody must be able to run it.
     """
 
     packages: tuple[str, ...]
     layers: tuple[DiffId, ...]
+    config: DiffId | msgspec.UnsetType = msgspec.UNSET
     created: Annotated[int, Meta(ge=0)]
     classes: bool | None = None
+
+    def matches(self, layers: Sequence[str], config: str) -> bool:
+        return self.layers == tuple(layers) and self.config in (config, msgspec.UNSET)
 
 
 class LockedUnderlay(_Struct, frozen=True, kw_only=True):
@@ -351,6 +358,11 @@ def _contents(lock: Lock, platform: str) -> dict[str, tuple[str, str]]:
         found |= {f"image:{name}": (version, version) for name, version in one.image.packages.items()}
         found |= {one.image.reference: (one.image.digest, one.image.digest)}
     return found
+
+
+def config_digest(config: ImageConfig) -> str:
+    """What a lock says of the config of a base."""
+    return f"sha256:{hashlib.sha256(encode(config)).hexdigest()}"
 
 
 def composer() -> str:

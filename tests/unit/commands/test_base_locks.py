@@ -202,12 +202,21 @@ def test_locked_means_every_bit(base: Base):
     assert "error: `base.yaml` has changed since `base.lock.json` was made" in base.said
     base.write("base.yaml", DECLARATION)
     images = lock["platforms"]["linux/amd64"]["images"]
+    whole = dict(images["latest"])
     images["latest"]["layers"] = ["sha256:" + "0" * 64]
     base.write("base.lock.json", json.dumps(lock))
     for _ in range(2):
         base("base", "build", *AMD64, "--locked", status=1)
         assert "error: `mine:latest` came out otherwise than the lock says" in base.said
         assert "expected sha256:0000" in base.said
+    images["latest"] |= {"layers": whole["layers"], "config": "sha256:" + "0" * 64}
+    base.write("base.lock.json", json.dumps(lock))
+    base("base", "build", *AMD64, "--locked", status=1)
+    assert f"expected {whole['layers'][0]}, config sha256:0000" in base.said
+    assert f"found    {whole['layers'][0]}, config {whole['config']}" in base.said
+    del images["latest"]["config"]
+    base.write("base.lock.json", json.dumps(lock))
+    base("base", "build", *AMD64, "--locked")
     base("base", "build", "--platform", "linux/arm64", "--locked", status=1)
     assert "`base.lock.json` has nothing for `latest` on linux/arm64" in base.said
     base.write("base.lock.json", "{}")
