@@ -296,7 +296,8 @@ class _Checks:
         for soname, package in found.items():
             if not package:
                 yield f"copy `{soname}` from the stage that the program comes from"
-        yield "or link the program statically"
+        if any(self._subject.dynamic[root].interpreter for soname in sonames for root in self._closed[soname]):
+            yield "or link the program statically"
 
     # Python
 

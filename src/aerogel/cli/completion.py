@@ -6,6 +6,7 @@ A command like the others, but in `cli`, since it needs the parsers.
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Annotated, Literal, get_args, get_origin
 
 from msgspec import Struct
@@ -24,6 +25,9 @@ EXAMPLES = (
     ("fish", "aerogel completion fish > ~/.config/fish/completions/aerogel.fish"),
 )
 
+
+_ADVICE = re.compile(r"^# Usage:\n(?:#.*\n)+", re.MULTILINE)
+"""What shtab says about where to put a script: other places than the help of this command."""
 
 _BASES = {
     "bash": """_aerogel_bases() {{
@@ -87,7 +91,7 @@ def run(options: Completion, world: World) -> CompletionResult:
             families[family] = commands.add_parser(family, help=help_of_all, add_help=False).add_subparsers()
         families[family].add_parser(word, help=command.help, parents=[made], add_help=False)
     script: str = shtab.complete(parser, shell=options.shell)
-    return CompletionResult(script=script)
+    return CompletionResult(script=_ADVICE.sub("", script, count=1))
 
 
 def _bases(files: str) -> dict[str, str | dict[str, str]]:

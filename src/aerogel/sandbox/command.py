@@ -276,7 +276,10 @@ def _exec(request: dict[str, Any]) -> NoReturn:
 def _not_found(name: str, path: str) -> AerogelError:
     hints = [] if "/" in name else [f"PATH is `{path}`"]
     if name in ("/bin/sh", "sh", "/bin/bash", "bash"):
-        hints = ["the image has no shell: use the exec form, or do this in an earlier stage that has one"]
+        hints = [
+            "the image has no shell: use the exec form, or do this in an earlier stage that has one",
+            "`aerogel debug` opens a shell in an image or beside a container that has none",
+        ]
     return AerogelError(f"`{name}` is not in the image", code="sandbox.not-found", hints=hints)
 
 

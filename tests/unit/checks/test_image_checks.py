@@ -176,16 +176,20 @@ def test_a_library_of_a_library_that_was_added():
     assert one.hints[0] == "Debian has them in `libpq5`: `FROM aerogel/cc-debian13+libpq5:nonroot` is this base with it"
     (one,) = found({"a": program("libpq.so.5"), "b": program("libpq.so.5")}, base_name="debian:13")
     assert one.message.startswith("`/a` and 1 more need the library")
-    assert one.hints[0] == "Debian has it in `libpq5`: `apt-get install libpq5`"
+    assert one.hints == ("Debian has it in `libpq5`: `apt-get install libpq5`", "or link the program statically")
 
 
 def test_modules_of_python_are_judged():
     added = {"app/_x.cpython-313-x86_64-linux-gnu.so": Dynamic(62, wide=True, needed=("libpq.so.5",)),
              "app/_y.abi3.so": Dynamic(183, wide=True)}  # fmt: skip
-    assert [(one.rule, one.path) for one in found(added)] == [
+    judged = found(added, base_name="aerogel/python3")
+    assert [(one.rule, one.path) for one in judged] == [
         ("WrongArchitecture", b"app/_y.abi3.so"),
         ("MissingLibrary", b"app/_x.cpython-313-x86_64-linux-gnu.so"),
     ]
+    assert judged[1].hints == (  # nobody links a module statically
+        "Debian has it in `libpq5`: `FROM aerogel/python3+libpq5` is this base with it",
+    )
 
 
 def test_versions():
