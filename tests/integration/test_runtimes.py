@@ -106,7 +106,7 @@ RUN /usr/lib/jvm/java-21-openjdk-*/bin/javac --release 17 -d /out /src/Hello.jav
 FROM gcr.io/distroless/{base}
 COPY --from=build /out /app
 COPY own.p12 /app/
-ENTRYPOINT ["/usr/bin/java", "-Xshare:on", "-cp", "/app", "Hello", "/app/own.p12"]
+ENTRYPOINT ["/usr/bin/java", "-Xshare:{"auto" if "17" in base else "on"}", "-cp", "/app", "Hello", "/app/own.p12"]
 """
     assert run(text).splitlines() == [
         "charset UTF-8 UTF-8",

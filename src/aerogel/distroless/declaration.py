@@ -188,7 +188,9 @@ class Java(_Struct, frozen=True, kw_only=True):
     ] = None
     cds: Annotated[
         bool | None,
-        Meta(description="Make the archive of classes that starts the JVM faster; by itself for amd64 and arm64"),
+        Meta(
+            description="Make the archive of classes that starts the JVM faster; by itself for amd64 and arm64 from Java 21"
+        ),
     ] = None
     languages: Annotated[
         Literal["all"] | tuple[str, ...] | None,

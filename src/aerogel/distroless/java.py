@@ -108,6 +108,9 @@ _TRANSLATED = r"regex:/java\.[^/]+/.*_(de|es|fr|it|ja|ko|pt_BR|sv|zh|zh_CN|zh_HK
 _DUMP = ("-Xshare:dump", "-Xms128m", "-Xmx128m", "-XX:+UseG1GC", "-XX:ParallelGCThreads=1")
 _ARCHIVED = ("amd64", "arm64")
 """Architectures whose images have the archive unless the declaration says no: those on which images are composed."""
+_SAME_ARCHIVE = 21
+"""The first version whose archive has the same bytes each time: that of 17 follows the addresses and threads of its run, also
+with one processor, the interpreter alone and no random addresses."""
 _BELOW = ("libatomic1", "libc6", "libgcc-s1", "libstdc++6", "zlib1g")
 """What the runtime is linked with. It makes its archive with nothing else in sight: with the image's other packages
 there the archive was another one than with these tools alone."""
@@ -151,7 +154,7 @@ def settled(recipe: Recipe, arch: str, can_run: Callable[[], bool]) -> Recipe:
     """The recipe with `java.cds` said where it is known: `None` stays if the archive is to be tried."""
     if recipe.java is None or recipe.java.version is None or recipe.java.cds is not None:
         return recipe
-    if recipe.rules == "micro" and arch in _ARCHIVED and can_run():
+    if recipe.rules == "micro" and recipe.java.version >= _SAME_ARCHIVE and arch in _ARCHIVED and can_run():
         return recipe
     return msgspec.structs.replace(recipe, java=msgspec.structs.replace(recipe.java, cds=False))
 
@@ -303,6 +306,13 @@ def _add_classes(work: Work, runtime: tuple[bytes, ...], home: str, tools: Seque
     libraries = list(named.values())
     key = (*runtime, packages_digest(libraries), " ".join(_DUMP).encode())
     work.tell("archiving the classes of Java")
+    version = work.recipe.java.version if work.recipe.java is not None else None
+    if version is not None and version < _SAME_ARCHIVE:
+        message = (
+            f"the archive of classes of Java {version} has other bytes each time it is made: no lock of it can hold"
+        )
+        hints = ["leave `java: {cds: true}` out, or take Java 21"]
+        work.bench.warn(Diagnostic(message, code="distroless.classes-differ", hints=hints))
     try:
         if "libc6" not in named:
             raise AerogelError("its C library is in the image below, which is not run", code="sandbox.no-emulation")

@@ -56,7 +56,7 @@ BUILT_IN_LOCALES = ("C", "POSIX")
 
 COMPOSE_VERSION = b"aerogel-base-v1"
 _ROOT_VERSION = b" root-v2"
-_JAVA_VERSION = b" java-v2"
+_JAVA_VERSION = b" java-v3"
 """Part of every key: changes when the same packages would give other bytes."""
 
 Kind = Literal["distroless", "buildroot"]

@@ -218,7 +218,7 @@ def test_java_of_before_is_linked_anew() -> None:
     assert ways == {
         "cc": b"aerogel-base-v1",
         "java-base": b"aerogel-base-v1",
-        "java21": b"aerogel-base-v1 java-v2",
+        "java21": b"aerogel-base-v1 java-v3",
         "debian": b"aerogel-base-v1 root-v2",
     }
 
@@ -253,6 +253,9 @@ def with_cds(name: str, cds: bool | None) -> Recipe:
     [
         ("aerogel/java21", None, "arm64", True, None),
         ("aerogel/java21", None, "arm64", False, False),
+        ("aerogel/java25", None, "amd64", True, None),
+        ("gcr.io/distroless/java17-debian12", None, "amd64", True, False),
+        ("gcr.io/distroless/java17-debian12", True, "amd64", True, True),
         ("aerogel/java21", None, "s390x", True, False),
         ("aerogel/java21", True, "s390x", False, True),
         ("aerogel/java21", False, "amd64", True, False),
