@@ -65,8 +65,9 @@ class Archive:
     `refresh` asks the mirror for a new `InRelease` even if the cached one is still valid; `offline` never asks and
     takes what is cached, expired or not. `allow_expired` accepts any date. `is_locked`: the digests of packages come from
     a lock, so they are fetched without asking for a signature first; `vendor` is a folder of .deb files that is looked
-    into before; a damaged one there is an error, or with `mends_vendored` passed over. `snapshot` is the moment of which the places are: signatures must have been valid then. `prefix` stands before the names of suites in packages, for archives that are not Debian's. `step` is whose progress the fetching of
-    indexes is. `now` gives seconds since 1970.
+    into before; a damaged one there is an error, or with `mends_vendored` passed over. `snapshot` is the moment of which
+    the places are: signatures must have been valid then. `prefix` stands before the names of suites in packages, for
+    archives that are not Debian's. `step` is whose progress the fetching of indexes is. `now` gives seconds since 1970.
     """
 
     def __init__(

@@ -296,6 +296,38 @@ def test_no_archive_of_classes_where_the_runtime_cannot_be_run(work, monkeypatch
         assert b"usr/lib/jvm/java-21-openjdk-amd64/lib/classlist" not in made.layout.items
 
 
+def test_an_archive_of_classes_that_is_never_the_same_is_warned_of(work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Java 17 writes other bytes each time: it has one only where the declaration wants it."""
+
+    def dump(_work: Work, _libraries: object, home: str, out: Layout) -> None:
+        out.write(f"{home}/lib/server/classes.jsa".encode(), b"")
+
+    monkeypatch.setattr(java, "_dump", dump)
+    recipe = with_cds("gcr.io/distroless/java17-debian12", True)
+    made = work(
+        recipe, "java", [package("openjdk-17-jdk-headless")], [package("openjdk-17-jdk-headless"), package("libc6")]
+    )
+    assert recipe.java is not None
+    command = java._jlink(recipe.java, "amd64", "amd64")
+    digest = made.packages[0].package.digest.encode()
+    made.made(
+        "java",
+        (packages_digest(made.tools("java")), digest, "\0".join(command).encode()),
+        lambda out: out.write(b"usr/lib/jvm/java-17-openjdk-amd64/lib/classlist", b""),
+    )
+    java.add_java(made)
+    (warning,) = made.bench.warn.__self__
+    assert (warning.code, warning.hints) == (
+        "distroless.classes-differ",
+        ("leave `java: {cds: true}` out, or take Java 21",),
+    )
+    assert (
+        warning.message
+        == "the archive of classes of Java 17 has other bytes each time it is made: no lock of it can hold"
+    )
+    assert b"usr/lib/jvm/java-17-openjdk-amd64/lib/server/classes.jsa" in made.layout.items
+
+
 def test_packages_of_the_jdk_leave_their_copyright() -> None:
     from aerogel.distroless.rules import Filter
 
