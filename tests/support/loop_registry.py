@@ -12,12 +12,13 @@ import hashlib
 import itertools
 import json
 import re
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
+
+from quiet_server import QuietServer
 
 from aerogel.oci.types import OCI_INDEX
 
@@ -315,21 +316,12 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Clients may go without a word; what else goes wrong is told."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)  # type: ignore[arg-type]  # as it came
-
-
 @contextlib.contextmanager
 def serve_registry(answer: Callable[[Request], Answer] | None = None) -> Iterator[LoopRegistry]:
     owner = LoopRegistry()
     if answer is not None:
         owner.answer = answer  # type: ignore[method-assign]  # a server that is no registry
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": owner}))
+    server = QuietServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": owner}))
     owner.host = f"127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

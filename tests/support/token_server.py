@@ -10,10 +10,12 @@ import json
 import subprocess
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from quiet_server import QuietServer
 
 SERVICE, ISSUER = "registry of the tests", "tokens of the tests"
 
@@ -35,8 +37,7 @@ class TokenServer:
         self.asked: list[tuple[str, list[str]]] = []
         self.expired = 0
         handler = type("Handler", (_Handler,), {"owner": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = QuietServer(("127.0.0.1", 0), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property
