@@ -9,6 +9,7 @@ import re
 import shutil
 import struct
 import subprocess
+from pathlib import Path
 
 import pytest
 from process import Aerogel
@@ -164,6 +165,20 @@ WHY = {
         'COPY --chmod=755 python /app/python\nCOPY loader LOADER\nCMD ["/app/python"]',
         ["fault: `/app/python` needs the librar", "`libc.so.6`, which "],
     ),
+    "module": (
+        'COPY busybox /app/busybox\nCOPY module /app/lib/python3.11/site-packages/fast/_fast.abi3.so\nCMD ["/app/busybox"]',
+        [
+            "fault: `/app/lib/python3.11/site-packages/fast/_fast.abi3.so` needs the library `libc.so.6`, which is not in"
+        ],
+    ),
+    "own-module": (
+        'COPY busybox /app/busybox\nCOPY module /usr/lib/python3.11/lib-dynload/_x.abi3.so\nCMD ["/app/busybox"]',
+        [],
+    ),
+    "minor": (
+        'COPY busybox /app/bin/python3.11\nCOPY script /app/lib/python3.13/site-packages/one.py\nCMD ["/app/bin/python3.11"]',
+        ["fault: `/app/lib/python3.13/site-packages` is for Python 3.13, and the image has Python 3.11"],
+    ),
     "user": (
         'COPY busybox /app/busybox\nUSER web\nCMD ["/app/busybox"]',
         ["fault: the image has no user `web`"],
@@ -180,6 +195,7 @@ def broken(tmp_path_factory):
     shutil.copy("/usr/bin/env", folder / "python")
     loader = re.search(rb"/lib[\w/-]*/ld-[\w.-]+", (folder / "python").read_bytes())[0].decode()
     shutil.copy(loader, folder / "loader")
+    shutil.copy(next(Path("/lib").glob("*-linux-gnu/libm.so.6")), folder / "module")
     (folder / "script").write_text("#!/bin/bash\necho here\n")
     header = (
         b"\x7fELF\x02\x02\x01" + bytes(9) + struct.pack(">HHIQQQIHHHHHH", 2, 22, 1, 0, 64, 0, 0, 64, 56, 0, 0, 0, 0)

@@ -18,7 +18,7 @@ from aerogel.files.entry import DIR, REG, Entry
 from aerogel.files.tree import LayerTree
 from aerogel.oci.types import ContainerConfig
 
-__all__ = ["Found", "Subject", "check_image", "is_candidate"]
+__all__ = ["Found", "Subject", "check_image", "is_candidate", "is_python_module"]
 
 _MACHINES = {3: "386", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64"}
 _DEBIAN = {"386": "i386", "arm": "armhf", "ppc64le": "ppc64el"}
@@ -79,6 +79,11 @@ class Subject(NamedTuple):
 def is_candidate(entry: Entry) -> bool:
     """Whether a file may be an ELF file that matters."""
     return entry.kind == REG and entry.size >= 64 and (bool(entry.mode & 0o111) or b".so" in entry.path)
+
+
+def is_python_module(path: bytes) -> bool:
+    """Whether a file is a module in C that Python would import; wheels and their copies, not those of Python itself."""
+    return bool(_MODULE.search(path)) and b"/lib-dynload/" not in path
 
 
 def check_image(subject: Subject) -> list[Found]:

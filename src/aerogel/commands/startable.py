@@ -1,7 +1,7 @@
 """What keeps a command from starting, read from the files of an image: nothing is run, so no shell is needed.
 
 Told are a program that is not there or is none, one for another machine, a missing loader or interpreter, libraries that
-are missing or too old, and rights that the user lacks. The checks are those of every build (`starting`, `checks`).
+are missing or too old, modules in C of Python among their users, and rights that the user lacks. The checks are those of every build (`starting`, `checks`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Iterator
 import msgspec
 
 from aerogel.checks.dynamic import Dynamic
-from aerogel.checks.image import Found, check_image
+from aerogel.checks.image import Found, check_image, is_python_module
 from aerogel.commands.image_checks import Reading
 from aerogel.commands.starting import start_fault, started_paths
 from aerogel.errors import AerogelError
 from aerogel.export.image import Finished
+from aerogel.files.entry import REG
 from aerogel.files.tree import LayerTree
 from aerogel.oci.digest import Digest
 from aerogel.oci.platform import Platform
@@ -27,7 +28,7 @@ from aerogel.solve.materials import Materials
 
 __all__ = ["report", "why_not", "with_command"]
 
-_RULES = ("LibraryTooOld", "MissingLibrary", "MissingLoader", "WrongArchitecture")
+_RULES = ("LibraryTooOld", "MissingLibrary", "MissingLoader", "PythonVersionMismatch", "WrongArchitecture")
 
 
 def why_not(
@@ -58,12 +59,15 @@ def report(words: tuple[str, ...], config: ContainerConfig, found: list[tuple[st
 def _libraries(finished: Finished, name: str, tree: LayerTree, materials: Materials) -> list[Found]:
     reading = Reading(finished, materials)
     names: dict[str, list[bytes]] = {}
+    modules: list[bytes] = []
     for entry in tree.walk(b""):
         base = entry.path.rpartition(b"/")[2]
         if b".so" in base:
             names.setdefault(base.decode("utf-8", "replace"), []).append(entry.path)
+            if entry.kind == REG and is_python_module(entry.path):
+                modules.append(entry.path)
     dynamic: dict[bytes, Dynamic] = {}
-    pending = [*started_paths(finished.config.config, tree)]
+    pending = [*started_paths(finished.config.config, tree), *modules]
     while pending:
         path = pending.pop()
         found = None if path in dynamic else reading.given(path)
@@ -71,7 +75,7 @@ def _libraries(finished: Finished, name: str, tree: LayerTree, materials: Materi
             continue
         dynamic[path] = found
         pending += [tree.resolve(place) for soname in found.needed for place in names.get(soname, ())]
-    subject = reading.subject(name)._replace(dynamic=dynamic)
+    subject = reading.subject(name)._replace(dynamic=dynamic, base=0)
     return [one for one in check_image(subject) if one.rule in _RULES]
 
 
