@@ -168,7 +168,8 @@ WHY = {
     "module": (
         'COPY busybox /app/busybox\nCOPY module /app/lib/python3.11/site-packages/fast/_fast.abi3.so\nCMD ["/app/busybox"]',
         [
-            "fault: `/app/lib/python3.11/site-packages/fast/_fast.abi3.so` needs the library `libc.so.6`, which is not in"
+            "fault: `/app/lib/python3.11/site-packages/fast/_fast.abi3.so` needs the librar",
+            "`libc.so.6`, which ",
         ],
     ),
     "own-module": (
