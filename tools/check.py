@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -75,6 +76,7 @@ What the quick tests have run is left out of the last one.
 LANES = 2
 """How many parts run side by side, each lane with its own account."""
 SOURCES = ("src", "tests", "tools", "bench")
+DISK_BYTES = 45 * 10**9
 MOST_AGAIN = 5
 """More failures than this are no accident."""
 SUMMARY = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|deselected)\b")
@@ -91,6 +93,7 @@ def main() -> int:
     os.chdir(ROOT)
     check = Check()
     if not options.fast:
+        check.part("disk", warn_of_little_disk)
         check.part("system packages", system_packages)
     python = check.part("environment", environment)
     if python is None:
@@ -291,6 +294,15 @@ def tracked_texts() -> list[str]:
         for one in names
         if one and not one.startswith("tests/golden/") and not one.endswith(skipped) and Path(one).is_file()
     ]
+
+
+def warn_of_little_disk() -> None:
+    """Says so before, since a full disk shows as failures of any kind. pytest keeps the folders of its last runs."""
+    place = Path(tempfile.gettempdir())
+    free = shutil.disk_usage(place).free
+    if free < DISK_BYTES:
+        needed = f"the tests write about {DISK_BYTES // 10**9} GB in `{place}`, where {free / 1e9:.1f} GB are free"
+        print(f"warning: {needed}\nhint: remove `{place}/pytest-of-*` of earlier runs, or set TMPDIR", flush=True)
 
 
 def system_packages() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import check
+import pytest
 from check import FAST, HOST
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,3 +26,12 @@ def test_every_file_is_in_one_part() -> None:
         found.update(set().union(*map(files, places)) - set().union(*map(files, left_out)))
     assert found == Counter(files("tests"))
     assert HOST["quick places"] == FAST
+
+
+def test_little_disk_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(check, "DISK_BYTES", 0)
+    check.warn_of_little_disk()
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(check, "DISK_BYTES", 10**18)
+    check.warn_of_little_disk()
+    assert capsys.readouterr().out.startswith("warning: the tests write about 1000000000 GB in `")
