@@ -137,7 +137,8 @@ def compose_buildroot(
     try:
         extract_items(helper, layout.ordered(), tree)
         root = Rootfs(upper=tree, work=work)
-        sink.emit(StepLog(step, b"setting up the packages\n"))
+        time = "in emulation, which takes minutes" if emulated else "which can take a minute"
+        sink.emit(StepLog(step, f"setting up {len(debs)} packages, {time}; the result is kept\n".encode()))
         if emulated:
             debs = uncompressed(debs, Path(plain))
         _set_up(helper, root, debs, layout.epoch, sink, step, emulated=emulated)
