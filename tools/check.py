@@ -1,7 +1,7 @@
 """Runs every check: format, lint, types, spelling, generated files, then the tests. Called by `./check`.
 
-    ./check                   everything (under 40 minutes)
-    ./check --fast            what needs neither network nor namespaces (under a minute)
+    ./check                   everything (some 45 minutes on two processors)
+    ./check --fast            what needs neither network nor namespaces (three minutes)
     ./check --fix             formats, and writes generated files, before checking
     ./check -- -k tar         words after `--` go to pytest
 

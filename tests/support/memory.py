@@ -2,7 +2,9 @@
 
 What is counted is the proportional set size: a page that several processes share, such as those that were forked from
 one another, is divided among them, so that the sum over processes is what the machine has given for them. A sum of
-resident sizes counts such a page once for each. Spec: the kernel's Documentation/filesystems/proc.rst, `smaps_rollup`.
+resident sizes counts such a page once for each. The anonymous part is without program text and other pages of files,
+which the kernel has for all who map them and can drop: it does not depend on what else runs on the machine.
+Spec: the kernel's Documentation/filesystems/proc.rst, `smaps_rollup`.
 """
 
 from __future__ import annotations
@@ -18,21 +20,23 @@ __all__ = ["Memory", "Sizes", "watched"]
 
 
 class Sizes(NamedTuple):
-    """Bytes: proportional and resident."""
+    """Bytes: proportional, resident, and what is anonymous of the proportional ones."""
 
     proportional: int
     resident: int
+    anonymous: int
 
 
 class Memory:
     """The most that a process and those below it had at one moment, in bytes.
 
-    Together (`peak`, and `peak_resident` as a sum of resident sizes), and the largest of them (`largest`). Without
+    Together (`peak`, `peak_anonymous` without pages of files, `peak_resident` as a sum of resident sizes), and the largest
+    of them (`largest`). Without
     `itself` only what it starts from now on counts, from the moment when that has executed a program of its own.
     """
 
     def __init__(self, pid: int, *, itself: bool = True, every_s: float = 0.02) -> None:
-        self.peak = self.peak_resident = self.largest = 0
+        self.peak = self.peak_anonymous = self.peak_resident = self.largest = 0
         self._pid, self._every_s = pid, every_s
         self._others = frozenset() if itself else frozenset(_tree(pid))
         # A child that has not executed its program yet has the memory of its parent.
@@ -50,6 +54,7 @@ class Memory:
         pids = [pid for pid in _tree(self._pid) if pid not in self._others and _command(pid) not in self._words]
         found = [_sizes(pid) for pid in pids]
         self.peak = max(self.peak, sum(each.proportional for each in found))
+        self.peak_anonymous = max(self.peak_anonymous, sum(each.anonymous for each in found))
         self.peak_resident = max(self.peak_resident, sum(each.resident for each in found))
         self.largest = max(self.largest, 0, *(each.proportional for each in found))
 
@@ -87,5 +92,5 @@ def _sizes(pid: int) -> Sizes:
     with suppress(OSError, ValueError, KeyError):
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
         found = {name: int(rest.split()[0]) << 10 for name, _, rest in (line.partition(":") for line in lines)}
-        return Sizes(found["Pss"], found["Rss"])
-    return Sizes(0, 0)
+        return Sizes(found["Pss"], found["Rss"], found["Pss_Anon"])
+    return Sizes(0, 0, 0)
