@@ -77,6 +77,7 @@ LANES = 2
 """How many parts run side by side, each lane with its own account."""
 SOURCES = ("src", "tests", "tools", "bench")
 DISK_BYTES = 45 * 10**9
+"""What a whole run writes, and some room."""
 MOST_AGAIN = 5
 """More failures than this are no accident."""
 SUMMARY = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|deselected)\b")

@@ -31,8 +31,8 @@ class Memory:
     """The most that a process and those below it had at one moment, in bytes.
 
     Together (`peak`, `peak_anonymous` without pages of files, `peak_resident` as a sum of resident sizes), and the largest
-    of them (`largest`). Without
-    `itself` only what it starts from now on counts, from the moment when that has executed a program of its own.
+    of them (`largest`). Without `itself` only what it starts from now on counts, from the moment when that has executed a
+    program of its own.
     """
 
     def __init__(self, pid: int, *, itself: bool = True, every_s: float = 0.02) -> None:

@@ -1,7 +1,8 @@
 """What keeps a command from starting, read from the files of an image: nothing is run, so no shell is needed.
 
 Told are a program that is not there or is none, one for another machine, a missing loader or interpreter, libraries that
-are missing or too old, modules in C of Python among their users, and rights that the user lacks. The checks are those of every build (`starting`, `checks`).
+are missing or too old, for the program or a module of Python's packages, packages for another Python, and rights that the
+user lacks. The checks are those of every build (`starting`, `checks`).
 """
 
 from __future__ import annotations
